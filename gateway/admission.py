@@ -1,0 +1,149 @@
+"""May this request pass? Cheap and pure questions first, remembered state last; the first refusal wins.
+
+The order is RELIABILITY 3's: method, credential, duplicates and framing, target, endpoint, content type, declared size.
+The credential stands before the target, so that a stranger cannot probe the allow-list.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.policy.credential import Principal, identify
+from gateway.policy.endpoint import admit_apps, admit_endpoint
+from gateway.policy.target import Target, admit_target, parse_target
+from gateway.protocol.fal import Call, allowed_apps, classify
+from gateway.protocol.fields import Fields, first, repeated
+from gateway.protocol.problem import Problem, refusal
+from gateway.protocol.reply import ALLOW, METHODS
+
+if TYPE_CHECKING:
+    from gateway.protocol.message import RequestHead
+    from gateway.ruleset import Ruleset
+
+LONGEST_TOKEN_REQUEST_BYTES: Final = 65_536
+_TARGETS_KEPT: Final = 4096
+_LONGEST_KEPT_BYTES: Final = 512  # inputs in a query make a target that does not come again
+_SINGLE: Final = (b"x-fal-target-url", b"host", b"content-type", b"content-encoding")
+_JSON: Final = b"application/json"
+
+_BAD_METHOD: Final = refusal("method_not_allowed", "Only GET, POST, PUT, DELETE and OPTIONS are served.", (ALLOW,))
+_NO_TARGET: Final = refusal("target_missing", "The field x-fal-target-url is missing: it names the URL at fal.")
+_NO_HOST: Final = refusal("request_invalid", "An HTTP/1.1 request needs one Host field.")
+_BAD_TYPE: Final = refusal("unsupported_media_type", "The content type must be application/json for this target.")
+_LONG_TOKEN_REQUEST: Final = refusal("content_too_large", "A token request is not as long as this one.")
+
+
+class Admission:
+    """What was found out about a request until it was admitted or refused."""
+
+    __slots__ = ("call", "principal", "problem", "target")
+
+    def __init__(self) -> None:
+        self.principal: Principal | None = None
+        self.target: Target | None = None
+        self.call: Call | None = None
+        self.problem: Problem | None = None
+
+    def refuse(self, problem: Problem) -> Admission:
+        """Return itself, refused."""
+        self.problem = problem
+        return self
+
+
+class Door:
+    """One ruleset, ready to judge; a reload makes a new one."""
+
+    def __init__(self, rules: Ruleset, *, max_body_bytes: int) -> None:
+        """Take the rules and the largest content that any key may send."""
+        self._rules = rules
+        self._max_body_bytes = max_body_bytes
+        self._targets: dict[tuple[str, bytes], tuple[Target | None, Call | None, Problem | None]] = {}
+
+    def admit(self, head: RequestHead, *, now: float) -> Admission:
+        """Judge a head; `now` in seconds since the epoch. `problem` is None where it may pass."""
+        admission = Admission()
+        if head.method not in METHODS:
+            return admission.refuse(_BAD_METHOD)
+        rules = self._rules
+        who = identify(head.fields, rules.keys_by_digest, now=now, allow_anonymous=rules.allow_anonymous)
+        if isinstance(who, Problem):
+            return admission.refuse(who)
+        admission.principal = who
+        problem = self._framing(head) or self._target(head, admission) or self._content(head, admission)
+        return admission.refuse(problem) if problem is not None else admission
+
+    def most_bytes(self, principal: Principal) -> int:
+        """Return the largest content that this key may send."""
+        own = principal.max_body_bytes
+        return self._max_body_bytes if own is None else min(own, self._max_body_bytes)
+
+    @staticmethod
+    def _framing(head: RequestHead) -> Problem | None:
+        twice = repeated(head.fields, _SINGLE)
+        if twice is not None:
+            return refusal("request_invalid", f"The field {twice.decode('latin-1')} stands more than once.")
+        return None if head.is_http_10 or first(head.fields, b"host") else _NO_HOST
+
+    def _target(self, head: RequestHead, admission: Admission) -> Problem | None:
+        text = first(head.fields, b"x-fal-target-url")
+        if not text:
+            return _NO_TARGET
+        known = self._targets.get((head.method, text)) or self._judge(head.method, text)
+        admission.target, admission.call, problem = known
+        if problem is not None or admission.call is None or admission.principal is None:
+            return problem
+        return admit_endpoint(admission.call, admission.principal.endpoints)
+
+    def _judge(self, method: str, text: bytes) -> tuple[Target | None, Call | None, Problem | None]:
+        """Work out what does not depend on the key, and remember it."""
+        target = parse_target(text)
+        if isinstance(target, Problem):
+            return None, None, target
+        problem = admit_target(target, self._rules.url_patterns)
+        if problem is not None:  # strangers to the list are not worth remembering, nor a label of their own
+            return None, None, problem
+        call = classify(target.host, target.path, method=method, named=self._rules.named_endpoints)
+        verdict = (target, call, admit_endpoint(call, self._rules.endpoint_globs))
+        if len(text) <= _LONGEST_KEPT_BYTES:
+            if len(self._targets) >= _TARGETS_KEPT:
+                self._targets.clear()
+            self._targets[method, text] = verdict
+        return verdict
+
+    def _content(self, head: RequestHead, admission: Admission) -> Problem | None:
+        if not self._takes_type(head.fields, admission.target, has_content=bool(head.length), method=head.method):
+            return _BAD_TYPE
+        most = self.most_bytes(admission.principal) if admission.principal else self._max_body_bytes
+        return too_large(most) if head.length is not None and head.length > most else None
+
+    def _takes_type(self, fields: Fields, target: Target | None, *, has_content: bool, method: str) -> bool:
+        """JSON for whatever carries content; anything for targets listed as binary (PROTOCOL 1)."""
+        named = first(fields, b"content-type")
+        if named is None and not has_content:
+            return True
+        if named is not None and named.partition(b";")[0].strip().lower() == _JSON:
+            return True
+        if method == "GET" and not has_content:
+            return True
+        return target is not None and self._rules.binary_patterns.matches(target.url.partition("://")[2])
+
+    def checks_apps(self, admission: Admission) -> bool:
+        """Return whether a token request's content has to be looked into."""
+        if admission.call is None or admission.call.kind != "tokens" or admission.principal is None:
+            return False
+        return self._rules.endpoint_globs is not None or admission.principal.endpoints is not None
+
+    def admit_apps(self, admission: Admission, content: bytes) -> Problem | None:
+        """Judge the apps that a token request asks for."""
+        if len(content) > LONGEST_TOKEN_REQUEST_BYTES:
+            return _LONG_TOKEN_REQUEST
+        apps = allowed_apps(content)
+        if isinstance(apps, Problem):
+            return apps
+        own = admission.principal.endpoints if admission.principal else None
+        return admit_apps(apps, self._rules.endpoint_globs) or admit_apps(apps, own)
+
+
+def too_large(most: int) -> Problem:
+    """Return the refusal of content beyond `most` bytes."""
+    return refusal("content_too_large", f"The content is larger than the {most} bytes that this key may send.")

@@ -1,0 +1,57 @@
+"""What every exchange of one worker works with, put together once by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.relay.upstream import Request, Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gateway.admission import Door
+    from gateway.metering.meter import Meter
+    from gateway.policy.target import Target
+    from gateway.protocol.fields import CallerFields, OriginFields
+    from gateway.protocol.message import RequestHead
+    from gateway.protocol.reply import Replies
+
+
+class Cancellable(Protocol):
+    """A call to come that can be called off."""
+
+    def cancel(self) -> None:
+        """Call it off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The parts.
+
+    `origins` maps a host to the base URL to connect to in its place. `later(seconds, call)` calls back. `wall`
+    gives seconds since the epoch.
+    """
+
+    door: Door
+    upstream: Upstream
+    meter: Meter
+    to_origin: OriginFields
+    to_caller: CallerFields
+    replies: Replies
+    origins: Mapping[str, str]
+    later: Callable[[float, Callable[[], None]], Cancellable]
+    wall: Callable[[], float]
+
+    def forward(
+        self, head: RequestHead, target: Target, *, length: int | None, content: bytes | None, paid: bool
+    ) -> Request:
+        """Return what is sent to the origin for an admitted request; see relay/upstream.py for length and content."""
+        lines = self.to_origin.lines(head.fields)
+        base = self.origins.get(target.host)
+        url = target.url
+        if base is not None:
+            url = f"{base}{target.path}{target.query}"
+            lines.append(b"host: " + target.host.encode())
+        repeatable = head.method == "GET" and not paid and length is None
+        return Request(head.method, url, lines, length, content, repeatable)

@@ -1,0 +1,297 @@
+"""A request's whole way: admitted or refused, relayed both ways, ended once, counted and logged once.
+
+Read `Exchange.begin` first. Everything is a callback, from the caller's side (`on_content` ... `on_broken`) or from the
+origin's (`on_answer` ...), so that a small request costs no task, no Future and no timer. Either side may end while the
+other is being told, hence the looks at `record.closed` behind calls that write.
+
+The decisions about money live here. fal bills a synchronous run even if nobody receives the answer, and its clients
+repeat whatever looks like a broken connection (PROTOCOL 3), so a paid JSON answer is held until it is whole, a paid
+request that may have been executed ends as 500, and a caller who leaves does not stop a paid run.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from gateway.admission import LONGEST_TOKEN_REQUEST_BYTES, Admission, too_large
+from gateway.metering.usage import units_of
+from gateway.protocol.fields import AnswerHead, first
+from gateway.protocol.problem import Problem, origin_problem, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.desk import Cancellable, Desk
+    from gateway.metering.meter import Exchanged, Outcome
+    from gateway.protocol.caller import Caller
+    from gateway.protocol.message import Fault, RequestHead
+    from gateway.relay.upstream import OriginFailure, Transfer
+
+SMALL_BYTES: Final = 65_536
+"""Content up to here is gathered and sent in one piece."""
+
+HELD_BYTES: Final = 262_144
+READ_ON_BYTES: Final = 64 * 1024 * 1024
+READ_ON_SECONDS: Final = 300.0
+
+
+class Exchange:
+    """One request between its caller and the origin (`Handler` of the ingress, `Answer` of the relay)."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        request: RequestHead,
+        caller: Caller,
+        *,
+        record: Exchanged,
+        ended: Callable[[], None],
+    ) -> None:
+        self._desk = desk
+        self._ended = ended
+        self._request = request
+        self._caller = caller
+        self.record = record
+        self._page = first(request.fields, b"origin")
+        self._admission: Admission | None = None
+        self._paid = True
+        self._gathered: list[bytes] | None = None  # content to be sent in one piece
+        self._room = 0  # bytes of content that may still come
+        self._request_whole = False
+        self._transfer: Transfer | None = None
+        self._busy_since = request.received_at
+        self._answer: AnswerHead | None = None
+        self._held: list[bytes] | None = None  # a paid JSON answer, until it is whole
+        self._responded = False
+        self._gone = False  # the caller has left; the answer is read on for its units
+        self._patience: Cancellable | None = None
+
+    # -- the request ------------------------------------------------------------------------------------------------
+
+    def begin(self, admission: Admission) -> None:
+        """Take an admitted request: gather small content, stream the rest."""
+        self._admission = admission
+        call = admission.call
+        if call is None or admission.principal is None:
+            raise AssertionError("begun without an admission")
+        self._paid = call.billing == "paid"
+        self._room = self._desk.door.most_bytes(admission.principal)
+        length = self._request.length
+        if self._desk.door.checks_apps(admission):
+            self._room = min(self._room, LONGEST_TOKEN_REQUEST_BYTES)
+            self._gathered = []
+        elif length is not None and 0 <= length <= SMALL_BYTES:
+            self._gathered = []
+        elif length is not None:
+            self._open(length, None)
+        self._caller.proceed()
+
+    def on_content(self, piece: bytes) -> None:
+        """Take a piece of the request's content."""
+        record = self.record
+        if record.closed or self._gone:
+            return
+        record.request_bytes += len(piece)
+        self._room -= len(piece)
+        if self._room < 0:
+            self._give_up(too_large(record.request_bytes + self._room), "refused")
+        elif self._gathered is not None:
+            self._gathered.append(piece)
+        elif self._transfer is not None and not self._transfer.feed(piece):
+            self._caller.hold_content()
+
+    def on_end(self) -> None:
+        """The request is whole."""
+        if self.record.closed:
+            return
+        self._request_whole = True
+        if self._gathered is not None:
+            content = b"".join(self._gathered)
+            self._gathered = None
+            self._busy_since = monotonic()  # up to here it was the caller's time
+            self._open_checked(content)
+        elif self._transfer is not None:
+            self._transfer.feed_end()
+        elif self._request.method in ("POST", "PUT"):  # these say their length, also when it is none
+            self._open(0, b"")
+        else:
+            self._open(None, None)
+
+    def on_room(self) -> None:
+        """The origin has taken what was queued."""
+        if not self.record.closed:
+            self._caller.resume_content()
+
+    def _open_checked(self, content: bytes) -> None:
+        admission, door = self._admission, self._desk.door
+        if admission is not None and door.checks_apps(admission):
+            problem = door.admit_apps(admission, content)
+            if problem is not None:
+                self._give_up(problem, "refused")
+                return
+        self._open(len(content), content)
+
+    def _open(self, length: int | None, content: bytes | None) -> None:
+        target = self._admission.target if self._admission else None
+        if target is None:
+            raise AssertionError("opened without a target")
+        forwarded = self._desk.forward(self._request, target, length=length, content=content, paid=self._paid)
+        self._transfer = self._desk.upstream.open(forwarded, self)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Add what passed since the gateway last began to work on this to its own share of the duration."""
+        self.record.overhead_seconds = (self.record.overhead_seconds or 0.0) + monotonic() - self._busy_since
+
+    # -- the answer -------------------------------------------------------------------------------------------------
+
+    def on_answer(self, head: tuple[int, list[bytes]] | None, pieces: Sequence[bytes], *, whole: bool) -> None:
+        """Take what came from the origin."""
+        if not self._responded:
+            self._busy_since = monotonic()
+        if head is not None:
+            self._on_head(*head)
+        if self._gone:
+            self._read_on(pieces, whole=whole)
+        elif self._held is not None:
+            self._hold(pieces, whole=whole)
+        else:
+            self._send(pieces, whole=whole)
+
+    def _on_head(self, status: int, raw: list[bytes]) -> None:
+        record = self.record
+        answer = self._answer = self._desk.to_caller.read(status, raw)
+        record.first_byte_seconds = self._busy_since - self._request.received_at
+        record.fal_request_id = answer.request_id
+        record.units = units_of(answer.units)
+        if self._gone:
+            return
+        if self._paid and answer.content_type.startswith(b"application/json") and (answer.length or 0) <= HELD_BYTES:
+            self._held = []
+        else:
+            self._respond(answer.length)
+
+    def _respond(self, length: int | None) -> None:
+        answer = self._answer
+        if answer is None:
+            raise AssertionError("responded without an answer")
+        self._responded = True
+        self.record.status = answer.status
+        lines = self._desk.replies.relayed(answer, request_id=self.record.request_id, page=self._page)
+        self._caller.respond(answer.status, lines, length)
+        self._rest()
+
+    def _hold(self, pieces: Sequence[bytes], *, whole: bool) -> None:
+        held = self._held or []
+        held.extend(pieces)
+        size = sum(map(len, held))
+        if not whole and size <= HELD_BYTES:
+            self._held = held
+            return
+        self._held = None
+        has_content = self._answer is not None and (size > 0 or self._answer.length == 0)
+        self._respond(size if whole and has_content else self._answer.length if self._answer else None)
+        self._send(held, whole=whole)
+
+    def _send(self, pieces: Sequence[bytes], *, whole: bool) -> None:
+        self.record.response_bytes += sum(map(len, pieces))
+        if whole:
+            self._transfer = None
+        self._caller.send(pieces, last=whole)
+        if whole:
+            self._close("ok")
+        elif self._caller.backlog and self._transfer is not None and not self._gone:
+            self._transfer.hold()
+
+    def on_drained(self) -> None:
+        """The caller has taken everything: go on reading from the origin."""
+        if self._transfer is not None:
+            self._transfer.resume()
+
+    # -- ends -------------------------------------------------------------------------------------------------------
+
+    def on_failure(self, failure: OriginFailure) -> None:
+        """Take the origin's fault: the clean answer of CONTRACT 4 while it can still be given, else a cut."""
+        self._transfer = None
+        problem = origin_problem(failure.error_type, failure.detail, paid=self._paid)
+        self.record.error_type = problem.error_type
+        if self._gone:
+            self._close("client_gone")
+        elif self._responded:
+            self._caller.cut()
+            self._close("cut")
+        else:
+            self._reply(problem, "origin_failed")
+
+    def on_broken(self, fault: Fault | None) -> None:
+        """Take the caller's leaving (None), or the end of a request that went wrong."""
+        if self.record.closed or self._gone:
+            return
+        if fault is not None:
+            self._give_up(refusal(fault.error_type, fault.detail), "refused")
+        elif self._transfer is None:
+            self._close("client_gone")
+        elif self._paid and self._request_whole:
+            self._gone = True
+            self._held = None
+            self._patience = self._desk.later(READ_ON_SECONDS, self._stop_reading_on)
+            self._transfer.resume()
+        else:
+            self._drop_transfer()
+            self._close("client_gone")
+
+    def _read_on(self, pieces: Sequence[bytes], *, whole: bool) -> None:
+        """Take a paid answer that nobody waits for any more, for its head and within bounds."""
+        self.record.response_bytes += sum(map(len, pieces))
+        if whole:
+            self._transfer = None
+            self._close("client_gone")
+        elif self.record.response_bytes > READ_ON_BYTES:
+            self._stop_reading_on()
+
+    def _stop_reading_on(self) -> None:
+        self._drop_transfer()
+        self._close("client_gone")
+
+    def _give_up(self, problem: Problem, outcome: Outcome) -> None:
+        """End a request that went wrong on our side or the caller's: answered where nothing was yet, else cut."""
+        self._drop_transfer()
+        if self._responded:
+            self.record.error_type = problem.error_type
+            self._caller.cut()
+            self._close("cut")
+        else:
+            self._reply(problem, outcome)
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer with a refusal."""
+        self._reply(problem, "refused")
+
+    def _reply(self, problem: Problem, outcome: Outcome) -> None:
+        record = self.record
+        lines, content = self._desk.replies.problem(problem, request_id=record.request_id, page=self._page)
+        record.status = problem.status
+        record.error_type = problem.error_type
+        record.response_bytes = len(content)
+        self._responded = True
+        self._caller.respond(problem.status, lines, len(content))
+        self._caller.send((content,), last=True)
+        self._close(outcome)
+
+    def _drop_transfer(self) -> None:
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.abort()
+
+    def _close(self, outcome: Outcome) -> None:
+        record = self.record
+        if record.closed:
+            return
+        if self._patience is not None:
+            self._patience.cancel()
+        record.outcome = outcome
+        record.duration_seconds = monotonic() - self._request.received_at
+        self._desk.meter.close(record)
+        if self._admission is not None:
+            self._ended()

@@ -1,0 +1,127 @@
+"""Where an ingress brings its requests: makes an exchange of each, and knows how many there are.
+
+What belongs to no exchange is answered here too: other paths than the proxy's, CORS preflights, bytes that are no
+request. Nothing of the ops listener is served here (CONTRACT 5).
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from gateway.exchange import Exchange
+from gateway.metering.meter import Exchanged
+from gateway.protocol.fields import first
+from gateway.protocol.problem import Problem, refusal
+from gateway.protocol.reply import ALLOW
+
+if TYPE_CHECKING:
+    from gateway.admission import Admission
+    from gateway.desk import Desk
+    from gateway.protocol.caller import Caller
+    from gateway.protocol.message import Fault, RequestHead
+
+PROXY_PATH: Final = b"/api/fal/proxy"
+_ID_BYTES: Final = 16
+_NO_CONTENT: Final = 204
+_RETRY_SOON: Final = ((b"retry-after", b"1"),)
+_DRAINING: Final = refusal("draining", "This gateway is about to stop; try again.", _RETRY_SOON)
+_FULL: Final = refusal("capacity_reached", "This gateway has as many requests under way as it may.", _RETRY_SOON)
+_ELSEWHERE: Final = refusal("path_unknown", "The proxy is at /api/fal/proxy; there is nothing else here.")
+
+
+class Unanswerable:
+    """The handler of a request that was answered in its head; what still comes of it is nobody's."""
+
+    def on_content(self, piece: bytes) -> None:
+        """Let it pass."""
+
+    def on_end(self) -> None:
+        """Let it pass."""
+
+    def on_drained(self) -> None:
+        """Let it pass."""
+
+    def on_broken(self, fault: Fault | None) -> None:
+        """Let it pass."""
+
+
+class Gatehouse:
+    """`Gate` of the ingress."""
+
+    def __init__(self, desk: Desk, *, max_inflight: int) -> None:
+        """Take what exchanges work with, and how many there may be at once."""
+        self.desk = desk
+        self._max_inflight = max_inflight
+        self._answered = Unanswerable()
+        self.inflight = 0
+        self.draining = False
+
+    def open(self, head: RequestHead, caller: Caller) -> Exchange | Unanswerable:
+        """Take a request."""
+        request_id = os.urandom(_ID_BYTES).hex()
+        if not _is_proxy_path(head.path):
+            self._answer(_ELSEWHERE, caller, request_id=request_id, page=first(head.fields, b"origin"))
+            return self._answered
+        record = Exchanged(request_id, head.method)
+        if head.method == "OPTIONS":
+            self._preflight(head, caller, record)
+            return self._answered
+        exchange = Exchange(self.desk, head, caller, record=record, ended=self._ended)
+        admission = self.desk.door.admit(head, now=self.desk.wall())
+        _note(record, admission)
+        problem = admission.problem or self._crowded()
+        if problem is not None:
+            exchange.refuse(problem)
+            return exchange
+        self.inflight += 1
+        self.desk.meter.open(record)
+        exchange.begin(admission)
+        return exchange
+
+    def reject(self, fault: Fault, caller: Caller) -> None:
+        """Answer what was no request."""
+        fields = (ALLOW,) if fault.error_type == "method_not_allowed" else ()
+        problem = refusal(fault.error_type, fault.detail, fields)
+        self._answer(problem, caller, request_id=os.urandom(_ID_BYTES).hex(), page=None)
+
+    def _preflight(self, head: RequestHead, caller: Caller, record: Exchanged) -> None:
+        """Answer OPTIONS, which needs no key (Fetch standard, section 3.3.2)."""
+        asked = first(head.fields, b"access-control-request-headers")
+        page = first(head.fields, b"origin")
+        record.status = _NO_CONTENT
+        caller.respond(_NO_CONTENT, self.desk.replies.preflight(asked, request_id=record.request_id, page=page), None)
+        caller.send((), last=True)
+        record.duration_seconds = monotonic() - head.received_at
+        self.desk.meter.close(record)
+
+    def _crowded(self) -> Problem | None:
+        if self.draining:
+            return _DRAINING
+        return _FULL if self.inflight >= self._max_inflight else None
+
+    def _ended(self) -> None:
+        self.inflight -= 1
+
+    def _answer(self, problem: Problem, caller: Caller, *, request_id: str, page: bytes | None) -> None:
+        lines, content = self.desk.replies.problem(problem, request_id=request_id, page=page)
+        caller.respond(problem.status, lines, len(content))
+        caller.send((content,), last=True)
+
+
+def _is_proxy_path(target: bytes) -> bool:
+    """Return whether a request target is the proxy's: in origin form, or in absolute form (RFC 9112 section 3.2)."""
+    if target.startswith(b"http://"):
+        target = b"/" + target[len(b"http://") :].partition(b"/")[2]
+    path = target.partition(b"?")[0]
+    return path == PROXY_PATH or path.startswith(PROXY_PATH + b"/")
+
+
+def _note(record: Exchanged, admission: Admission) -> None:
+    """Write down whose request it is and what it asks for, as far as that was found out."""
+    if admission.principal is not None:
+        record.key, record.team = admission.principal.key, admission.principal.team
+    if admission.call is not None and admission.target is not None:
+        record.host = admission.target.host
+        record.endpoint, record.billing = admission.call.endpoint, admission.call.billing

@@ -1,0 +1,297 @@
+"""One caller's HTTP/1.1 connection: requests in order, one exchange at a time.
+
+Knows no policy: whoever takes an exchange is found through `Gate`. A request that comes while the one before is being
+answered waits in `_late`, and the socket is not read meanwhile, so pipelining costs one read of memory. An answer that
+ends before its request ends the connection, unless what is left of the request is small enough to swallow.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from gateway.ingress.framing import Framing
+from gateway.ingress.patience import Patience, Verdict, Watch
+from gateway.ingress.reader import RequestReader
+from gateway.protocol.message import Fault, RequestHead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.ingress.stream import CallerStream
+    from gateway.protocol.caller import Gate, Handler
+
+SWALLOWED_BYTES: Final = 65_536
+"""What may be left of a refused request for the connection to be kept."""
+
+_LATE: Final = Fault("client_timeout", "The request did not come in time.")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CLOSE: Final = b"Connection: close\r\n"
+_STAY_10: Final = b"Connection: keep-alive\r\n"
+
+
+class Connection:
+    """The connection, and the caller of its present exchange."""
+
+    def __init__(
+        self,
+        stream: CallerStream,
+        gate: Gate,
+        *,
+        peer: str,
+        patience: Patience,
+        on_closed: Callable[[Connection], None],
+    ) -> None:
+        self._stream = stream
+        self._gate = gate
+        self._on_closed = on_closed
+        self._reader = RequestReader(self, peer)
+        self._watch = Watch(patience)
+        self._late: deque[Callable[[], None]] = deque()
+        self._keeps_alive = True
+        self.closing = False  # no request after this one
+        self._forget_exchange()
+
+    def _forget_exchange(self) -> None:
+        self._handler: Handler | None = None
+        self._request: RequestHead | None = None
+        self._request_whole = False
+        self._waits_for_continue = False
+        self._held = False  # the exchange wants no more content for now
+        self._framing: Framing | None = None  # set with the answer's head
+        self._head: bytes | None = None  # until it is sent
+        self._answered = False  # the answer is whole
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return self._request is None and not self._late
+
+    # -- from the socket (`StreamOwner`) ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._stream.start(self)
+
+    def on_bytes(self, data: bytes) -> None:
+        """Take what the caller sent."""
+        self._watch.received(len(data))
+        if self._watch.lingers:
+            return
+        if self._request is None and not self._reader.in_head:
+            self._watch.head_begins()
+        fault = self._reader.feed(data)
+        if fault is not None:
+            self._on_fault(fault)
+        if self._late:
+            self._stream.pause_reading()
+
+    def on_drained(self) -> None:
+        """Go on where the caller was slow to read."""
+        if self._answered:
+            self._finish()
+        elif self._handler is not None:
+            self._handler.on_drained()
+
+    def on_lost(self) -> None:
+        """Tell the exchange that its caller has left; the stream is closed."""
+        handler, self._handler = self._handler, None
+        self._late.clear()
+        self._on_closed(self)
+        if handler is not None and not self._answered:
+            handler.on_broken(None)
+
+    # -- from the reader (`RequestSink`) ------------------------------------------------------------------------------
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether what comes now belongs to a later request than the one being answered."""
+        return bool(self._late) or (self._request is not None and self._request_whole)
+
+    def on_head(self, head: RequestHead, *, keeps_alive: bool) -> None:
+        """Open an exchange."""
+        if self._is_behind:
+            self._late.append(lambda: self.on_head(head, keeps_alive=keeps_alive))
+            return
+        self._keeps_alive = keeps_alive
+        self._request = head
+        self._waits_for_continue = head.expects_continue
+        self._watch.began()
+        handler = self._gate.open(head, self)
+        if not self._stream.closed():
+            self._handler = handler
+        elif not self._answered:  # lost before the exchange could be told
+            handler.on_broken(None)
+
+    def on_content(self, piece: bytes) -> None:
+        """Pass content on; behind an answer it is swallowed."""
+        if self._is_behind:
+            self._late.append(lambda: self.on_content(piece))
+        elif self._handler is not None and not self._answered:
+            self._handler.on_content(piece)
+
+    def on_end(self) -> None:
+        """Note that the request is whole."""
+        if self._is_behind:
+            self._late.append(self.on_end)
+            return
+        self._request_whole = True
+        if self._answered:
+            if not self._stream.backlog:
+                self._finish()
+        elif self._handler is not None:
+            self._handler.on_end()
+
+    def _on_fault(self, fault: Fault) -> None:
+        if self._is_behind:
+            self._late.append(lambda: self._on_fault(fault))
+            return
+        self.closing = True
+        if self._answered:
+            if not self._stream.backlog:
+                self._finish()
+        elif self._handler is not None:
+            self._handler.on_broken(fault)
+        else:
+            self._gate.reject(fault, self)
+
+    # -- from the exchange (`Caller`) ---------------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the caller has not taken yet."""
+        return self._stream.backlog
+
+    def hold_content(self) -> None:
+        """Read no more of the request for now."""
+        self._held = True
+        self._stream.pause_reading()
+
+    def resume_content(self) -> None:
+        """Read the request again."""
+        self._held = False
+        if not self._late:
+            self._stream.resume_reading()
+
+    def proceed(self) -> None:
+        """Tell a caller that waits with its content to send it (RFC 9110 section 10.1.1)."""
+        if self._waits_for_continue:
+            self._waits_for_continue = False
+            self._stream.send((_CONTINUE,))
+
+    def respond(self, status: int, lines: Sequence[bytes], length: int | None) -> None:
+        """Begin an answer: field lines with their ends; `length` None where it is not known. Sent with what follows."""
+        request = self._request
+        is_http_10 = request is not None and request.is_http_10
+        framing = Framing(
+            status, length, is_head=request is not None and request.method == "HEAD", is_http_10=is_http_10
+        )
+        self._framing = framing
+        connection = b""
+        if framing.ends_with_connection or not self._may_stay():
+            self.closing = True
+            connection = _CLOSE
+        elif is_http_10:
+            connection = _STAY_10
+        self._head = framing.head(status, lines, length=length, connection=connection)
+
+    def _may_stay(self) -> bool:
+        request = self._request
+        if self.closing or not self._keeps_alive or request is None:
+            return False
+        if self._request_whole or request.length is None:
+            return True
+        return not self._waits_for_continue and 0 <= request.length <= SWALLOWED_BYTES
+
+    def send(self, pieces: Sequence[bytes], *, last: bool) -> None:
+        """Send the head if it is still here, content, and with `last` the end of the answer."""
+        if self._framing is None:  # cut meanwhile
+            return
+        out: list[bytes] = []
+        if self._head is not None:
+            out.append(self._head)
+            self._head = None
+        self._framing.add(out, pieces)
+        whole = not last or self._framing.end(out)
+        self._stream.send(out)
+        if not whole:
+            self.cut()
+        elif last:
+            self._answered = True
+            if not self._stream.backlog:
+                self._finish()
+
+    def cut(self) -> None:
+        """Break off: the caller sees a reset and cannot take what it has for the whole."""
+        self._handler = None
+        self.abandon()
+
+    # -- the end of an exchange -------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """The answer has gone out: go on with the next request, wait for the rest of this one, or close."""
+        if self._stream.closed():
+            return
+        if self.closing:
+            self._close()
+        elif self._request_whole:
+            self._next()
+        else:
+            self._watch.swallow(SWALLOWED_BYTES)
+            self._stream.resume_reading()
+
+    def _next(self) -> None:
+        self._forget_exchange()
+        self._watch.idle()
+        late, self._late = self._late, deque()
+        while late and not self._is_behind and not self._stream.closed():
+            late.popleft()()
+        late.extend(self._late)
+        self._late = late
+        if not late and not self._held:
+            self._stream.resume_reading()
+
+    def _close(self) -> None:
+        """Close so that the caller can read the answer: a close with unread bytes would be a reset."""
+        if self._request_whole and not self._late:
+            self.close()
+            return
+        self._late.clear()
+        self._handler = None
+        self._watch.linger()
+        self._stream.finish_sending()
+        self._stream.resume_reading()
+
+    def close(self) -> None:
+        """Close now."""
+        self._stream.close()
+        self._on_closed(self)
+
+    # -- looked at twice a second -------------------------------------------------------------------------------------
+
+    def look(self, now: float) -> None:
+        """Act on what takes too long, and on a caller who has left unseen; `now` in monotonic seconds."""
+        verdict = self._judge(now)
+        if verdict is Verdict.CLOSE:
+            self.close()
+        elif verdict is Verdict.LATE and self._framing is None:
+            self._on_fault(_LATE)
+        elif verdict is not Verdict.FINE:
+            self.abandon()
+        elif self._handler is not None and self._stream.is_gone():
+            self._stream.close()
+            self.on_lost()
+
+    def _judge(self, now: float) -> Verdict:
+        if self._stream.backlog:
+            return self._watch.sending(now, progress=self._stream.progress)
+        if self._request is None or self._answered:
+            return self._watch.resting(now, in_head=self._reader.in_head)
+        if not self._request_whole:
+            return self._watch.uploading(now, held=self._held or self._waits_for_continue)
+        return Verdict.FINE
+
+    def abandon(self) -> None:
+        """Cut, and tell the exchange that its caller is gone."""
+        self._stream.reset()
+        self.on_lost()

@@ -1,0 +1,108 @@
+"""The data listener: accepts callers, bounds how many, looks after their patience, and drains."""
+
+from __future__ import annotations
+
+import socket
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from tornado.ioloop import PeriodicCallback
+from tornado.netutil import add_accept_handler
+from tornado.tcpserver import TCPServer
+
+from gateway.ingress.connection import Connection
+from gateway.ingress.patience import LOOK_SECONDS, Patience
+from gateway.ingress.stream import CallerStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.protocol.caller import Gate
+
+_RESUME_SHARE: Final = 0.9
+
+
+class CallerServer(TCPServer):
+    """Serves HTTP/1.1 on listening sockets."""
+
+    def __init__(self, gate: Gate, *, patience: Patience, max_connections: int) -> None:
+        """Take where requests go, and how many connections there may be at once (well below RLIMIT_NOFILE)."""
+        super().__init__()
+        self._gate, self._patience, self._most = gate, patience, max_connections
+        self._connections: set[Connection] = set()
+        self._sockets_listened: list[socket.socket] = []
+        self._removers: list[Callable[[], None]] = []
+        self._draining = False
+        self._look = PeriodicCallback(self._look_after, LOOK_SECONDS * 1000)
+
+    @property
+    def connections(self) -> int:
+        """How many callers are connected."""
+        return len(self._connections)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a caller waits for an answer, or has not taken all of one."""
+        return any(not caller.is_idle for caller in self._connections)
+
+    def listen_on(self, sockets: list[socket.socket]) -> None:
+        """Begin to accept on sockets that are bound and listening."""
+        self._sockets_listened = sockets
+        self._look.start()
+        self._accept()
+
+    def _accept(self) -> None:
+        self._removers = [add_accept_handler(sock, self._handle_connection) for sock in self._sockets_listened]
+
+    def _stop_accepting(self) -> None:
+        removers, self._removers = self._removers, []
+        for remove in removers:
+            remove()
+
+    def _handle_connection(self, connection: socket.socket, address: Any) -> None:  # noqa: ANN401 (Tornado's)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        caller = Connection(
+            CallerStream(connection),
+            self._gate,
+            peer=str(address[0]) if address else "",
+            patience=self._patience,
+            on_closed=self._closed,
+        )
+        caller.closing = self._draining
+        self._connections.add(caller)
+        caller.start()
+        # At the bound new callers wait in the kernel's queue: accepting until descriptors run out burns a core
+        # (RELIABILITY 1, row 5).
+        if len(self._connections) >= self._most:
+            self._stop_accepting()
+
+    def _closed(self, caller: Connection) -> None:
+        self._connections.discard(caller)
+        if not self._removers and not self._draining and len(self._connections) <= self._most * _RESUME_SHARE:
+            self._accept()
+
+    def _look_after(self) -> None:
+        now = monotonic()
+        for caller in list(self._connections):
+            caller.look(now)
+
+    def drain(self) -> None:
+        """Accept no more; connections end with the answer that they wait for."""
+        self._draining = True
+        self._stop_accepting()
+        for sock in self._sockets_listened:
+            sock.close()
+        for caller in self._connections:
+            caller.closing = True
+
+    def close_all(self) -> int:
+        """Cut what is still open; returns how many were in the midst of an exchange."""
+        self._look.stop()
+        cut = 0
+        for caller in list(self._connections):
+            if caller.is_idle:
+                caller.close()
+            else:
+                cut += 1
+                caller.abandon()
+        return cut

@@ -1,0 +1,134 @@
+"""Everything the processes of one gateway share: a seat for each with its counters and state, and endpoint labels.
+
+The decision: the supervisor makes the board before the first fork and never talks to its children about it; each
+process writes its own seat, and the ops process reads all of them. So readiness and metrics need no pipe, no lock
+and no answer from a busy worker, and outlive the death of any of them. Each cell has one writer at a time: a seat is
+written by the process that took it, and by the supervisor only before and after that process.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.metering.cells import Region
+from gateway.metering.endpoints import EndpointLabels
+from gateway.metering.metrics import INFLIGHT_REQUESTS
+
+_PID, _STATE, _GENERATION, _SEAT_CELLS = range(4)
+"""Layout of a seat's status: one int64 for each."""
+
+
+class State(enum.IntEnum):
+    """Where a process stands in its life; fresh memory reads as STARTING."""
+
+    STARTING = 0
+    READY = 1
+    DRAINING = 2
+    STOPPED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What `/readyz` tells: `ready`, `starting` or `draining`, the policy in force, and the workers."""
+
+    status: str
+    policy_generation: int
+    workers_ready: int
+    workers_total: int
+
+
+class Seat:
+    """The place of one process: its region of counters, its pid, its state, its policy generation."""
+
+    def __init__(self, region: Region, status: memoryview) -> None:
+        """Lay the seat over its region and its `_SEAT_CELLS` cells of status."""
+        self.region: Final = region
+        self._status = status
+
+    def take(self, pid: int) -> None:
+        """Enter a new process: it is starting, with no policy yet."""
+        self._status[_GENERATION] = 0
+        self._status[_STATE] = State.STARTING
+        self._status[_PID] = pid
+
+    def vacate(self) -> None:
+        """Say that the process is gone (for the supervisor, once it has reaped it); its counts stay."""
+        self._status[_STATE] = State.STOPPED
+        self._status[_PID] = 0
+        self.region.zero(INFLIGHT_REQUESTS.name)
+
+    @property
+    def pid(self) -> int:
+        """Process id; 0 where nobody sits."""
+        return int(self._status[_PID])
+
+    @property
+    def state(self) -> State:
+        """State of the process as it last said itself."""
+        return State(self._status[_STATE])
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._status[_STATE] = state
+
+    @property
+    def generation(self) -> int:
+        """Generation of the policy in force in this process, from 1; 0 before the first."""
+        return int(self._status[_GENERATION])
+
+    @generation.setter
+    def generation(self, generation: int) -> None:
+        self._status[_GENERATION] = generation
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._status.release()
+        self.region.close()
+
+
+class Board:
+    """The seats of the supervisor, the ops process and each worker, and the endpoint labels they share."""
+
+    def __init__(self, *, workers: int) -> None:
+        """Make the shared memory for `workers` workers; before the first fork."""
+        self._memory = mmap.mmap(-1, (workers + 2) * _SEAT_CELLS * 8)
+        self._status = memoryview(self._memory).cast("q")
+        self.seats: Final = tuple(self._seat(number) for number in range(workers + 2))
+        self.supervisor, self.ops, *_ = self.seats
+        self.workers: Final = self.seats[2:]
+        self.endpoints: Final = EndpointLabels()
+
+    def _seat(self, number: int) -> Seat:
+        first = number * _SEAT_CELLS
+        return Seat(Region(), self._status[first : first + _SEAT_CELLS])
+
+    def generation(self) -> int:
+        """Return the policy generation that every ready worker has reached; 0 where none is ready."""
+        return min((seat.generation for seat in self.workers if seat.state is State.READY), default=0)
+
+    def count(self, state: State) -> int:
+        """Return how many workers are in a state."""
+        return sum(seat.state is state for seat in self.workers)
+
+    def readiness(self) -> Readiness:
+        """Return whether requests should be sent here now; the supervisor's draining speaks for all."""
+        ready = self.count(State.READY)
+        return Readiness(self._readiness_status(ready), self.generation(), ready, len(self.workers))
+
+    def _readiness_status(self, ready: int) -> str:
+        if self.supervisor.state in {State.DRAINING, State.STOPPED}:
+            return "draining"
+        if ready:
+            return "ready"
+        return "draining" if self.count(State.DRAINING) else "starting"
+
+    def close(self) -> None:
+        """Give this process's mappings back; nothing here may be used afterwards."""
+        for seat in self.seats:
+            seat.close()
+        self._status.release()
+        self._memory.close()
+        self.endpoints.close()

@@ -1,0 +1,101 @@
+"""The numbers of all processes as one Prometheus page: sums of the cells, and what the board says of the processes.
+
+The decision: only the ops process runs this, at a scrape, by reading memory that the others go on writing; nobody is
+asked and nobody waits. A page may therefore be a request apart between two families, never between two scrapes of a
+counter.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from operator import add
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from gateway.metering import metrics
+from gateway.metering.board import Board, State
+from gateway.metering.cells import Labels, Region
+from gateway.metering.metrics import DURATION_BUCKETS, PREFIX, Family
+from gateway.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from prometheus_client import Metric
+
+_BUCKET_NAMES: Final = (*map(floatToGoString, DURATION_BUCKETS), "+Inf")
+_MICROSECONDS: Final = 1_000_000
+
+Sums = dict[Labels, list[int]]
+
+
+class BoardCollector(Collector):
+    """Reads a board whole at each `collect`."""
+
+    def __init__(self, board: Board) -> None:
+        """Collect from the seats of `board`."""
+        self._board = board
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every declared family, those without a series as well."""
+        sums = sum_series(seat.region for seat in self._board.seats)
+        for family in metrics.COUNTED:
+            yield _METRIC_OF[family.kind](family, sums[family.name])
+        workers: Sums = {(state.name.lower(),): [self._board.count(state)] for state in State}
+        yield _gauge(metrics.WORKERS, workers)
+        yield _gauge(metrics.POLICY_GENERATION, {(): [self._board.generation()]})
+        yield _gauge(metrics.BUILD_INFO, {(VERSION,): [1]})
+
+
+def sum_series(regions: Iterable[Region]) -> dict[str, Sums]:
+    """Return for each counted family its series, cell by cell summed over all regions."""
+    sums: dict[str, Sums] = {family.name: {} for family in metrics.COUNTED}
+    for region in regions:
+        for series in region.series():
+            values = region.values(series)
+            earlier = sums[series.family].get(series.labels)
+            sums[series.family][series.labels] = list(map(add, earlier, values)) if earlier else values
+    return sums
+
+
+def expose(board: Board, accept: str) -> tuple[bytes, str]:
+    """Return the page and its content type: OpenMetrics where the Accept field asks for it, else Prometheus text."""
+    encode, content_type = _encoder(accept)
+    return encode(BoardCollector(board)), content_type
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except TypeError:  # prometheus_client 0.26 compares a version such as "x" with numbers
+        return choose_encoder("")
+
+
+def _counter(family: Family, sums: Sums) -> Metric:
+    metric = CounterMetricFamily(PREFIX + family.name, family.documentation, labels=family.labels)
+    for labels, values in sums.items():
+        metric.add_metric(labels, values[0])
+    return metric
+
+
+def _gauge(family: Family, sums: Sums) -> Metric:
+    metric = GaugeMetricFamily(PREFIX + family.name, family.documentation, labels=family.labels)
+    for labels, values in sums.items():
+        metric.add_metric(labels, values[0])
+    return metric
+
+
+def _histogram(family: Family, sums: Sums) -> Metric:
+    metric = HistogramMetricFamily(PREFIX + family.name, family.documentation, labels=family.labels)
+    for labels, (*counts, microseconds) in sums.items():
+        buckets = list(zip(_BUCKET_NAMES, accumulate(counts), strict=True))
+        metric.add_metric(labels, buckets, microseconds / _MICROSECONDS)
+    return metric
+
+
+_METRIC_OF: Final = MappingProxyType({"counter": _counter, "gauge": _gauge, "histogram": _histogram})

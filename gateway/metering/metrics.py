@@ -1,0 +1,125 @@
+"""Every metric family of the gateway, in one place: names, kinds, labels, buckets (CONTRACT 6).
+
+The decision: metrics are an interface, so what dashboards and alerts rely on is a table and nothing but a table.
+Labels come from closed sets (declared here) or from configured ones; where a process's memory for series is full, the
+configured ones collapse to `other`, and the closed ones stay, so that nothing is left uncounted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from gateway.metering.endpoints import OTHER
+
+PREFIX: Final = "fal_gateway_"
+
+CLASSES: Final = ("paid", "free", "none")
+"""What a request is in money's eyes; `none` where it was refused before that was known."""
+
+ORIGIN_ERRORS: Final = (
+    "dns_error",
+    "connection_refused",
+    "tls_error",
+    "connection_timeout",
+    "origin_failed",
+    "origin_timeout",
+)
+"""Error types that are the origin's fault, and not a refusal of ours (CONTRACT 4)."""
+
+CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state"})
+"""Labels whose values are a closed set; all others are configured, or bounded by `endpoints`."""
+
+DURATION_BUCKETS: Final = (
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.03,
+    0.1,
+    0.3,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+    100.0,
+    300.0,
+    900.0,
+)
+"""Upper bounds in seconds: the gateway's own share at the low end, pictures in the middle, films at the high end."""
+
+HISTOGRAM_CELLS: Final = len(DURATION_BUCKETS) + 2
+"""A cell for each bucket (not cumulative), one above the last bound, and the sum in microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family: its name without the prefix, what it is, its label names, and its help text."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    documentation: str
+
+    @property
+    def width(self) -> int:
+        """Cells of one series."""
+        return HISTOGRAM_CELLS if self.kind == "histogram" else 1
+
+    def overflow(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the label values to count under where there is no room for more series."""
+        pairs = zip(self.labels, labels, strict=True)
+        return tuple(value if name in CLOSED_LABELS else OTHER for name, value in pairs)
+
+
+REQUESTS: Final = Family(
+    "requests_total",
+    "counter",
+    ("team", "key", "endpoint", "class", "status"),
+    "Requests to the data path, refused ones too, by the status that the client got (499: it left before the head).",
+)
+REQUEST_DURATION: Final = Family(
+    "request_duration_seconds", "histogram", ("class",), "Time from the request's head to the end of the answer."
+)
+FIRST_BYTE: Final = Family(
+    "first_byte_seconds", "histogram", ("class",), "Time from the request's head to the first byte of the answer."
+)
+OVERHEAD: Final = Family(
+    "overhead_seconds", "histogram", ("class",), "The gateway's own share of the time to the first byte."
+)
+REQUEST_BYTES: Final = Family("request_bytes_total", "counter", ("team", "class"), "Bytes of request content taken.")
+RESPONSE_BYTES: Final = Family("response_bytes_total", "counter", ("team", "class"), "Bytes of answer content sent.")
+INFLIGHT_REQUESTS: Final = Family("inflight_requests", "gauge", ("class",), "Exchanges that are open now.")
+REFUSALS: Final = Family(
+    "refusals_total", "counter", ("team", "key", "error_type"), "Requests that the gateway itself refused."
+)
+UPSTREAM_FAILURES: Final = Family(
+    "upstream_failures_total", "counter", ("error_type",), "Exchanges that failed by the origin's fault."
+)
+CLIENTS_GONE: Final = Family("clients_gone_total", "counter", (), "Clients that left before their answer was whole.")
+LOG_LINES_DROPPED: Final = Family(
+    "log_lines_dropped_total", "counter", (), "Log lines lost to a full queue, a stalled reader or a full disk."
+)
+
+COUNTED: Final = (
+    REQUESTS,
+    REQUEST_DURATION,
+    FIRST_BYTE,
+    OVERHEAD,
+    REQUEST_BYTES,
+    RESPONSE_BYTES,
+    INFLIGHT_REQUESTS,
+    REFUSALS,
+    UPSTREAM_FAILURES,
+    CLIENTS_GONE,
+    LOG_LINES_DROPPED,
+)
+"""Families that live in the cells of each process and are summed at a scrape."""
+
+POLICY_GENERATION: Final = Family(
+    "policy_generation", "gauge", (), "Policy generation that every ready worker has reached; 0 where none is ready."
+)
+WORKERS: Final = Family("workers", "gauge", ("state",), "Worker processes by state.")
+BUILD_INFO: Final = Family("build_info", "gauge", ("version",), "The release that runs; always 1.")

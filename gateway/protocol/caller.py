@@ -1,0 +1,62 @@
+"""The seam between an ingress and the exchanges: what each asks of the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.protocol.message import Fault, RequestHead
+
+
+class Caller(Protocol):
+    """Who sent a request, as its exchange sees it."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the caller has not taken yet."""
+
+    def hold_content(self) -> None:
+        """Read no more of the request for now."""
+
+    def resume_content(self) -> None:
+        """Read the request again."""
+
+    def proceed(self) -> None:
+        """Tell a caller that waits with its content to send it (RFC 9110 section 10.1.1)."""
+
+    def respond(self, status: int, lines: Sequence[bytes], length: int | None) -> None:
+        """Begin an answer: field lines with their ends; `length` None where it is not known. Sent with what follows."""
+
+    def send(self, pieces: Sequence[bytes], *, last: bool) -> None:
+        """Send the head if it is still here, content, and with `last` the end of the answer."""
+
+    def cut(self) -> None:
+        """Break off: the caller sees a reset and cannot take what it has for the whole."""
+
+
+class Handler(Protocol):
+    """An exchange, as its connection sees it."""
+
+    def on_content(self, piece: bytes) -> None:
+        """Take a piece of the request's content."""
+
+    def on_end(self) -> None:
+        """The request is whole."""
+
+    def on_drained(self) -> None:
+        """The caller's socket has taken everything that was sent."""
+
+    def on_broken(self, fault: Fault | None) -> None:
+        """The caller has left (None), or its request went wrong, which can be answered if nothing was yet."""
+
+
+class Gate(Protocol):
+    """Where requests go."""
+
+    def open(self, head: RequestHead, caller: Caller) -> Handler:
+        """Take a request. The handler may have answered by the time that it is returned."""
+
+    def reject(self, fault: Fault, caller: Caller) -> None:
+        """Answer what was no request."""

@@ -1,0 +1,149 @@
+"""What a fal URL means: which service, whether it costs money, which endpoint, and which step of a job.
+
+The decision it carries: a request is free only where its path is known to be free; everything else is paid, so an
+unknown path costs a reservation and never a gift (CONTRACT 3, `class`). On the queue a job's own paths are told from
+a submit by the place of `requests`: straight behind owner and alias it is fal's own word, whatever the method; deeper
+down it may belong to a model's path, so a POST there counts as a submit, and is paid (PROTOCOL 2).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
+
+from gateway.protocol.problem import Problem, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+Kind = Literal["run", "queue", "storage", "tokens", "other"]
+Billing = Literal["paid", "free"]
+Action = Literal["run", "submit", "status", "status_stream", "result", "cancel", "other"]
+
+RUN_HOST: Final = "fal.run"
+QUEUE_HOST: Final = "queue.fal.run"
+REST_HOST: Final = "rest.fal.ai"
+
+NAMESPACES: Final = frozenset({"workflows", "comfy"})
+"""First segments that put one more segment before owner and alias (PROTOCOL 2)."""
+
+_JOB_ACTIONS: Final = MappingProxyType[tuple[str, str], Action](
+    {
+        ("GET", ""): "result",
+        ("GET", "status"): "status",
+        ("GET", "status/stream"): "status_stream",
+        ("PUT", "cancel"): "cancel",
+    }
+)
+"""What a method and the path behind the request id mean (PROTOCOL 2)."""
+
+_NOTHING_NAMED: Final[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request in fal's words; `endpoint` of a job's own calls is owner/alias as its URL says."""
+
+    kind: Kind
+    billing: Billing
+    endpoint: str
+    job: str | None
+    action: Action
+
+
+def classify(host: str, path: str, *, method: str, named: Container[str] = _NOTHING_NAMED) -> Call:
+    """Return what a request to `https://host/path` is: host and path as the target grammar leaves them.
+
+    `named` holds the endpoints that the policy names or prices; see `endpoint_of`.
+    """
+    if host == RUN_HOST:
+        return Call("run", "paid", endpoint_of(path, named), None, "run")
+    if host == QUEUE_HOST:
+        return _queue_call(path, method, named)
+    if host == REST_HOST and path.startswith("/storage/"):
+        return Call("storage", "free", path[1:], None, "other")
+    if host == REST_HOST and path in {"/tokens", "/tokens/"}:
+        return Call("tokens", "free", path[1:], None, "other")
+    return Call("other", "paid", path[1:], None, "other")
+
+
+def _queue_call(path: str, method: str, named: Container[str]) -> Call:
+    """Return the submit, or the step of a job, that a path on the queue's host is."""
+    segments = path[1:].split("/")
+    place = _place_of_requests(segments, method)
+    if place == 0:
+        return Call("queue", "paid", endpoint_of(path, named), None, "submit")
+    below = "/".join(segments[place + 2 :]).removesuffix("/")
+    action = _JOB_ACTIONS.get((method, below), "other")
+    return Call("queue", "free", "/".join(segments[:place]), segments[place + 1], action)
+
+
+def _place_of_requests(segments: list[str], method: str) -> int:
+    """Return the index of the `requests` that stands before a request id, or 0 where the path is no job's."""
+    first = _application_length(segments)
+    try:
+        place = segments.index("requests", first)
+    except ValueError:
+        return 0
+    named_job = place + 1 < len(segments) and segments[place + 1] != ""
+    return place if named_job and (place == first or method != "POST") else 0
+
+
+def endpoint_of(path: str, named: Container[str] = _NOTHING_NAMED) -> str:
+    """Return the endpoint id of a run or submit path (CONTRACT 8, "Endpoint").
+
+    A last segment `stream` is how the clients ask for events, and is taken off, unless `named` holds the full path
+    or nothing but owner and alias would be cut into.
+    """
+    endpoint = path[1:]
+    if not endpoint.endswith("/stream") or endpoint in named:
+        return endpoint
+    segments = endpoint.split("/")
+    return endpoint[: -len("/stream")] if len(segments) > _application_length(segments) else endpoint
+
+
+def application_of(endpoint: str) -> str:
+    """Return owner/alias of an endpoint id, a namespace in front where it has one: all that a job's URL tells."""
+    segments = endpoint.split("/")
+    return "/".join(segments[: _application_length(segments)])
+
+
+def _application_length(segments: list[str]) -> int:
+    """Return how many segments owner and alias take, a namespace included."""
+    return 3 if segments[0] in NAMESPACES else 2
+
+
+def allowed_apps(content: bytes) -> tuple[str, ...] | Problem:
+    """Return the apps that a token request asks for, or a `request_invalid` problem.
+
+    The content is that of `POST /tokens/`: `{"allowed_apps": ["flux"], "token_expiration": 120}` (PROTOCOL 2); the
+    caller bounds its length. Only what every JSON reader must read alike is taken: UTF-8, no name twice, no NaN. Else
+    the origin might read another list than the one that was checked.
+    """
+    try:
+        document = json.loads(content.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):  # The second is what thousands of brackets come to.
+        return _BAD_JSON
+    apps = document.get("allowed_apps") if isinstance(document, dict) else None
+    if not isinstance(apps, list) or not apps or not all(isinstance(app, str) for app in apps):
+        return _BAD_APPS
+    return tuple(apps)
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the pairs as an object; ValueError where a name comes twice."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a name comes twice")
+    return document
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """Raise ValueError for NaN and Infinity, which are no JSON (RFC 8259, section 6)."""
+    raise ValueError(name)
+
+
+_BAD_JSON: Final = refusal("request_invalid", "The token request is not plain JSON: UTF-8, no name twice, no NaN.")
+_BAD_APPS: Final = refusal("request_invalid", "The token request needs allowed_apps: a list of at least one app name.")

@@ -1,0 +1,116 @@
+"""What becomes of transfers, whoever carries them: started, told, ended, tried once more, given up.
+
+Kept apart from libcurl so that its rules can be read and tested without it. `Carrier` is the part that knows how.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.relay.failures import failure, failure_of
+from gateway.relay.retry import RetryBudget
+from gateway.relay.transfer import Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.relay.phases import Phases
+    from gateway.relay.upstream import Answer, OriginFailure, Request
+
+
+class Carrier(Protocol):
+    """Carries transfers to the origin."""
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds as of the last turn."""
+
+    def start(self, transfer: Transfer, *, fresh: bool) -> None:
+        """Begin, on a connection of its own where `fresh`."""
+
+    def repause(self, transfer: Transfer) -> None:
+        """Carry out the transfer's pause flags."""
+
+    def drop(self, transfer: Transfer) -> None:
+        """End at once, without a report."""
+
+
+class Engine:
+    """The transfers of one carrier; `Engine` of relay/transfer.py and `Upstream` of the seam."""
+
+    def __init__(self, carrier: Carrier, phases: Phases) -> None:
+        self._carrier, self._phases = carrier, phases
+        self._changed: list[Transfer] = []
+        self._retries = RetryBudget()
+        self.repause = carrier.repause
+        self.drop = carrier.drop
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds as of the last turn."""
+        return self._carrier.now
+
+    def open(self, request: Request, answer: Answer) -> Transfer:
+        """Start a request."""
+        transfer = Transfer(self, request, answer)
+        self._retries.earn()
+        self._start(transfer, fresh=False)
+        return transfer
+
+    def _start(self, transfer: Transfer, *, fresh: bool) -> None:
+        transfer.restart(self._carrier.now)
+        self._carrier.start(transfer, fresh=fresh)
+
+    def changed(self, transfer: Transfer) -> None:
+        """Tell this transfer's exchange when the turn is over."""
+        if not transfer.dirty:
+            transfer.dirty = True
+            self._changed.append(transfer)
+
+    def tell(self) -> None:
+        """Tell every exchange what its transfer has come to. Called outside of libcurl only."""
+        while self._changed:
+            changed, self._changed = self._changed, []
+            for transfer in changed:
+                transfer.tell()
+
+    def ended(self, transfer: Transfer, code: int) -> None:
+        """Take the carrier's report; `code` is libcurl's result, 0 for a whole answer."""
+        if code == 0 and transfer.head is not None:
+            transfer.whole = True
+        else:
+            transfer.failure = failure_of(transfer, code)
+            if self._starts_again(transfer):
+                return
+        self.changed(transfer)
+
+    def _starts_again(self, transfer: Transfer) -> bool:
+        if not transfer.active:
+            return False
+        if not transfer.stale:  # stale: nothing was sent, as good as a first attempt
+            if not self._retries.allows(transfer):
+                return False
+            transfer.retried = True
+        self._start(transfer, fresh=True)
+        return True
+
+    def give_up_overdue(self, transfers: Iterable[Transfer]) -> None:
+        """End those that made no progress for too long."""
+        for transfer in list(transfers):
+            overdue = self._phases.overdue(transfer, self._carrier.now)
+            if overdue is not None:
+                self._give_up(transfer, overdue)
+        self.tell()
+
+    def lost(self, transfers: Iterable[Transfer]) -> None:
+        """End those whose carrier broke down under them."""
+        for transfer in transfers:
+            transfer.failure = failure(
+                "origin_failed" if transfer.attempted else "connection_refused", sent=transfer.attempted
+            )
+            self.changed(transfer)
+
+    def _give_up(self, transfer: Transfer, why: OriginFailure) -> None:
+        self._carrier.drop(transfer)
+        transfer.failure = why
+        self.changed(transfer)

@@ -1,0 +1,89 @@
+"""Whether a pooled connection is still open, asked of the kernel a moment before a request goes out on it.
+
+libcurl looks at its idle connections at most once a second; in between it writes a request into a connection that the
+origin has closed, and for a POST that ends as an error or as a second execution (RELIABILITY 1, rows 1 and 2).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Final
+
+_ESTABLISHED: Final = 1  # the first byte of struct tcp_info: include/net/tcp_states.h
+
+_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+
+
+def tcp_state(sock: socket.socket) -> int:
+    """Return the kernel's state of a TCP connection: one of include/net/tcp_states.h (1: established)."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def borrow(fd: int) -> socket.socket:
+    """Return a socket object over somebody else's descriptor; `detach()` it before it goes out of scope."""
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fd)
+
+
+def reset_on_close(fd: int) -> None:
+    """Make the end of a connection a reset, so that what was sent on it never looks whole; -1: no connection."""
+    if fd >= 0:
+        sock = borrow(fd)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        sock.detach()
+
+
+class Sockets:
+    """Which descriptor stands behind which local port: libcurl names a connection by its port alone."""
+
+    def __init__(self) -> None:
+        self._unnamed: set[int] = set()
+        self._fd_of: dict[int, int] = {}
+        self._port_of: dict[int, int] = {}
+
+    def opened(self, fd: int) -> None:
+        """Note a new descriptor; it has no local port yet."""
+        self._fd_of.pop(self._port_of.pop(fd, 0), None)
+        self._unnamed.add(fd)
+
+    def is_closed(self, port: int) -> bool:
+        """Return whether the connection from this local port is known and no longer established."""
+        if self._unnamed:
+            self._name()
+        fd = self._fd_of.get(port)
+        if fd is None:
+            return False
+        try:
+            sock = borrow(fd)
+        except OSError:
+            return True
+        try:
+            return tcp_state(sock) != _ESTABLISHED
+        except OSError:
+            return True
+        finally:
+            sock.detach()
+
+    def _name(self) -> None:
+        for fd in list(self._unnamed):
+            port = _local_port(fd)
+            if port == 0:  # not connected yet
+                continue
+            self._unnamed.discard(fd)
+            if port > 0:
+                self._fd_of[port] = fd
+                self._port_of[fd] = port
+
+
+def _local_port(fd: int) -> int:
+    """Return the local port, 0 without one, -1 where the descriptor is gone."""
+    try:
+        sock = borrow(fd)
+    except OSError:
+        return -1
+    try:
+        return int(sock.getsockname()[1])
+    except (OSError, IndexError, TypeError):  # closed, or the number now belongs to something that is no TCP socket
+        return -1
+    finally:
+        sock.detach()

@@ -1,0 +1,245 @@
+"""One request on its way through libcurl, without libcurl: bounded queues both ways and the phase it is in.
+
+Callbacks out of libcurl end here: they append and mark, and the engine tells the exchange afterwards.
+Content towards the origin is queued between two marks; content from the origin is gathered within one turn of the
+engine, bounded by a window, then told in one batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from gateway.relay.upstream import Answer, OriginFailure, Request
+
+HIGH_MARK_BYTES: Final = 262_144
+LOW_MARK_BYTES: Final = 65_536
+WINDOW_BYTES: Final = 49_152
+"""What one turn takes from the origin before it stops; libcurl adds at most the read that is under way (64 KiB).
+
+Small, because it is what a slow reader costs in memory when its socket is full."""
+
+_PAUSE_RECV: Final = 1  # CURLPAUSE_RECV
+_PAUSE_SEND: Final = 4  # CURLPAUSE_SEND
+_INTERIM: Final = (100, 102, 103)
+
+
+class Engine(Protocol):
+    """What a transfer asks of whatever drives it."""
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds as of the last turn."""
+
+    def changed(self, transfer: Transfer) -> None:
+        """There is something to tell the exchange."""
+
+    def repause(self, transfer: Transfer) -> None:
+        """The pause flags differ from what libcurl knows."""
+
+    def drop(self, transfer: Transfer) -> None:
+        """End the transfer without a word."""
+
+
+class Transfer:
+    """State of one request; `Transfer` of the seam (relay/upstream.py)."""
+
+    __slots__ = (
+        "_engine",
+        "_lines",
+        "_window",
+        "active",
+        "answer",
+        "attempted",
+        "choked",
+        "dirty",
+        "failure",
+        "full",
+        "given",
+        "head",
+        "head_told",
+        "held",
+        "pieces",
+        "queue",
+        "queued",
+        "request",
+        "retried",
+        "room",
+        "send_paused",
+        "stale",
+        "touched",
+        "upload_whole",
+        "whole",
+    )
+
+    def __init__(self, engine: Engine, request: Request, answer: Answer) -> None:
+        self._engine = engine
+        self.request = request
+        self.answer = answer
+        self.active = True  # False once it was ended by either side
+        self.retried = False
+        self.queue: deque[bytes | memoryview] = deque()
+        self.queued = 0  # bytes in the queue
+        self.upload_whole = request.content is not None or request.length is None
+        self.choked = False  # the producer was asked to stop
+        self.dirty = False
+        self.restart(0.0)
+
+    def restart(self, now: float) -> None:
+        """Forget what an attempt left behind; `now` in monotonic seconds."""
+        self.attempted = False  # the head was handed to the socket: the origin may execute from here on
+        self.stale = False  # the pooled connection was found closed before anything was sent
+        self.given = 0  # content bytes given to libcurl
+        self.send_paused = False  # nothing to give: libcurl waits for us
+        self.held = False  # the exchange wants no more for now
+        self.full = False  # this turn's window is full
+        self._lines: list[bytes] = []
+        self.head: tuple[int, list[bytes]] | None = None
+        self.head_told = False
+        self.pieces: list[bytes] = []
+        self._window = 0
+        self.whole = False
+        self.room = False
+        self.failure: OriginFailure | None = None
+        self.touched = now  # when the origin last took or gave something
+
+    # -- the exchange's side ---------------------------------------------------------------------------------------
+
+    def feed(self, piece: bytes) -> bool:
+        """Queue request content; False asks to stop until `on_room`."""
+        if not self.active:
+            return True
+        self.queue.append(piece)
+        self.queued += len(piece)
+        self._wake_sender()
+        self.choked = self.queued >= HIGH_MARK_BYTES
+        return not self.choked
+
+    def feed_end(self) -> None:
+        """Say that the request content is whole."""
+        self.upload_whole = True
+        if self.active:
+            self._wake_sender()
+
+    def hold(self) -> None:
+        """Take no more from the origin for now."""
+        if self.active and not self.held:
+            self.held = True
+            self._engine.repause(self)
+
+    def resume(self) -> None:
+        """Take from the origin again."""
+        if self.active and self.held:
+            self.held = False
+            self._engine.repause(self)
+
+    def abort(self) -> None:
+        """End it at once; nothing more is told."""
+        if self.active:
+            self.active = False
+            self.queue.clear()
+            self._engine.drop(self)
+
+    def _wake_sender(self) -> None:
+        if self.send_paused:
+            self.send_paused = False
+            self._engine.repause(self)
+
+    # -- libcurl's side --------------------------------------------------------------------------------------------
+
+    @property
+    def pauses(self) -> int:
+        """Return the whole wanted mask for libcurl's pause(): it takes a direction that is not named as resumed."""
+        return (_PAUSE_SEND if self.send_paused else 0) | (_PAUSE_RECV if self.held or self.full else 0)
+
+    @property
+    def sent_whole(self) -> bool:
+        """Whether the request was handed over to its last byte (PERFORMANCE 5: libcurl does not always ask for it)."""
+        if not self.attempted:
+            return False
+        if self.request.length is None or self.request.content is not None:
+            return True
+        return self.upload_whole and not self.queue
+
+    def take(self, most: int) -> bytes | memoryview | None:
+        """Return at most `most` bytes of content for the origin, b"" at the end, None where it has to wait."""
+        self.touched = self._engine.now
+        if not self.queue:
+            if self.upload_whole:
+                return b""
+            self.send_paused = True
+            return None
+        piece = self.queue.popleft()
+        if len(piece) > most:
+            self.queue.appendleft(memoryview(piece)[most:])
+            piece = piece[:most]
+        self.queued -= len(piece)
+        self.given += len(piece)
+        if self.choked and self.queued <= LOW_MARK_BYTES:
+            self.choked = False
+            self.room = True
+            self._engine.changed(self)
+        return piece
+
+    def put_line(self, line: bytes) -> bool:
+        """Take a line of the origin's head, its end included; False where it is no head that may be passed on.
+
+        Interim heads (1xx) and trailers are dropped.
+        """
+        self.touched = self._engine.now
+        if self.head is not None:
+            return True
+        if line not in (b"\r\n", b"\n"):
+            self._lines.append(line)
+            return True
+        lines, self._lines = self._lines, []
+        status = _status_of(lines)
+        if status in _INTERIM:
+            return True
+        if not 200 <= status <= 599:  # noqa: PLR2004 (RFC 9110 section 15; 101 was not asked for)
+            return False
+        self.head = (status, lines[1:])
+        self._engine.changed(self)
+        return True
+
+    def put(self, piece: bytes) -> bool:
+        """Keep content of the origin's for this turn; True asks to stop reading."""
+        self.touched = self._engine.now
+        self.pieces.append(piece)
+        self._window += len(piece)
+        if not self.dirty:
+            self._engine.changed(self)
+        if self._window < WINDOW_BYTES or self.full:
+            return False
+        self.full = True
+        return True
+
+    def tell(self) -> None:
+        """Tell the exchange what has come since the last time. The engine calls this outside of libcurl."""
+        self.dirty = False
+        if self.room:
+            self.room = False
+            self.answer.on_room()
+        if self.active and (self.whole or self.pieces or (self.head is not None and not self.head_told)):
+            self._tell_answer()
+        if self.active and self.failure is not None:
+            self.active = False
+            self.answer.on_failure(self.failure)
+
+    def _tell_answer(self) -> None:
+        head = None if self.head_told else self.head
+        self.head_told = True
+        pieces, self.pieces, self._window = self.pieces, [], 0
+        self.active = not self.whole
+        self.answer.on_answer(head, pieces, whole=self.whole)
+        if self.full:
+            self.full = False
+            if self.active and not self.held:
+                self._engine.repause(self)
+
+
+def _status_of(lines: list[bytes]) -> int:
+    """Return the status in a head's first line (`HTTP/1.1 200 OK`), 0 where there is none."""
+    words = lines[0].split(None, 2) if lines else []
+    return int(words[1]) if len(words) > 1 and len(words[1]) == 3 and words[1].isdigit() else 0  # noqa: PLR2004

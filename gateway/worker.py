@@ -1,0 +1,109 @@
+"""One worker process from its first moment to its last: ready, draining, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from gateway.app import Worker
+from gateway.metering.board import Board, Seat, State
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from gateway.metering.log import Log
+    from gateway.ruleset import Ruleset
+    from gateway.settings import Settings
+
+_LOOK_SECONDS: Final = 0.05
+_FIRST_GENERATION: Final = 1
+
+
+class Lifeline:
+    """A pipe that nobody writes to: its other end closes when the supervisor dies, however it dies."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+
+    def hold_end(self) -> None:
+        """Keep the child's end only."""
+        os.close(self._writer)
+
+    def on_cut(self, call: Callable[[], None]) -> None:
+        """Call when the supervisor is gone."""
+        loop = asyncio.get_running_loop()
+
+        def cut() -> None:
+            loop.remove_reader(self._reader)
+            call()
+
+        loop.add_reader(self._reader, cut)
+
+
+class Stop:
+    """How urgently the worker was asked to stop."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._urged = asyncio.Event()
+
+    def ask(self) -> None:
+        """Drain; asked again: at once."""
+        (self._urged if self._asked.is_set() else self._asked).set()
+
+    async def wait(self) -> None:
+        """Wait to be asked."""
+        await self._asked.wait()
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait, not longer than until urged; returns whether it was."""
+        try:
+            await asyncio.wait_for(self._urged.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+
+def run_worker(  # noqa: PLR0913 (called in one place, by name)
+    settings: Settings,
+    rules: Ruleset,
+    *,
+    board: Board,
+    seat: Seat,
+    log: Log,
+    listener: socket.socket,
+    lifeline: Lifeline,
+) -> None:
+    """Serve callers on a listening socket until SIGTERM, then drain."""
+
+    async def serve() -> None:
+        worker = Worker(settings, rules, board=board, seat=seat, log=log)
+        stop = Stop()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask)
+        lifeline.on_cut(stop.ask)
+        worker.server.listen_on([listener])
+        seat.generation = _FIRST_GENERATION
+        seat.state = State.READY
+        await stop.wait()
+        seat.state = State.DRAINING
+        await _drain(worker, settings, stop)
+
+    asyncio.run(serve())
+
+
+async def _drain(worker: Worker, settings: Settings, stop: Stop) -> None:
+    """Still accept for the delay, then let exchanges run out, then cut what is left."""
+    urged = await stop.pause(settings.shutdown_delay)
+    worker.drain()
+    deadline = monotonic() + settings.drain_timeout
+    while worker.is_busy and not urged and monotonic() < deadline:
+        urged = await stop.pause(_LOOK_SECONDS)
+    cut = worker.close()
+    if cut:
+        structlog.get_logger().warning("exchanges_cut", count=cut)
