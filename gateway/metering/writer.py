@@ -144,7 +144,7 @@ class Writer(Generic[Entry]):
     def _takes_bytes(self, milliseconds: int) -> bool:
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        return True
+        return bool(poll.poll(milliseconds))
 
     def _drop(self, lines: int) -> None:
         with self._count_lock:

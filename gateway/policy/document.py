@@ -14,16 +14,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from gateway.policy.glob import compile_globs
@@ -162,11 +153,19 @@ EnvName = Annotated[str, AfterValidator(_in_env_names), _text(_ENV_NAME)]
 Quota = Annotated[int, Field(ge=1, le=_LARGEST_INTEGER)]
 
 
-_WINDOW_BY_UNIT: Final[JsonSchemaValue] = {
-    "if": {"properties": {"unit": {"const": "concurrent-requests"}}},
-    "then": {"properties": {"window": False, "burst": False}},
-    "else": {"required": ["window"]},
-}
+def _suits_unit(value: float | None, info: ValidationInfo) -> float | None:
+    unit = info.data.get("unit")
+    if unit == "concurrent-requests" and value is not None:
+        raise ValueError(f"has no meaning for {unit}")
+    if unit in ("requests", "content-bytes") and value is None and info.field_name == "window":
+        raise ValueError(f"missing; {unit} are counted in a window")
+    return value
+
+
+def _window_by_unit(schema: JsonSchemaValue) -> None:
+    schema["if"] = {"properties": {"unit": {"const": "concurrent-requests"}}}
+    schema["then"] = {"properties": {"window": False, "burst": False}}
+    schema["else"] = {"required": ["window"]}
 
 
 class Part(BaseModel):
@@ -176,28 +175,18 @@ class Part(BaseModel):
 
 
 class Limit(Part):
-    """So many requests or bytes in a window of whole seconds, or so many at once; held up to `max_wait`, then refused."""
+    """So many requests or bytes in a window, or so many at once; a call waits up to `max_wait`, then it is refused."""
 
-    model_config = ConfigDict(json_schema_extra=_WINDOW_BY_UNIT)
+    model_config = ConfigDict(json_schema_extra=_window_by_unit)
 
     name: LimitName = Field(description="as callers read it in RateLimit-Policy; unique for its owner")
     unit: Literal["requests", "content-bytes", "concurrent-requests"]
     class_: Literal["free", "paid"] | None = Field(default=None, alias="class", description="left out: both")
     quota: Quota
-    window: Window | None = Field(default=None, validate_default=True)
-    burst: Quota | None = Field(default=None, description="the bucket; left out: the quota")
+    window: Annotated[Window | None, AfterValidator(_suits_unit)] = Field(default=None, validate_default=True)
+    burst: Annotated[Quota | None, AfterValidator(_suits_unit)] = Field(default=None, description="left out: the quota")
     max_wait: Annotated[Duration, Field(ge=0, le=2)] = 0
     shadow: bool = Field(default=False, description="counted, not enforced")
-
-    @field_validator("window", "burst")
-    @classmethod
-    def _suits_the_unit(cls, value: float | None, info: ValidationInfo) -> float | None:
-        unit = info.data.get("unit")
-        if unit == "concurrent-requests" and value is not None:
-            raise ValueError(f"has no meaning for {unit}")
-        if unit in ("requests", "content-bytes") and value is None and info.field_name == "window":
-            raise ValueError(f"missing; {unit} are counted in a window")
-        return value
 
 
 class Budget(Part):

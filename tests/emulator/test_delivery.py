@@ -9,6 +9,7 @@ import zlib
 
 import pytest
 
+from gateway.emulator.answers import PATTERN
 from tests.emulator.stand import AUTHORIZED, Stand
 from tests.harness.client import RawClient
 from tests.harness.wire import Truncated
@@ -78,6 +79,13 @@ def test_an_answer_has_the_size_asked(fal: Stand, size: int) -> None:
     assert (len(answer.body), answer.field("content-length")) == (size, str(size))
     if size:
         json.loads(answer.body)
+
+
+def test_the_filling_shows_a_lost_piece(fal: Stand) -> None:
+    """The filling of a sized answer repeats with a prime period, so a lost or doubled piece of it would show."""
+    filling = fal.run("size=300000").json()["padding"].encode()
+    assert len(PATTERN) == 37
+    assert filling == (PATTERN * (len(filling) // 37 + 1))[: len(filling)]
 
 
 def test_a_stalled_answer_waits_for_its_peer(fal: Stand) -> None:

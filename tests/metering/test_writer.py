@@ -195,6 +195,7 @@ def test_before_the_thread_a_line_is_written_at_once(pipe: Pipe, make_writer: Ma
     assert os.read(pipe[0], 100) == b"now\n"
 
 
+@pytest.mark.timeout(10)
 def test_before_the_thread_a_stalled_reader_costs_the_line(
     pipe: Pipe, make_writer: MakeWriter, dropped: list[int]
 ) -> None:
@@ -202,6 +203,19 @@ def test_before_the_thread_a_stalled_reader_costs_the_line(
     _fill(pipe[1])
     make_writer(pipe[1]).put(LINE)
     assert dropped == [1]
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("reason", ["a line", "the stop"])
+def test_the_thread_looks_once_more_before_it_sleeps(pipe: Pipe, make_writer: MakeWriter, *, reason: str) -> None:
+    """What came between its last look and its saying that it is idle wakes it: nothing is slept through."""
+    writer = make_writer(pipe[1])
+    if reason == "a line":
+        writer._queue.append(LINE)
+    else:
+        writer._stopping.set()
+    writer._sleep()
+    assert not writer._idle
 
 
 def test_lines_of_several_processes_stay_whole(pipe: Pipe, make_writer: MakeWriter, fork: Fork) -> None:
