@@ -24,6 +24,7 @@ from gateway.worker import Lifeline, run_worker
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from gateway.metering.log import Log
     from gateway.ruleset import Ruleset
@@ -66,6 +67,7 @@ class Supervisor:
         self._stops = 0  # how often it was asked to stop
         self._events = structlog.get_logger()
         meter = Meter(self._board.supervisor.region, self._board.endpoints, emit=log.exchange)
+        log.count_to(meter.count_dropped)
         self._board.endpoints.configure(rules.named_endpoints)
         meter.introduce(((team, key) for key, team in rules.keys), endpoints=rules.prices)
 
@@ -169,6 +171,8 @@ class Supervisor:
             child.seat.take(os.getpid())
             self._log.start_writer()
             if child.is_ops:
+                meter = Meter(child.seat.region, self._board.endpoints, emit=self._log.exchange)
+                self._log.count_to(meter.count_dropped)
                 serve_ops(self._ops_listener, self._board)
             else:
                 host, port = self._reserved.getsockname()[:2]
@@ -193,3 +197,17 @@ class Supervisor:
 def _name(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def run(settings: Settings, rules: Ruleset, *, log: Log, announce: Callable[[Supervisor], None]) -> int:
+    """Run the gateway until it is stopped; `announce` is called once all workers are ready. Returns the exit code.
+
+    OSError where a listener cannot be bound.
+    """
+    app.raise_descriptor_limit()
+    log.install()
+    supervisor = Supervisor(settings, rules, log=log)
+    if supervisor.start():
+        announce(supervisor)
+    supervisor.supervise()
+    return 0

@@ -153,7 +153,7 @@ class Settings(BaseModel):
         default=SecretStr("sqlite:///fal-gateway.db"), description="ledger; `postgresql://` is not supported yet"
     )
     origin_overrides: Overrides = Field(
-        default=MappingProxyType({}),
+        default_factory=lambda: MappingProxyType({}),
         description="`host=base-url,…`: connect there in place of `https://host`, Host kept",
     )
     ca_file: Annotated[Path, AfterValidator(_trust_store)] | None = Field(

@@ -54,13 +54,14 @@ MAY_IMPORT: Final = MappingProxyType(
         "metering": frozenset({"metering", "protocol"}),
         "ingress": frozenset({"ingress", "protocol"}),
         "admission": frozenset({"policy", "protocol", "ruleset"}),
-        "desk": frozenset({"admission", "metering", "protocol", "relay.upstream"}),
+        "desk": frozenset({"admission", "metering", "policy", "protocol", "relay.upstream"}),
         "exchange": frozenset({"admission", "desk", "metering", "protocol", "relay.upstream"}),
         "gate": frozenset({"admission", "desk", "exchange", "metering", "protocol"}),
         "ops": frozenset({"ops", "metering"}),
         "emulator": frozenset({"emulator"}),
         "app": BELOW_APP,
-        "lifecycle": BELOW_APP | {"app"},
+        "worker": BELOW_APP | {"app"},
+        "lifecycle": BELOW_APP | {"app", "worker"},
         "cli": BELOW_APP | {"app", "emulator", "lifecycle"},
         "__main__": frozenset({"cli"}),
     }
@@ -78,7 +79,8 @@ MAY_USE: Final = MappingProxyType(
         "ops": frozenset({"prometheus_client", "tornado"}),
         "emulator": frozenset({"tornado"}),
         "app": frozenset({"structlog", "tornado"}),
-        "lifecycle": frozenset({"structlog", "tornado"}),
+        "worker": frozenset({"structlog"}),
+        "lifecycle": frozenset({"structlog"}),
     }
 )
 """Packages from outside the standard library, by row; a module without a row uses none."""

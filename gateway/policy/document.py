@@ -101,9 +101,10 @@ def _amount(value: object) -> Decimal:
     """Return an exact number; a YAML float has lost its digits before it comes here, so it is refused."""
     if isinstance(value, float):
         raise ValueError(f'put the number in quotes ("{value}"): floats are not exact')  # noqa: TRY004 (pydantic's way)
-    if isinstance(value, bool) or not isinstance(value, str | int) or not re.fullmatch(_AMOUNT, str(value)):
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_INTEGER
+    if not whole and not (isinstance(value, str) and re.fullmatch(_AMOUNT, value)):
         raise ValueError('should be a decimal number in quotes, like "0.025", not negative')
-    return Decimal(value)
+    return Decimal(str(value))
 
 
 def _moment(value: object) -> datetime:

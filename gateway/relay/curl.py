@@ -132,8 +132,7 @@ class Handle:
             self.curl.setopt(pycurl.POSTFIELDS, b"")
         self.transfer = None
 
-    # -- callbacks of libcurl: they append and mark, and call nothing of libcurl's but pause() ------------------------
-
+    # -- callbacks of libcurl: they append and mark, and call nothing of libcurl's but pause() ----------------------
     def _opened(self, fd: int, _purpose: int) -> int:
         self._client.sockets.opened(fd)
         return _OK

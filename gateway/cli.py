@@ -1,0 +1,195 @@
+"""The commands (CONTRACT 1): what stands on the command line, and what comes out of it.
+
+Decided here: flags are settings by another name, laid over the environment before it is read, so that each value is
+judged in one place. Settings and policy are read both to the end, and everything that is wrong is told at once: on
+stdout by `check`, whose product it is, on stderr with exit 78 (EX_CONFIG of sysexits.h) by `serve`. No secret can be
+given on the command line, where every process of the machine could read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TextIO
+
+from gateway import lifecycle
+from gateway.emulator import server as emulator
+from gateway.metering.log import Log
+from gateway.policy.credential import digest_of, new_key_text
+from gateway.policy.document import identifier
+from gateway.ruleset import PolicyError, Ruleset, load_ruleset_file, ruleset_with_key
+from gateway.settings import Settings, SettingsError, load_settings
+from gateway.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EXIT_FAILED: Final = 1
+EXIT_CONFIG: Final = 78
+_EXAMPLE_ENDPOINT: Final = "fal-ai/flux/dev"
+
+
+class ConfigurationError(Exception):
+    """Settings or policy that cannot be run with: `errors` holds one line for each thing that is wrong."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = tuple(errors)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code (2 for a command line that is none, by argparse)."""
+    arguments = _parser().parse_args(argv)
+    return int(arguments.run(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fal-gateway", description="One gateway for all calls to fal.ai.")
+    parser.add_argument("--version", action="version", version=f"fal-gateway {VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the gateway")
+    serve.add_argument("--policy", metavar="FILE", help="policy file (FALGW_POLICY)")
+    serve.add_argument("--workers", metavar="N", help="processes that share the port (FALGW_WORKERS)")
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser("check", help="tell every error in settings and policy, and change nothing")
+    check.add_argument("policy", nargs="?", metavar="FILE", help="policy file, in place of FALGW_POLICY")
+    check.set_defaults(run=_check)
+
+    keys = commands.add_parser("keys", help="gateway keys").add_subparsers(required=True, metavar="COMMAND")
+    new = keys.add_parser("new", help="make a key: its secret, shown once, and its entry for the policy")
+    new.add_argument("--id", required=True, type=_identifier, help="id of the key")
+    new.add_argument("--team", required=True, type=_identifier, help="id of its team")
+    new.add_argument("--json", action="store_true", help="one JSON object and nothing else")
+    new.set_defaults(run=_new_key)
+
+    stand_in = commands.add_parser("emulator", help="run a stand-in for fal")
+    stand_in.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    stand_in.add_argument("--port", default=8090, type=int, help="port; 0: any free one (default: %(default)s)")
+    stand_in.add_argument(
+        "--key", help="the only fal key that is taken (default: any); the emulator's, never fal's own"
+    )
+    stand_in.set_defaults(run=_emulate)
+    return parser
+
+
+def _identifier(text: str) -> str:
+    try:
+        return identifier(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    try:
+        settings, rules = _configured(_environ(FALGW_POLICY=arguments.policy, FALGW_WORKERS=arguments.workers))
+    except ConfigurationError as error:
+        _say(*error.errors, to=sys.stderr)
+        return EXIT_CONFIG
+    secret = None if rules else new_key_text()
+    console = settings.log_format == "console" or (settings.log_format is None and sys.stderr.isatty())
+
+    def announce(gateway: lifecycle.Supervisor) -> None:
+        if secret:
+            _say(*_welcome(gateway.address, secret))
+
+    try:
+        return lifecycle.run(
+            settings,
+            rules or ruleset_with_key(digest_of(str(secret).encode())),
+            log=Log(level=settings.log_level, console=console),
+            announce=announce,
+        )
+    except OSError as error:
+        _say(f"cannot start: {error}", to=sys.stderr)
+        return EXIT_FAILED
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    try:
+        settings, rules = _configured(_environ(FALGW_POLICY=arguments.policy))
+    except ConfigurationError as error:
+        _say(*error.errors)
+        return EXIT_FAILED
+    _say(_summary(settings, rules))
+    return 0
+
+
+def _new_key(arguments: argparse.Namespace) -> int:
+    secret = new_key_text()
+    digest = f"sha256:{digest_of(secret.encode()).hex()}"
+    if arguments.json:
+        _say(json.dumps({"id": arguments.id, "team": arguments.team, "secret": secret, "digest": digest}))
+        return 0
+    _say(
+        f"The key, shown this once: {secret}",
+        "",
+        "Its entry in the policy file, under keys:",
+        f"  - id: {json.dumps(arguments.id)}",
+        f"    team: {json.dumps(arguments.team)}",
+        f"    digests: [{json.dumps(digest)}]",
+    )
+    return 0
+
+
+def _emulate(arguments: argparse.Namespace) -> int:
+    try:
+        emulator.serve(host=arguments.host, port=arguments.port, key=arguments.key)
+    except (OSError, OverflowError) as error:  # taken, not ours to bind; not a port number at all
+        _say(f"cannot start: {error}", to=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def _environ(**flags: str | None) -> dict[str, str]:
+    """Return the environment with the flags that were given laid over it."""
+    return {**os.environ, **{name: value for name, value in flags.items() if value is not None}}
+
+
+def _configured(environ: Mapping[str, str]) -> tuple[Settings, Ruleset | None]:
+    """Return settings, and the rules of the policy file if there is one; ConfigurationError tells all that is wrong."""
+    errors: list[str] = []
+    settings = rules = None
+    try:
+        settings = load_settings(environ)
+    except SettingsError as error:
+        errors += str(error).splitlines()
+    try:
+        rules = load_ruleset_file(Path(environ["FALGW_POLICY"])) if environ.get("FALGW_POLICY") else None
+    except PolicyError as error:
+        errors += str(error).splitlines()
+    if errors or settings is None:
+        raise ConfigurationError(errors)
+    return settings, rules
+
+
+def _summary(settings: Settings, rules: Ruleset | None) -> str:
+    if rules is None:
+        return "settings are valid; without a policy file: the defaults, and a key made for each run"
+    counts = f"{len(rules.keys)} keys in {len(rules.teams)} teams, {len(rules.prices)} prices"
+    return f"settings and {settings.policy} are valid: {counts}"
+
+
+def _welcome(address: str, secret: str) -> tuple[str, ...]:
+    """Return what a person needs for a first call; an address of all interfaces is shown as one to connect to."""
+    place = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104 (shown, not bound)
+    return (
+        f"fal-gateway on http://{place}, without a policy file. A key for this run: {secret}",
+        "",
+        f"curl http://{place}/api/fal/proxy \\",
+        f"  -H 'Authorization: Key {secret}' \\",
+        f"  -H 'x-fal-target-url: https://fal.run/{_EXAMPLE_ENDPOINT}' \\",
+        "  -H 'Content-Type: application/json' \\",
+        """  -d '{"prompt": "a cat"}'""",
+        "",
+    )
+
+
+def _say(*lines: str, to: TextIO | None = None) -> None:
+    stream = to or sys.stdout
+    stream.write("".join(f"{line}\n" for line in lines))
+    stream.flush()
