@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from tornado.ioloop import PeriodicCallback
 
 from gateway.admission import Door
 from gateway.desk import Desk
@@ -22,6 +23,7 @@ from gateway.gate import Gatehouse
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
 from gateway.metering.meter import Meter
+from gateway.pressure import LOOK_SECONDS, MemoryPressure, own_group
 from gateway.protocol.fields import CallerFields, OriginFields
 from gateway.protocol.reply import Replies
 from gateway.relay.curl import CurlOptions, CurlRelay
@@ -65,7 +67,10 @@ class Worker:
             later=asyncio.get_running_loop().call_later,
             wall=time,
         )
-        self.gate = Gatehouse(desk, max_inflight=settings.max_inflight)
+        pressure = MemoryPressure(own_group())
+        self._look = PeriodicCallback(pressure.look, LOOK_SECONDS * 1000)
+        self._look.start()
+        self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure)
         self.server = CallerServer(
             self.gate,
             patience=Patience(settings.client_header_timeout, settings.client_idle_timeout, settings.client_least_rate),
@@ -84,6 +89,7 @@ class Worker:
 
     def close(self) -> int:
         """Cut what is still open; returns how many exchanges that were."""
+        self._look.stop()
         cut = self.server.close_all()
         self._relay.close()
         return cut

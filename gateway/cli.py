@@ -2,8 +2,8 @@
 
 Decided here: flags are settings by another name, laid over the environment before it is read, so that each value is
 judged in one place. Settings and policy are read both to the end, and everything that is wrong is told at once: on
-stdout by `check`, whose product it is, on stderr with exit 78 (EX_CONFIG of sysexits.h) by `serve`. No secret can be
-given on the command line, where every process of the machine could read it.
+stdout by `check`, whose product it is, on stderr with exit 78 (EX_CONFIG of sysexits.h) by `serve`. No flag takes the
+fal credential: every process of the machine can read a command line.
 """
 
 from __future__ import annotations
@@ -90,17 +90,17 @@ def _serve(arguments: argparse.Namespace) -> int:
     except ConfigurationError as error:
         _say(*error.errors, to=sys.stderr)
         return EXIT_CONFIG
-    secret = None if rules else new_key_text()
+    secret = new_key_text()
     console = settings.log_format == "console" or (settings.log_format is None and sys.stderr.isatty())
 
     def announce(gateway: lifecycle.Supervisor) -> None:
-        if secret:
+        if rules is None:
             _say(*_welcome(gateway.address, secret))
 
     try:
         return lifecycle.run(
             settings,
-            rules or ruleset_with_key(digest_of(str(secret).encode())),
+            rules or ruleset_with_key(digest_of(secret.encode())),
             log=Log(level=settings.log_level, console=console),
             announce=announce,
         )

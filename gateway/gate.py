@@ -19,6 +19,7 @@ from gateway.protocol.reply import ALLOW
 if TYPE_CHECKING:
     from gateway.admission import Admission
     from gateway.desk import Desk
+    from gateway.pressure import MemoryPressure
     from gateway.protocol.caller import Caller
     from gateway.protocol.message import Fault, RequestHead
 
@@ -28,6 +29,8 @@ _NO_CONTENT: Final = 204
 _RETRY_SOON: Final = ((b"retry-after", b"1"),)
 _DRAINING: Final = refusal("draining", "This gateway is about to stop; try again.", _RETRY_SOON)
 _FULL: Final = refusal("capacity_reached", "This gateway has as many requests under way as it may.", _RETRY_SOON)
+_NO_MEMORY: Final = refusal("capacity_reached", "This gateway is short of memory; try again.", _RETRY_SOON)
+_LARGE_BYTES: Final = 1_048_576
 _ELSEWHERE: Final = refusal("path_unknown", "The proxy is at /api/fal/proxy; there is nothing else here.")
 
 
@@ -50,9 +53,10 @@ class Unanswerable:
 class Gatehouse:
     """`Gate` of the ingress."""
 
-    def __init__(self, desk: Desk, *, max_inflight: int) -> None:
-        """Take what exchanges work with, and how many there may be at once."""
+    def __init__(self, desk: Desk, *, max_inflight: int, pressure: MemoryPressure) -> None:
+        """Take what exchanges work with, how many there may be at once, and how near the memory limit is."""
         self.desk = desk
+        self._pressure = pressure
         self._max_inflight = max_inflight
         self._answered = Unanswerable()
         self.inflight = 0
@@ -71,7 +75,7 @@ class Gatehouse:
         exchange = Exchange(self.desk, head, caller, record=record, ended=self._ended)
         admission = self.desk.door.admit(head, now=self.desk.wall())
         _note(record, admission)
-        problem = admission.problem or self._crowded()
+        problem = admission.problem or self._crowded(head.length)
         if problem is not None:
             exchange.refuse(problem)
             return exchange
@@ -96,9 +100,11 @@ class Gatehouse:
         record.duration_seconds = monotonic() - head.received_at
         self.desk.meter.close(record)
 
-    def _crowded(self) -> Problem | None:
+    def _crowded(self, length: int | None) -> Problem | None:
         if self.draining:
             return _DRAINING
+        if self._pressure.share and self._pressure.refuses(large=not 0 <= (length or 0) <= _LARGE_BYTES):
+            return _NO_MEMORY
         return _FULL if self.inflight >= self._max_inflight else None
 
     def _ended(self) -> None:

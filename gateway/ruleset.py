@@ -165,7 +165,7 @@ def _select(tree: object, pattern: str) -> Iterator[tuple[Place, Any]]:
 
 def _shown(place: Place) -> str:
     """Return a place as an operator reads it: `keys[1].limits[0].window`; odd names in quotes."""
-    names = [s if isinstance(s, int) or re.fullmatch(r"[\w-]{1,64}", s) else json.dumps(s[:64]) for s in place]
+    names = [s if isinstance(s, int) or re.fullmatch(r"[A-Za-z0-9_-]{1,64}", s) else json.dumps(s[:64]) for s in place]
     return "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in names).removeprefix(".")
 
 
@@ -182,7 +182,7 @@ def _homeless_keys(tree: object) -> Iterator[Fault]:
     teams = {team for _, team in _select(tree, "teams.*.id") if isinstance(team, str)}
     for place, team in _select(tree, "keys.*.team"):
         if isinstance(team, str) and team not in teams:
-            yield place, f"no team {team[:64]!r} under teams"
+            yield place, f"no team {team[:64]!a} under teams"
 
 
 def _contradictions(tree: object) -> Iterator[Fault]:
