@@ -6,10 +6,12 @@ The credential stands before the target, so that a stranger cannot probe the all
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from gateway.policy.credential import Principal, identify
 from gateway.policy.endpoint import admit_apps, admit_endpoint
+from gateway.policy.job import Job, admit_job
 from gateway.policy.target import Target, admit_target, parse_target
 from gateway.protocol.fal import Call, allowed_apps, classify
 from gateway.protocol.fields import Fields, first, repeated
@@ -17,6 +19,8 @@ from gateway.protocol.problem import Problem, refusal
 from gateway.protocol.reply import ALLOW, METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.protocol.message import RequestHead
     from gateway.ruleset import Ruleset
 
@@ -36,12 +40,13 @@ _LONG_TOKEN_REQUEST: Final = refusal("content_too_large", "A token request is no
 class Admission:
     """What was found out about a request until it was admitted or refused."""
 
-    __slots__ = ("call", "principal", "problem", "target")
+    __slots__ = ("call", "job", "principal", "problem", "target")
 
     def __init__(self) -> None:
         self.principal: Principal | None = None
         self.target: Target | None = None
         self.call: Call | None = None
+        self.job: Job | None = None  # for a job's own calls: what was submitted under its id, where that is known
         self.problem: Problem | None = None
 
     def refuse(self, problem: Problem) -> Admission:
@@ -53,8 +58,9 @@ class Admission:
 class Door:
     """One ruleset, ready to judge; a reload makes a new one."""
 
-    def __init__(self, rules: Ruleset, *, max_body_bytes: int) -> None:
-        """Take the rules and the largest content that any key may send."""
+    def __init__(self, rules: Ruleset, *, max_body_bytes: int, find_job: Callable[[str], Job | None]) -> None:
+        """Take the rules, the largest content that any key may send, and where submitted jobs are remembered."""
+        self._find_job = find_job
         self._rules = rules
         self._max_body_bytes = max_body_bytes
         self._targets: dict[tuple[str, bytes], tuple[Target | None, Call | None, Problem | None]] = {}
@@ -92,7 +98,18 @@ class Door:
         admission.target, admission.call, problem = known
         if problem is not None or admission.call is None or admission.principal is None:
             return problem
+        if admission.call.job is not None:
+            return self._job(admission.call, admission.principal, admission)
         return admit_endpoint(admission.call, admission.principal.endpoints)
+
+    def _job(self, call: Call, principal: Principal, admission: Admission) -> Problem | None:
+        """Judge a call about a job; where its submit is known, by the endpoint that was submitted to."""
+        job = admission.job = self._find_job(call.job) if call.job else None
+        problem = admit_job(job, principal, isolation=self._rules.isolate_jobs)
+        if problem is not None or job is None:
+            return problem or admit_endpoint(call, principal.endpoints)
+        admission.call = replace(call, endpoint=job.endpoint)
+        return admit_endpoint(replace(admission.call, job=None), principal.endpoints)  # its name is known in full
 
     def _judge(self, method: str, text: bytes) -> tuple[Target | None, Call | None, Problem | None]:
         """Work out what does not depend on the key, and remember it."""

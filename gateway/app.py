@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gateway.metering.log import Log
     from gateway.ruleset import Ruleset
     from gateway.settings import Settings
+    from gateway.state.jobs import JobTable
 
 _BACKLOG: Final = 1024
 _DESCRIPTORS_KEPT: Final = 64
@@ -52,18 +53,21 @@ _SYSTEM_CA_FILES: Final = (
 class Worker:
     """One worker's parts, made within its running loop."""
 
-    def __init__(self, settings: Settings, rules: Ruleset, *, board: Board, seat: Seat, log: Log) -> None:
+    def __init__(  # noqa: PLR0913 (all that a worker shares with others, given once)
+        self, settings: Settings, rules: Ruleset, *, board: Board, seat: Seat, log: Log, jobs: JobTable
+    ) -> None:
         self._relay = CurlRelay(force_instance=True, options=_curl_options(settings), alarm=_alarm)
         meter = Meter(seat.region, board.endpoints, emit=log.exchange)
         log.count_to(meter.count_dropped)
         desk = Desk(
-            door=Door(rules, max_body_bytes=settings.max_body_bytes),
+            door=Door(rules, max_body_bytes=settings.max_body_bytes, find_job=jobs.find),
             upstream=self._relay.engine,
             meter=meter,
             to_origin=OriginFields(_own_fields(settings)),
             to_caller=CallerFields(),
             replies=Replies(rules.cors_origins),
             origins=_origins(settings),
+            remember_job=jobs.remember,
             later=asyncio.get_running_loop().call_later,
             wall=time,
         )

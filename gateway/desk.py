@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from gateway.policy.job import Job, submitted_id
 from gateway.relay.upstream import Request, Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from gateway.admission import Door
+    from gateway.admission import Admission, Door
     from gateway.metering.meter import Meter
     from gateway.policy.target import Target
     from gateway.protocol.fields import CallerFields, OriginFields
     from gateway.protocol.message import RequestHead
     from gateway.protocol.reply import Replies
+
+_SUBMITTED: Final = 200
 
 
 class Cancellable(Protocol):
@@ -29,8 +32,8 @@ class Cancellable(Protocol):
 class Desk:
     """The parts.
 
-    `origins` maps a host to the base URL to connect to in its place. `later(seconds, call)` calls back. `wall`
-    gives seconds since the epoch.
+    `origins` maps a host to the base URL to connect to in its place. `remember_job` binds a queue request id to its
+    submitter. `later(seconds, call)` calls back. `wall` gives seconds since the epoch.
     """
 
     door: Door
@@ -40,8 +43,18 @@ class Desk:
     to_caller: CallerFields
     replies: Replies
     origins: Mapping[str, str]
+    remember_job: Callable[[str, Job], None]
     later: Callable[[float, Callable[[], None]], Cancellable]
     wall: Callable[[], float]
+
+    def note_answer(self, admission: Admission, status: int, content: Sequence[bytes]) -> None:
+        """Read what a whole JSON answer says about later requests: a submit's request id, bound to who paid."""
+        call, principal = admission.call, admission.principal
+        if call is None or principal is None or call.action != "submit" or status != _SUBMITTED:
+            return
+        job_id = submitted_id(b"".join(content))
+        if job_id is not None:
+            self.remember_job(job_id, Job(principal.team, principal.key, call.endpoint))
 
     def forward(
         self, head: RequestHead, target: Target, *, length: int | None, content: bytes | None, paid: bool

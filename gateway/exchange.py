@@ -192,6 +192,8 @@ class Exchange:
         self._held = None
         has_content = self._answer is not None and (size > 0 or self._answer.length == 0)
         self._respond(size if whole and has_content else self._answer.length if self._answer else None)
+        if whole and self._admission is not None:
+            self._desk.note_answer(self._admission, self.record.status, held)
         self._send(held, whole=whole)
 
     def _send(self, pieces: Sequence[bytes], *, whole: bool) -> None:

@@ -20,6 +20,7 @@ from gateway import app
 from gateway.metering.board import Board, Seat, State
 from gateway.metering.meter import Meter
 from gateway.ops.server import serve_ops
+from gateway.state.jobs import JobTable
 from gateway.worker import Lifeline, run_worker
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Supervisor:
         self._ops_listener = app.bind(settings.ops_host, settings.ops_port, shared=False)
         self._ops_listener.listen()
         self._board = Board(workers=settings.workers)
+        self._jobs = JobTable()
         self._lifeline = Lifeline()
         self._children = [Child(self._board.ops, is_ops=True)]
         self._children += [Child(seat, is_ops=False) for seat in self._board.workers]
@@ -182,6 +184,7 @@ class Supervisor:
                     board=self._board,
                     seat=child.seat,
                     log=self._log,
+                    jobs=self._jobs,
                     listener=app.listen(host, port),
                     lifeline=self._lifeline,
                 )

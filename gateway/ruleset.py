@@ -43,7 +43,6 @@ _NOT_YET: Final[tuple[tuple[str, tuple[object, ...]], ...]] = (
     ("keys.*.limits", ([],)),
     ("keys.*.budgets", ([],)),
     ("clients.anonymous.limits", ([],)),
-    ("targets.isolate_jobs", ("none",)),
     ("attribution.fal_tags", (False,)),
     ("price_source", ("policy",)),
     ("on_state_loss", ()),

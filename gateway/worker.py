@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.metering.log import Log
     from gateway.ruleset import Ruleset
     from gateway.settings import Settings
+    from gateway.state.jobs import JobTable
 
 _LOOK_SECONDS: Final = 0.05
 _FIRST_GENERATION: Final = 1
@@ -77,13 +78,14 @@ def run_worker(  # noqa: PLR0913 (called in one place, by name)
     board: Board,
     seat: Seat,
     log: Log,
+    jobs: JobTable,
     listener: socket.socket,
     lifeline: Lifeline,
 ) -> None:
     """Serve callers on a listening socket until SIGTERM, then drain."""
 
     async def serve() -> None:
-        worker = Worker(settings, rules, board=board, seat=seat, log=log)
+        worker = Worker(settings, rules, board=board, seat=seat, log=log, jobs=jobs)
         stop = Stop()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask)
         lifeline.on_cut(stop.ask)

@@ -49,7 +49,7 @@ MAY_IMPORT: Final = MappingProxyType(
         "policy": frozenset({"policy", "protocol"}),
         "ruleset": frozenset({"policy", "protocol"}),
         "settings": frozenset(),
-        "state": frozenset({"state"}),
+        "state": frozenset({"policy", "state"}),
         "relay.upstream": frozenset({"protocol"}),
         "relay": frozenset({"relay", "protocol"}),
         "metering": frozenset({"metering", "protocol"}),

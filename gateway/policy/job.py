@@ -1,0 +1,48 @@
+"""Whose a queue job is: who may poll, fetch or cancel it, and which endpoint its calls belong to.
+
+A job that did not come through here belongs to nobody that is known, and may be polled by any key (CONTRACT 8). To all
+others a foreign job answers as one that does not exist: whether an id is somebody's must not be learnt by asking.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from gateway.protocol.problem import Problem, refusal
+
+if TYPE_CHECKING:
+    from gateway.policy.credential import Principal
+
+Isolation = Literal["none", "team", "key"]
+
+LONGEST_JOB_ID: Final = 128
+_UNKNOWN: Final = refusal("job_unknown", "There is no request of this id for this key.")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that was submitted here: by whom, and to which endpoint."""
+
+    team: str
+    key: str
+    endpoint: str
+
+
+def admit_job(job: Job | None, principal: Principal, *, isolation: Isolation) -> Problem | None:
+    """Return the problem of asking for somebody else's job, None where it may be asked for."""
+    if job is None or isolation == "none":
+        return None
+    same = job.team == principal.team and (isolation == "team" or job.key == principal.key)
+    return None if same else _UNKNOWN
+
+
+def submitted_id(content: bytes) -> str | None:
+    """Return the request id in a submit's answer (PROTOCOL 5), None where it has none that could be asked for."""
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    found = answer.get("request_id") if isinstance(answer, dict) else None
+    return found if isinstance(found, str) and 0 < len(found) <= LONGEST_JOB_ID else None

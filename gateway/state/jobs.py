@@ -1,0 +1,98 @@
+"""Queue jobs that were submitted through this gateway, remembered in memory that all workers share.
+
+A poll may reach another worker than its submit did, so the table is one mapping made before the first fork. It is
+bounded: an id falls into a set of a few places, where a new job takes the place of the oldest. What was forgotten
+counts as never seen (policy/job.py). Writers lock their set; readers do not, and know a half-written place by its
+checksum.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from gateway.policy.job import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETS: Final = 16_384
+PLACES: Final = 8
+"""In all 131,072 jobs, in 32 MiB that the kernel gives page by page as they are used."""
+
+_PLACE_BYTES: Final = 256
+_SET_BYTES: Final = PLACES * _PLACE_BYTES
+_HEAD: Final = struct.Struct("<I16sQHHH")  # checksum, digest of the id, serial, lengths of the three texts
+_TEXT_BYTES: Final = _PLACE_BYTES - _HEAD.size
+_CHECKSUM_BYTES: Final = 4
+
+
+class JobTable:
+    """The table. `close()` gives this process's mapping back."""
+
+    def __init__(self, *, sets: int = SETS) -> None:
+        self._sets = sets
+        self._memory = mmap.mmap(-1, sets * _SET_BYTES)
+        self._lock = os.memfd_create("jobs")
+
+    def remember(self, job_id: str, job: Job) -> None:
+        """Bind a job's id to its submitter; one whose names are too long for a place is not remembered."""
+        texts = [text.encode() for text in (job.team, job.key, job.endpoint)]
+        if sum(map(len, texts)) > _TEXT_BYTES:
+            return
+        number, digest = self._home(job_id)
+        with self._locked(number):
+            places = [self._read(number, place) for place in range(PLACES)]
+            serials = [found[1] if found else 0 for found in places]
+            same = [place for place, found in enumerate(places) if found and found[0] == digest]
+            place = same[0] if same else serials.index(min(serials))
+            body = _HEAD.pack(0, digest, max(serials) + 1, *map(len, texts))[_CHECKSUM_BYTES:] + b"".join(texts)
+            at = number * _SET_BYTES + place * _PLACE_BYTES
+            self._memory[at : at + _CHECKSUM_BYTES + len(body)] = struct.pack("<I", zlib.crc32(body)) + body
+
+    def find(self, job_id: str) -> Job | None:
+        """Return the job of an id, None where it is not remembered."""
+        number, digest = self._home(job_id)
+        for place in range(PLACES):
+            found = self._read(number, place)
+            if found and found[0] == digest:
+                return found[2]
+        return None
+
+    def _home(self, job_id: str) -> tuple[int, bytes]:
+        digest = hashlib.blake2b(job_id.encode(), digest_size=16).digest()
+        return int.from_bytes(digest[:4], "little") % self._sets, digest
+
+    def _read(self, number: int, place: int) -> tuple[bytes, int, Job] | None:
+        """Return (digest, serial, job) of a place, None where it is empty or just being written."""
+        at = number * _SET_BYTES + place * _PLACE_BYTES
+        record = self._memory[at : at + _PLACE_BYTES]
+        checksum, digest, serial, *lengths = _HEAD.unpack_from(record)
+        end = _HEAD.size + sum(lengths)
+        if not serial or end > _PLACE_BYTES or zlib.crc32(record[_CHECKSUM_BYTES:end]) != checksum:
+            return None
+        texts, start = [], _HEAD.size
+        for length in lengths:
+            texts.append(record[start : start + length].decode())
+            start += length
+        return digest, serial, Job(*texts)
+
+    @contextmanager
+    def _locked(self, number: int) -> Iterator[None]:
+        """Keep other processes out of a set; the kernel lets go of the lock of one that dies."""
+        fcntl.lockf(self._lock, fcntl.LOCK_EX, 1, number)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, number)
+
+    def close(self) -> None:
+        """Give this process's mapping and lock back."""
+        self._memory.close()
+        os.close(self._lock)
