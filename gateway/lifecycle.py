@@ -175,7 +175,7 @@ class Supervisor:
             if child.is_ops:
                 meter = Meter(child.seat.region, self._board.endpoints, emit=self._log.exchange)
                 self._log.count_to(meter.count_dropped)
-                serve_ops(self._ops_listener, self._board)
+                serve_ops(self._ops_listener, self._board, on_orphaned=self._lifeline.on_cut)
             else:
                 host, port = self._reserved.getsockname()[:2]
                 run_worker(

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 VENV=.venv
 CLIENTS=tests/clients
 # command that must be there : Debian package that brings it
-SYSTEM_NEEDS=("chromium:chromium")
+SYSTEM_NEEDS=("chromium:chromium" "curl:curl")
 
 fail() {
   printf 'set-up: %s\n' "$*" >&2

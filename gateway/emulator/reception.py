@@ -184,7 +184,7 @@ class Reception(RequestHandler):
     def inputs(self) -> dict[str, object]:
         """Return the input: the JSON body, or for GET the query's first values; empty where it is neither."""
         if self.request.method == "GET":
-            return {name: values[0].decode("latin-1") for name, values in self.request.query_arguments.items()}
+            return {name: values[0].decode(errors="replace") for name, values in self.request.query_arguments.items()}
         return read_input(bytes(self.kept)) if self.visit.bytes <= KEPT_MOST_BYTES else {}
 
     def drop(self) -> None:

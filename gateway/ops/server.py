@@ -18,6 +18,7 @@ from gateway.metering.exposition import expose
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from gateway.metering.board import Board
 
@@ -111,15 +112,19 @@ def make_app(board: Board) -> Application:
     )
 
 
-def serve_ops(listener: socket.socket, board: Board) -> None:
-    """Serve on a listening socket until SIGTERM, in an event loop of its own; SIGINT is the supervisor's to act on."""
+def serve_ops(listener: socket.socket, board: Board, *, on_orphaned: Callable[[Callable[[], None]], None]) -> None:
+    """Serve on a listening socket until SIGTERM, in an event loop of its own; SIGINT is the supervisor's to act on.
+
+    `on_orphaned` takes what to call, within the loop, when the supervisor is gone: else the port would stay taken.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(_serve(listener, board))
+    asyncio.run(_serve(listener, board, on_orphaned))
 
 
-async def _serve(listener: socket.socket, board: Board) -> None:
+async def _serve(listener: socket.socket, board: Board, on_orphaned: Callable[[Callable[[], None]], None]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    on_orphaned(stop.set)
     server = HTTPServer(
         make_app(board),
         max_header_size=HEAD_BYTES,

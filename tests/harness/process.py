@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OURS: Final = ("FAL_", "FALGW_")
 TAIL_CHARACTERS: Final = 4000
+GATEWAY: Final = ("-m", "gateway")
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -30,14 +31,19 @@ def unwanted(name: str) -> bool:
 
 
 class GatewayProcess:
-    """`python -m gateway ARGUMENTS`, running in `folder` with its standard output and error in files there."""
+    """`python -m gateway ARGUMENTS`, running in `folder` with its standard output and error in files there.
 
-    def __init__(self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str]) -> None:
+    `program` stands for `-m gateway` where another Python program starts the gateway.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], program: Sequence[str] = GATEWAY
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._stdout = folder / "stdout.txt"
         self._stderr = folder / "stderr.txt"
-        command = [sys.executable, "-m", "gateway", *arguments]
+        command = [sys.executable, *program, *arguments]
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
             self._process = subprocess.Popen(
                 command,
