@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.harness.client import RawClient
 from tests.harness.messages import PROXY_PATH
 from tests.harness.ports import LOOPBACK, ReservedPort
-from tests.harness.process import GatewayProcess
+from tests.harness.process import GATEWAY, GatewayProcess
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from prometheus_client.samples import Sample
@@ -74,7 +74,15 @@ class Gateway:
     `policy` is the text of its policy file (None: it runs without one), `env` overrides every setting chosen here.
     """
 
-    def __init__(self, folder: Path, *, policy: str | None, env: Mapping[str, str], workers: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        policy: str | None,
+        env: Mapping[str, str],
+        workers: int = 1,
+        program: Sequence[str] = GATEWAY,
+    ) -> None:
         self._ports = (ReservedPort(), ReservedPort())
         self.port, self.ops_port = (reserved.number for reserved in self._ports)
         self.policy_file = folder / "policy.yaml"
@@ -88,7 +96,7 @@ class Gateway:
             folder.mkdir(parents=True, exist_ok=True)
             self.policy_file.write_text(policy, encoding="utf-8")
             settings["FALGW_POLICY"] = str(self.policy_file)
-        self.process = GatewayProcess(["serve"], folder=folder, env={**settings, **env})
+        self.process = GatewayProcess(["serve"], folder=folder, env={**settings, **env}, program=program)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,145 @@
+"""A gateway before an origin whose script each test sets anew, and the books of both: nothing lost, nothing twice.
+
+The decision it carries: every test of a fault asks for the books. `settled` waits for the events of its requests and
+compares them with the counters, so that a request that is logged twice or counted never fails whatever test it was in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.harness.client import RawClient, Response
+from tests.harness.messages import proxy_head, proxy_request
+from tests.harness.origin import OriginConnection, ScriptedOrigin, answering
+from tests.harness.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.harness.gateway import Gateway, Metrics
+    from tests.harness.policy import GatewayKey
+
+TOLD_SECONDS: Final = 20.0
+FREE_TARGET: Final = "https://queue.fal.run/fal-ai/flux/requests/5f0f5e0c/status"
+JSON_TYPE: Final = ("Content-Type", "application/json")
+
+
+class ScriptSlot:
+    """An origin whose connections all run the script of the moment; a script reports by `tell`."""
+
+    def __init__(self) -> None:
+        self._script: Callable[[OriginConnection], None] = answering()
+        self._connections: list[OriginConnection] = []
+        self._reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.origin = ScriptedOrigin(self._run)
+
+    def _run(self, connection: OriginConnection) -> None:
+        self._connections.append(connection)
+        self._script(connection)
+
+    def play(self, script: Callable[[OriginConnection], None]) -> None:
+        """Forget what was received, leave every connection, and run this script on those to come."""
+        self._script = script
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # where it had ended already
+                connection.socket.shutdown(socket.SHUT_RDWR)
+        self._connections.clear()
+        self.origin.requests.clear()
+        self.origin.connections = 0
+        self._reports = queue.SimpleQueue()
+
+    def tell(self, report: object) -> None:
+        """Report to the test."""
+        self._reports.put(report)
+
+    def told(self, *, timeout_seconds: float = TOLD_SECONDS) -> Any:  # noqa: ANN401 - whatever was told
+        """Wait for the next report; AssertionError where none comes."""
+        try:
+            return self._reports.get(timeout=timeout_seconds)
+        except queue.Empty:
+            raise AssertionError(f"the origin reported nothing in {timeout_seconds:g} s") from None
+
+
+class Scene(ScriptSlot):
+    """One gateway with one key, before one origin."""
+
+    def __init__(self, start: Callable[[ScriptedOrigin], Gateway], key: GatewayKey) -> None:
+        super().__init__()
+        self.key = key
+        self.gateway = start(self.origin)
+        self._events_seen = len(self.gateway.events("exchange"))
+        self._metrics_seen = self.gateway.metrics()
+
+    def connect(self, *, receive_buffer_bytes: int | None = None) -> RawClient:
+        """Open a raw connection to the gateway; the test closes it."""
+        return RawClient(self.gateway.port, receive_buffer_bytes=receive_buffer_bytes)
+
+    def request(self, **parts: Any) -> bytes:  # noqa: ANN401 - as `proxy_request` takes them
+        """Return a whole request by this scene's key; paid, unless the parts say otherwise."""
+        return proxy_request(**{"key": self.key, **parts})
+
+    def poll(self, **parts: Any) -> bytes:  # noqa: ANN401 - as `proxy_request` takes them
+        """Return a whole free GET by this scene's key."""
+        return self.request(target=FREE_TARGET, method="GET", **parts)
+
+    def head(self, *fields: tuple[str, str], **parts: Any) -> bytes:  # noqa: ANN401 - as `proxy_head` takes them
+        """Return the head of a POST by this scene's key, with these further fields."""
+        return proxy_head(**{"key": self.key, "fields": fields, **parts})
+
+    def ask(self, request: bytes) -> Response:
+        """Send a request on a connection of its own; return its whole answer."""
+        with self.connect() as client:
+            return client.ask(request)
+
+    def settled(self, count: int = 1) -> list[dict[str, Any]]:
+        """Wait for the `exchange` events of `count` requests since the last time, and check that the counters agree.
+
+        Requests that had ended before this is called: anything beyond `count` fails.
+        """
+        events = until(lambda: self._fresh_events(count), f"{count} exchange events", timeout_seconds=TOLD_SECONDS)
+        assert len(events) == count, events
+        before, after = self._metrics_seen, self.gateway.metrics()
+        self._events_seen, self._metrics_seen = self._events_seen + count, after
+        assert len({event["request_id"] for event in events}) == count, events
+        assert counts(before, after) == booked(events)
+        assert after.value("inflight_requests") == 0
+        return events
+
+    def _fresh_events(self, count: int) -> list[dict[str, Any]] | None:
+        events = self.gateway.events("exchange")[self._events_seen :]
+        return events if len(events) >= count else None
+
+    def close(self) -> None:
+        """End the gateway, then the origin."""
+        self.gateway.close()
+        self.origin.close()
+
+
+def booked(events: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
+    """Return what the counters should have grown by for these events."""
+    expected: Counter[tuple[str, str]] = Counter()
+    for event in events:
+        expected["status", str(event["status"])] += 1
+        if event["outcome"] == "refused":
+            expected["refused", event["error_type"]] += 1
+        elif event["error_type"]:
+            expected["failed", event["error_type"]] += 1
+        expected["gone", ""] += event["outcome"] == "client_gone"
+    return +expected
+
+
+def counts(before: Metrics, after: Metrics) -> Counter[tuple[str, str]]:
+    """Return what the counters of requests, refusals, failures and clients gone have grown by."""
+    grown: Counter[tuple[str, str]] = Counter()
+    families = (("status", "requests_total"), ("refused", "refusals_total"), ("failed", "upstream_failures_total"))
+    for what, family in families:
+        label = "status" if what == "status" else "error_type"
+        for series in after.series(family):
+            was = before.value(family, **series) if series in before.series(family) else 0
+            grown[what, series[label]] += int(after.value(family, **series) - was)
+    grown["gone", ""] += int(after.value("clients_gone_total") - before.value("clients_gone_total"))
+    return +grown
