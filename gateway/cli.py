@@ -21,7 +21,7 @@ from gateway.metering.log import Log
 from gateway.policy.credential import digest_of, new_key_text
 from gateway.policy.document import identifier
 from gateway.ruleset import PolicyError, Ruleset, load_ruleset_file, ruleset_with_key
-from gateway.settings import Settings, SettingsError, load_settings
+from gateway.settings import HIGHEST_PORT, Settings, SettingsError, load_settings
 from gateway.version import VERSION
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     stand_in = commands.add_parser("emulator", help="run a stand-in for fal")
     stand_in.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    stand_in.add_argument("--port", default=8090, type=int, help="port; 0: any free one (default: %(default)s)")
+    stand_in.add_argument("--port", default=8090, type=_port, help="port; 0: any free one (default: %(default)s)")
     stand_in.add_argument(
         "--key", help="the only fal key that is taken (default: any); the emulator's, never fal's own"
     )
@@ -82,6 +82,12 @@ def _identifier(text: str) -> str:
         return identifier(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) > HIGHEST_PORT:
+        raise argparse.ArgumentTypeError(f"should be 0 to {HIGHEST_PORT}")
+    return int(text)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -139,7 +145,7 @@ def _new_key(arguments: argparse.Namespace) -> int:
 def _emulate(arguments: argparse.Namespace) -> int:
     try:
         emulator.serve(host=arguments.host, port=arguments.port, key=arguments.key)
-    except (OSError, OverflowError) as error:  # taken, not ours to bind; not a port number at all
+    except OSError as error:  # taken, or not ours to bind
         _say(f"cannot start: {error}", to=sys.stderr)
         return EXIT_FAILED
     return 0

@@ -103,7 +103,7 @@ class _Reader:
             return [self.value(item, (*place, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, place)
-        raise _unreadable("the tag of a collection", node.start_mark)
+        raise _unreadable("a tag on a collection", node.start_mark)
 
     def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         mapping = {}

@@ -31,7 +31,7 @@ _BASE_URL: Final = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_SECONDS: Final = 7 * 86_400
-_HIGHEST_PORT: Final = 65_535
+HIGHEST_PORT: Final = 65_535
 _KEY_FILE_LIMIT_BYTES: Final = 4096
 _WILDCARD_HOSTS: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 (compared with, not listened on)
 
@@ -66,8 +66,8 @@ def _base_url(host: str, url: str) -> BaseUrl:
     found = _BASE_URL.fullmatch(url)
     if not found:
         raise ValueError(f"{host}: the base URL should read http[s]://host[:port][/path] and nothing else")
-    if int(found["port"] or 443) not in range(1, _HIGHEST_PORT + 1):
-        raise ValueError(f"{host}: the port should be 1 to {_HIGHEST_PORT}")
+    if int(found["port"] or 443) not in range(1, HIGHEST_PORT + 1):
+        raise ValueError(f"{host}: the port should be 1 to {HIGHEST_PORT}")
     if {".", ".."} & set(found["prefix"].split("/")):
         raise ValueError(f"{host}: dot segments in the path of the base URL")
     return BaseUrl(found["scheme"].lower(), found["netloc"].lower(), found["prefix"])
@@ -118,7 +118,7 @@ _REDIS: Final = ("redis", "rediss", "unix", "valkey", "valkeys")
 _POSTGRESQL: Final = ("postgresql",)
 
 Host = Annotated[str, AfterValidator(_listener_host)]
-Port = Annotated[int, Field(ge=0, le=_HIGHEST_PORT)]
+Port = Annotated[int, Field(ge=0, le=HIGHEST_PORT)]
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, le=_LONGEST_SECONDS, allow_inf_nan=False)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_url_of(*_REDIS, not_yet=_REDIS))]
