@@ -36,6 +36,7 @@ class RecordingHandler(BaseHTTPRequestHandler):
     """Answers 204 to anything, and keeps the request line as it came, with the host field."""
 
     seen: list[Sent]
+    raw_requestline: bytes
 
     def do_GET(self) -> None:
         """Record the request and answer it."""
