@@ -193,8 +193,8 @@ class CurlRelay(CurlAsyncHTTPClient):
     def _set_up_multi(self) -> None:
         self._multi.setopt(pycurl.M_MAXCONNECTS, self.options.max_transfers)
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_NOTHING)
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._handle_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timeout)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._driver.watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._driver.due_in)
 
     # -- what the engine asks for (`Carrier`) -------------------------------------------------------------------------
 
@@ -238,12 +238,6 @@ class CurlRelay(CurlAsyncHTTPClient):
         self._free[handle.kind].append(handle)
 
     # -- turns (Tornado's own names where libcurl calls back) ---------------------------------------------------------
-
-    def _handle_socket(self, event: int, fd: int, multi: pycurl.CurlMulti, data: object) -> None:  # noqa: ARG002
-        self._driver.watch(event, fd)
-
-    def _set_timeout(self, msecs: int) -> None:
-        self._driver.due_in(msecs)
 
     def _next_due(self) -> int:
         return int(self._multi.timeout())

@@ -45,6 +45,7 @@ class Driver:
 
     def _open_set(self) -> None:
         self._epoll = select.epoll()
+        self._idle: set[int] = set()  # registered, and of no interest to libcurl just now
         self._loop.add_reader(self._epoll.fileno(), self._on_events)
         self.faulty = False  # a socket could not be watched: the multi must be given up
 
@@ -53,15 +54,18 @@ class Driver:
         self.close()
         self._open_set()
 
-    def watch(self, what: int, fd: int) -> None:
+    def watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """Watch, or no longer watch, a socket: libcurl's socket callback, so nothing may escape.
 
-        An exception in it kills the multi for ever (RELIABILITY 1, row 14); a fault is marked and mended by the owner.
+        What libcurl lets go of stays in the set, since it is mostly a pooled connection that the next request takes up:
+        one call to the kernel a request in place of two. An exception here would kill the multi for ever (RELIABILITY
+        1, row 14); a fault is marked and mended by the owner.
         """
         try:
             if what == _POLL_REMOVE:
-                self._forget(fd)
+                self._idle.add(fd)
             else:
+                self._idle.discard(fd)
                 self._register(fd, _INTEREST[what])
         except (OSError, ValueError, IndexError):
             self.faulty = True
@@ -73,6 +77,8 @@ class Driver:
             self._epoll.register(fd, interest)
 
     def _forget(self, fd: int) -> None:
+        """Let go of a pooled socket that has become readable: its origin has closed it, or speaks out of turn."""
+        self._idle.discard(fd)
         try:
             self._epoll.unregister(fd)
         except (FileNotFoundError, OSError):  # closed before: the kernel has dropped it by itself
@@ -111,7 +117,10 @@ class Driver:
     def _on_events(self) -> None:
         self.now = monotonic()
         for fd, events in self._epoll.poll(0, _EVENTS_A_TURN):
-            self._act(fd, _SELECTED[events & 31])
+            if fd in self._idle:
+                self._forget(fd)
+            else:
+                self._act(fd, _SELECTED[events & 31])
         self._after()
 
     def close(self) -> None:

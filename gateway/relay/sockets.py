@@ -15,11 +15,6 @@ _ESTABLISHED: Final = 1  # the first byte of struct tcp_info: include/net/tcp_st
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 
-def tcp_state(sock: socket.socket) -> int:
-    """Return the kernel's state of a TCP connection: one of include/net/tcp_states.h (1: established)."""
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-
-
 def borrow(fd: int) -> socket.socket:
     """Return a socket object over somebody else's descriptor; `detach()` it before it goes out of scope."""
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fd)
@@ -34,35 +29,34 @@ def reset_on_close(fd: int) -> None:
 
 
 class Sockets:
-    """Which descriptor stands behind which local port: libcurl names a connection by its port alone."""
+    """Which descriptor stands behind which local port: libcurl names a connection by its port alone.
+
+    Each is kept as a socket object to ask the kernel with; it is borrowed, and given up before it could be closed here.
+    """
 
     def __init__(self) -> None:
         self._unnamed: set[int] = set()
-        self._fd_of: dict[int, int] = {}
+        self._of_port: dict[int, socket.socket] = {}
         self._port_of: dict[int, int] = {}
 
     def opened(self, fd: int) -> None:
         """Note a new descriptor; it has no local port yet."""
-        self._fd_of.pop(self._port_of.pop(fd, 0), None)
+        port = self._port_of.pop(fd, None)
+        if port is not None:
+            self._of_port.pop(port).detach()
         self._unnamed.add(fd)
 
     def is_closed(self, port: int) -> bool:
         """Return whether the connection from this local port is known and no longer established."""
         if self._unnamed:
             self._name()
-        fd = self._fd_of.get(port)
-        if fd is None:
+        sock = self._of_port.get(port)
+        if sock is None:
             return False
         try:
-            sock = borrow(fd)
+            return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
         except OSError:
             return True
-        try:
-            return tcp_state(sock) != _ESTABLISHED
-        except OSError:
-            return True
-        finally:
-            sock.detach()
 
     def _name(self) -> None:
         for fd in list(self._unnamed):
@@ -71,8 +65,14 @@ class Sockets:
                 continue
             self._unnamed.discard(fd)
             if port > 0:
-                self._fd_of[port] = fd
-                self._port_of[fd] = port
+                self._keep(fd, port)
+
+    def _keep(self, fd: int, port: int) -> None:
+        former = self._of_port.pop(port, None)  # closed since, and the port given to another
+        if former is not None:
+            self._port_of.pop(former.detach(), None)
+        self._of_port[port] = borrow(fd)
+        self._port_of[fd] = port
 
 
 def _local_port(fd: int) -> int:
