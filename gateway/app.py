@@ -94,7 +94,8 @@ class Worker:
     def close(self) -> int:
         """Cut what is still open; returns how many exchanges that were."""
         self._look.stop()
-        cut = self.server.close_all()
+        cut = self.gate.stop()
+        self.server.close_all()
         self._relay.close()
         return cut
 

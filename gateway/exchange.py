@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from gateway.protocol.message import Fault, RequestHead
     from gateway.relay.upstream import OriginFailure, Transfer
 
-SMALL_BYTES: Final = 65_536
-"""Content up to here is gathered and sent in one piece."""
-
+SMALL_BYTES: Final = 65_536  # content up to here is gathered and sent in one piece
 HELD_BYTES: Final = 262_144
 READ_ON_BYTES: Final = 64 * 1024 * 1024
 READ_ON_SECONDS: Final = 300.0
@@ -46,7 +44,7 @@ class Exchange:
         caller: Caller,
         *,
         record: Exchanged,
-        ended: Callable[[], None],
+        ended: Callable[[Exchange], None],
     ) -> None:
         self._desk = desk
         self._ended = ended
@@ -214,17 +212,14 @@ class Exchange:
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def on_failure(self, failure: OriginFailure) -> None:
-        """Take the origin's fault: the clean answer of CONTRACT 4 while it can still be given, else a cut."""
+        """Take the origin's fault."""
         self._transfer = None
         problem = origin_problem(failure.error_type, failure.detail, paid=self._paid)
         self.record.error_type = problem.error_type
         if self._gone:
             self._close("client_gone")
-        elif self._responded:
-            self._caller.cut()
-            self._close("cut")
         else:
-            self._reply(problem, "origin_failed")
+            self._give_up(problem, "origin_failed")
 
     def on_broken(self, fault: Fault | None) -> None:
         """Take the caller's leaving (None), or the end of a request that went wrong."""
@@ -237,27 +232,32 @@ class Exchange:
         elif self._paid and self._request_whole:
             self._gone = True
             self._held = None
-            self._patience = self._desk.later(READ_ON_SECONDS, self._stop_reading_on)
+            self._patience = self._desk.later(READ_ON_SECONDS, self._let_go)
             self._transfer.resume()
         else:
-            self._drop_transfer()
-            self._close("client_gone")
+            self._let_go()
 
     def _read_on(self, pieces: Sequence[bytes], *, whole: bool) -> None:
         """Take a paid answer that nobody waits for any more, for its head and within bounds."""
         self.record.response_bytes += sum(map(len, pieces))
-        if whole:
-            self._transfer = None
-            self._close("client_gone")
-        elif self.record.response_bytes > READ_ON_BYTES:
-            self._stop_reading_on()
+        if whole or self.record.response_bytes > READ_ON_BYTES:
+            self._let_go()
 
-    def _stop_reading_on(self) -> None:
+    def _let_go(self) -> None:
         self._drop_transfer()
         self._close("client_gone")
 
+    def stop(self, stopped: Problem, lost: Problem) -> None:
+        """End what has not run out when the gateway stops; `lost` is told where the answer may have been paid for."""
+        if self._gone:
+            self._let_go()
+        elif self._paid and self._transfer is not None:
+            self._give_up(lost, "gateway_failed")
+        else:
+            self._give_up(stopped, "refused")
+
     def _give_up(self, problem: Problem, outcome: Outcome) -> None:
-        """End a request that went wrong on our side or the caller's: answered where nothing was yet, else cut."""
+        """End a request that went wrong: the clean answer of CONTRACT 4 while it can still be given, else a cut."""
         self._drop_transfer()
         if self._responded:
             self.record.error_type = problem.error_type
@@ -296,4 +296,4 @@ class Exchange:
         record.duration_seconds = monotonic() - self._request.received_at
         self._desk.meter.close(record)
         if self._admission is not None:
-            self._ended()
+            self._ended(self)

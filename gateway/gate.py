@@ -28,6 +28,9 @@ _ID_BYTES: Final = 16
 _NO_CONTENT: Final = 204
 _RETRY_SOON: Final = ((b"retry-after", b"1"),)
 _DRAINING: Final = refusal("draining", "This gateway is about to stop; try again.", _RETRY_SOON)
+_LOST: Final = refusal(
+    "gateway_error", "This gateway stopped before the answer had come; the request may have been executed."
+)
 _FULL: Final = refusal("capacity_reached", "This gateway has as many requests under way as it may.", _RETRY_SOON)
 _NO_MEMORY: Final = refusal("capacity_reached", "This gateway is short of memory; try again.", _RETRY_SOON)
 _LARGE_BYTES: Final = 1_048_576
@@ -59,8 +62,20 @@ class Gatehouse:
         self._pressure = pressure
         self._max_inflight = max_inflight
         self._answered = Unanswerable()
-        self.inflight = 0
+        self._open: set[Exchange] = set()
         self.draining = False
+
+    @property
+    def inflight(self) -> int:
+        """How many exchanges are under way, those included whose callers have left."""
+        return len(self._open)
+
+    def stop(self) -> int:
+        """End every exchange, each with its own event; returns how many there were."""
+        exchanges = list(self._open)
+        for exchange in exchanges:
+            exchange.stop(_DRAINING, _LOST)
+        return len(exchanges)
 
     def open(self, head: RequestHead, caller: Caller) -> Exchange | Unanswerable:
         """Take a request."""
@@ -72,14 +87,14 @@ class Gatehouse:
         if head.method == "OPTIONS":
             self._preflight(head, caller, record)
             return self._answered
-        exchange = Exchange(self.desk, head, caller, record=record, ended=self._ended)
+        exchange = Exchange(self.desk, head, caller, record=record, ended=self._open.discard)
         admission = self.desk.door.admit(head, now=self.desk.wall())
         _note(record, admission)
         problem = admission.problem or self._crowded(head.length)
         if problem is not None:
             exchange.refuse(problem)
             return exchange
-        self.inflight += 1
+        self._open.add(exchange)
         self.desk.meter.open(record)
         exchange.begin(admission)
         return exchange
@@ -105,10 +120,7 @@ class Gatehouse:
             return _DRAINING
         if self._pressure.share and self._pressure.refuses(large=not 0 <= (length or 0) <= _LARGE_BYTES):
             return _NO_MEMORY
-        return _FULL if self.inflight >= self._max_inflight else None
-
-    def _ended(self) -> None:
-        self.inflight -= 1
+        return _FULL if len(self._open) >= self._max_inflight else None
 
     def _answer(self, problem: Problem, caller: Caller, *, request_id: str, page: bytes | None) -> None:
         lines, content = self.desk.replies.problem(problem, request_id=request_id, page=page)

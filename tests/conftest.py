@@ -13,6 +13,7 @@ from tests.harness.emulator import Emulator
 from tests.harness.gateway import Gateway, StartGateway
 from tests.harness.origin import OriginConnection, ScriptedOrigin, StartOrigin, answering
 from tests.harness.policy import GatewayKey, policy_text
+from tests.harness.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,3 +85,32 @@ def connect() -> Iterator[Callable[..., RawClient]]:
             return stack.enter_context(client)
 
         yield open_connection
+
+
+@pytest.fixture(scope="module")
+def build_scene(tmp_path_factory: pytest.TempPathFactory, key: GatewayKey) -> Iterator[Callable[..., Scene]]:
+    """Return `build(**env)`: a gateway with these settings before an origin of its own, both ended after the module."""
+    with ExitStack() as stack:
+
+        def build(**env: str) -> Scene:
+            def start(origin: ScriptedOrigin) -> Gateway:
+                settings = {"FALGW_ORIGIN_OVERRIDES": origin.overrides, **env}
+                return Gateway(tmp_path_factory.mktemp("scene"), policy=policy_text(key), env=settings).wait_ready()
+
+            scene = Scene(start, key)
+            stack.callback(scene.close)
+            return scene
+
+        yield build
+
+
+@pytest.fixture(scope="module")
+def usual_scene(build_scene: Callable[..., Scene]) -> Scene:
+    """Return the module's scene, its gateway with the settings of the harness."""
+    return build_scene()
+
+
+@pytest.fixture
+def scene(usual_scene: Scene) -> Scene:
+    """Return the module's scene with new books."""
+    return usual_scene.open_books()

@@ -48,6 +48,7 @@ class Connection:
         self._reader = RequestReader(self, peer)
         self._watch = Watch(patience)
         self._late: deque[Callable[[], None]] = deque()
+        self._replays = False  # what waited in `_late` is being taken up
         self._keeps_alive = True
         self.closing = False  # no request after this one
         self._forget_exchange()
@@ -106,7 +107,7 @@ class Connection:
     @property
     def _is_behind(self) -> bool:
         """Whether what comes now belongs to a later request than the one being answered."""
-        return bool(self._late) or (self._request is not None and self._request_whole)
+        return (bool(self._late) and not self._replays) or (self._request is not None and self._request_whole)
 
     def on_head(self, head: RequestHead, *, keeps_alive: bool) -> None:
         """Open an exchange."""
@@ -118,10 +119,10 @@ class Connection:
         self._waits_for_continue = head.expects_continue
         self._watch.began()
         handler = self._gate.open(head, self)
-        if not self._stream.closed():
-            self._handler = handler
-        elif not self._answered:  # lost before the exchange could be told
+        if self._stream.closed() and not self._answered:  # lost before the exchange could be told
             handler.on_broken(None)
+        elif not self._answered:  # else its exchange is over, and a caller who leaves is nobody's concern
+            self._handler = handler
 
     def on_content(self, piece: bytes) -> None:
         """Pass content on; behind an answer it is swallowed."""
@@ -183,9 +184,8 @@ class Connection:
         """Begin an answer: field lines with their ends; `length` None where it is not known. Sent with what follows."""
         request = self._request
         is_http_10 = request is not None and request.is_http_10
-        framing = Framing(
-            status, length, is_head=request is not None and request.method == "HEAD", is_http_10=is_http_10
-        )
+        is_head = request is not None and request.method == "HEAD"
+        framing = Framing(status, length, is_head=is_head, is_http_10=is_http_10)
         self._framing = framing
         connection = b""
         if framing.ends_with_connection or not self._may_stay():
@@ -243,12 +243,15 @@ class Connection:
     def _next(self) -> None:
         self._forget_exchange()
         self._watch.idle()
-        late, self._late = self._late, deque()
-        while late and not self._is_behind and not self._stream.closed():
-            late.popleft()()
-        late.extend(self._late)
-        self._late = late
-        if not late and not self._held:
+        if self._replays:  # answered at once: the loop below goes on
+            return
+        self._replays = True
+        while self._late and not self._is_behind and not self._stream.closed():
+            self._late.popleft()()
+        self._replays = False
+        if self._late or self._held:
+            self._stream.pause_reading()
+        else:
             self._stream.resume_reading()
 
     def _close(self) -> None:

@@ -42,6 +42,7 @@ class RequestReader:
     """One connection's parser."""
 
     __slots__ = (
+        "_begun",
         "_fault",
         "_fields",
         "_head_bytes",
@@ -62,6 +63,7 @@ class RequestReader:
         self._fault: Fault | None = None
         self.in_request = False  # bytes of a request have come, and not yet all of it
         self._in_head = True
+        self._begun = 0  # requests that began in this read
         self._head_bytes = 0  # in whole fields
         self._partial_bytes = 0  # in reads that did not make the head whole
         self._url = b""
@@ -78,15 +80,20 @@ class RequestReader:
     def feed(self, data: bytes) -> Fault | None:
         """Parse; requests go to the sink. Returns a fault once: the caller must not feed any more then."""
         partial = self.in_head
+        self._begun = 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             return self._stay(data[upgrade.args[0] :])
         except httptools.HttpParserInvalidMethodError:
-            return _unknown_method(data)
+            return _unknown_method(data if self._begun == 1 else b"")
+        except httptools.HttpParserCallbackError:
+            if self._fault is None:  # a bug behind the sink: not the caller's fault, and not to be told as one
+                raise
+            return self._fault
         except httptools.HttpParserError as error:
-            return self._fault or Fault("request_invalid", f"The request could not be parsed: {error}.")
-        if partial and self._in_head:
+            return Fault("request_invalid", f"The request could not be parsed: {error}.")
+        if partial and not self._begun and self.in_head:  # all of it was of the one head
             self._partial_bytes += len(data)
             if self._partial_bytes > HEAD_BYTES:
                 return _HEAD_TOO_LARGE
@@ -112,6 +119,7 @@ class RequestReader:
         """Note the first byte of a request."""
         if self._muted:
             return
+        self._begun += 1
         self.in_request = self._in_head = True
         self._head_bytes = self._partial_bytes = 0
         self._url = b""

@@ -12,7 +12,7 @@ from tornado.tcpserver import TCPServer
 
 from gateway.ingress.connection import Connection
 from gateway.ingress.patience import LOOK_SECONDS, Patience
-from gateway.ingress.stream import CallerStream
+from gateway.ingress.stream import CallerStream, reset_by_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,8 @@ class CallerServer(TCPServer):
 
     def listen_on(self, sockets: list[socket.socket]) -> None:
         """Begin to accept on sockets that are bound and listening."""
+        for sock in sockets:
+            reset_by_default(sock)
         self._sockets_listened = sockets
         self._look.start()
         self._accept()

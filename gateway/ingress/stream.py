@@ -23,7 +23,17 @@ READ_BYTES: Final = 65_536
 _JOINED_BYTES: Final = 16_384  # below it one copy is cheaper than a gathering write
 _PIECES_A_WRITE: Final = 512  # well under IOV_MAX
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+_IN_ORDER: Final = struct.pack("ii", 0, 0)
 _ESTABLISHED: Final = 1  # include/net/tcp_states.h
+
+
+def reset_by_default(listener: socket.socket) -> None:
+    """Make the kernel end accepted connections by a reset where nobody says otherwise: when the process is killed.
+
+    Connections inherit it from their listener. A caller whose answer ends with its connection (HTTP/1.0) would else
+    take the part that it has for the whole.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 class StreamOwner(Protocol):
@@ -48,6 +58,7 @@ class CallerStream(IOStream):
         self.backlog = 0  # bytes that the kernel has not taken yet
         self.progress = 0  # bytes that it has taken, in all
         self._reads = True
+        self._resets = False
 
     def start(self, owner: StreamOwner) -> None:
         """Begin to read."""
@@ -73,9 +84,17 @@ class CallerStream(IOStream):
         except OSError:
             data = b""
         if data:
-            self._owner.on_bytes(data)
+            self._pass_on(data)
         else:
             self._lose()
+
+    def _pass_on(self, data: bytes) -> None:
+        try:
+            self._owner.on_bytes(data)
+        except BaseException:  # a bug of ours goes on to the loop's log; the caller must not wait for its answer
+            self.reset()
+            self._owner.on_lost()
+            raise
 
     def pause_reading(self) -> None:
         """Leave what comes in the kernel, so that the caller is held."""
@@ -175,6 +194,10 @@ class CallerStream(IOStream):
 
     def reset(self) -> None:
         """End by a reset: no caller can take what it has for the whole."""
-        if not self.closed():
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self.close()
+        self._resets = True
+        self.close()
+
+    def close_fd(self) -> None:
+        """Close in order, unless this is to be a reset (`reset_by_default`)."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if self._resets else _IN_ORDER)
+        super().close_fd()

@@ -51,6 +51,7 @@ _NOT_TO_CALLER: Final = _CONNECTION_FIELDS | {
     b"strict-transport-security",
     b"server",
     b"content-length",  # said anew from what is sent
+    b"x-gateway-request-id",  # each answer has one, and it is this gateway's
 }
 _EXPOSED_PREFIXES: Final = ("x-fal-", "x-gateway-", "ratelimit")
 
@@ -79,6 +80,7 @@ def _named_by_connection(values: Iterable[bytes]) -> frozenset[bytes]:
 _DROPPED, _PASSED, _ACCEPT, _CONTENT_TYPE = 0, 1, 3, 5  # one bit to pass, one for each that libcurl would add itself
 _NO_ACCEPT: Final = b"accept:"
 _NO_CONTENT_TYPE: Final = b"content-type:"
+_INVENTED: Final = ((b"accept", 2), (b"content-type", 4))  # and so not to be left to libcurl where they end here
 
 
 def _to_origin(name: bytes) -> int:
@@ -117,6 +119,7 @@ class OriginFields:
                 nominated = _named_by_connection(v for n, v in fields if n == b"connection")
         if nominated:
             lines = [line for line in lines if line.partition(b":")[0].rstrip(b";") not in nominated]
+            seen &= ~sum(bit for name, bit in _INVENTED if name in nominated)
         if not seen & 2:
             lines.append(_NO_ACCEPT)
         if not seen & 4:
@@ -133,20 +136,22 @@ class OriginFields:
 class AnswerHead:
     """What the exchange needs of an origin's head: status, the lines that pass, and the few values that it reads."""
 
-    __slots__ = ("content_type", "length", "lines", "request_id", "status", "units")
+    __slots__ = ("coded", "content_type", "length", "lines", "request_id", "status", "units")
 
     def __init__(self, status: int) -> None:
         self.status = status
         self.lines: list[bytes] = []
+        self.coded = False  # framed by a transfer coding: a length beside it is a lie (RFC 9112 section 6.3)
         self.length: int | None = None
         self.content_type = b""
         self.request_id: str | None = None
         self.units: str | None = None
 
 
-_PASS, _DROP, _LENGTH, _TYPE, _REQUEST_ID, _UNITS, _CONNECTION = range(7)
+_PASS, _DROP, _LENGTH, _TYPE, _REQUEST_ID, _UNITS, _CONNECTION, _CODING = range(8)
 _READ: Final = {
     b"content-length": _LENGTH,
+    b"transfer-encoding": _CODING,
     b"content-type": _TYPE,
     b"x-fal-request-id": _REQUEST_ID,
     b"x-fal-billable-units": _UNITS,
@@ -176,6 +181,8 @@ class CallerFields:
             if verdict != _PASS and not self._note(head, verdict, value.strip(), nominated):
                 continue
             head.lines.append(line if line[-2:] == b"\r\n" else line.rstrip(b"\r\n") + b"\r\n")
+        if head.coded:
+            head.length = None
         if nominated:
             gone = _named_by_connection(nominated)
             head.lines = [line for line in head.lines if line.partition(b":")[0].lower() not in gone]
@@ -205,6 +212,8 @@ class CallerFields:
             head.units = value.decode("latin-1")
         elif verdict == _CONNECTION:
             nominated.append(value)
+        elif verdict == _CODING:
+            head.coded = True
         return verdict in (_TYPE, _REQUEST_ID, _UNITS)
 
 

@@ -10,9 +10,11 @@ import contextlib
 import queue
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tests.harness.client import RawClient, Response
+from tests.harness.gateway import PREFIX
 from tests.harness.messages import proxy_head, proxy_request
 from tests.harness.origin import OriginConnection, ScriptedOrigin, answering
 from tests.harness.waiting import until
@@ -23,8 +25,15 @@ if TYPE_CHECKING:
     from tests.harness.gateway import Gateway, Metrics
     from tests.harness.policy import GatewayKey
 
-TOLD_SECONDS: Final = 20.0
+TOLD_SECONDS: Final = 10.0
 FREE_TARGET: Final = "https://queue.fal.run/fal-ai/flux/requests/5f0f5e0c/status"
+COUNTERS: Final = MappingProxyType(
+    {
+        "status": ("requests_total", "status"),
+        "refused": ("refusals_total", "error_type"),
+        "failed": ("upstream_failures_total", "error_type"),
+    }
+)
 JSON_TYPE: Final = ("Content-Type", "application/json")
 
 
@@ -32,7 +41,7 @@ class ScriptSlot:
     """An origin whose connections all run the script of the moment; a script reports by `tell`."""
 
     def __init__(self) -> None:
-        self._script: Callable[[OriginConnection], None] = answering()
+        self._script: Callable[[OriginConnection], object] = answering()
         self._connections: list[OriginConnection] = []
         self._reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.origin = ScriptedOrigin(self._run)
@@ -41,7 +50,7 @@ class ScriptSlot:
         self._connections.append(connection)
         self._script(connection)
 
-    def play(self, script: Callable[[OriginConnection], None]) -> None:
+    def play(self, script: Callable[[OriginConnection], object]) -> None:
         """Forget what was received, leave every connection, and run this script on those to come."""
         self._script = script
         for connection in self._connections:
@@ -71,8 +80,13 @@ class Scene(ScriptSlot):
         super().__init__()
         self.key = key
         self.gateway = start(self.origin)
+        self.open_books()
+
+    def open_books(self) -> Self:
+        """Forget what was booked so far: what a test before this one has left."""
         self._events_seen = len(self.gateway.events("exchange"))
         self._metrics_seen = self.gateway.metrics()
+        return self
 
     def connect(self, *, receive_buffer_bytes: int | None = None) -> RawClient:
         """Open a raw connection to the gateway; the test closes it."""
@@ -101,10 +115,10 @@ class Scene(ScriptSlot):
         Requests that had ended before this is called: anything beyond `count` fails.
         """
         events = until(lambda: self._fresh_events(count), f"{count} exchange events", timeout_seconds=TOLD_SECONDS)
-        assert len(events) == count, events
+        assert len(events) == count, [(event["status"], event["outcome"]) for event in events]
         before, after = self._metrics_seen, self.gateway.metrics()
         self._events_seen, self._metrics_seen = self._events_seen + count, after
-        assert len({event["request_id"] for event in events}) == count, events
+        assert len({event["request_id"] for event in events}) == count
         assert counts(before, after) == booked(events)
         assert after.value("inflight_requests") == 0
         return events
@@ -134,12 +148,17 @@ def booked(events: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
 
 def counts(before: Metrics, after: Metrics) -> Counter[tuple[str, str]]:
     """Return what the counters of requests, refusals, failures and clients gone have grown by."""
-    grown: Counter[tuple[str, str]] = Counter()
-    families = (("status", "requests_total"), ("refused", "refusals_total"), ("failed", "upstream_failures_total"))
-    for what, family in families:
-        label = "status" if what == "status" else "error_type"
-        for series in after.series(family):
-            was = before.value(family, **series) if series in before.series(family) else 0
-            grown[what, series[label]] += int(after.value(family, **series) - was)
-    grown["gone", ""] += int(after.value("clients_gone_total") - before.value("clients_gone_total"))
+    grown = totals(after)
+    grown.subtract(totals(before))
     return +grown
+
+
+def totals(metrics: Metrics) -> Counter[tuple[str, str]]:
+    """Return these counters' values by status or error type; a family without a series yet counts nothing."""
+    found: Counter[tuple[str, str]] = Counter()
+    for what, (family, label) in COUNTERS.items():
+        if f"{PREFIX}{family}{{" in metrics.text:
+            for value in {series[label] for series in metrics.series(family)}:
+                found[what, value] = int(metrics.value(family, **{label: value}))
+    found["gone", ""] = int(metrics.value("clients_gone_total"))
+    return found
