@@ -93,7 +93,7 @@ class Exchange:
         record.request_bytes += len(piece)
         self._room -= len(piece)
         if self._room < 0:
-            self._give_up(too_large(record.request_bytes + self._room), "refused")
+            self.give_up(too_large(record.request_bytes + self._room), "refused")
         elif self._gathered is not None:
             self._gathered.append(piece)
         elif self._transfer is not None and not self._transfer.feed(piece):
@@ -126,7 +126,7 @@ class Exchange:
         if admission is not None and door.checks_apps(admission):
             problem = door.admit_apps(admission, content)
             if problem is not None:
-                self._give_up(problem, "refused")
+                self.give_up(problem, "refused")
                 return
         self._open(len(content), content)
 
@@ -219,14 +219,14 @@ class Exchange:
         if self._gone:
             self._close("client_gone")
         else:
-            self._give_up(problem, "origin_failed")
+            self.give_up(problem, "gateway_failed" if problem.error_type == "gateway_error" else "origin_failed")
 
     def on_broken(self, fault: Fault | None) -> None:
         """Take the caller's leaving (None), or the end of a request that went wrong."""
         if self.record.closed or self._gone:
             return
         if fault is not None:
-            self._give_up(refusal(fault.error_type, fault.detail), "refused")
+            self.give_up(refusal(fault.error_type, fault.detail), "refused")
         elif self._transfer is None:
             self._close("client_gone")
         elif self._paid and self._request_whole:
@@ -252,11 +252,11 @@ class Exchange:
         if self._gone:
             self._let_go()
         elif self._paid and self._transfer is not None:
-            self._give_up(lost, "gateway_failed")
+            self.give_up(lost, "gateway_failed")
         else:
-            self._give_up(stopped, "refused")
+            self.give_up(stopped, "refused")
 
-    def _give_up(self, problem: Problem, outcome: Outcome) -> None:
+    def give_up(self, problem: Problem, outcome: Outcome) -> None:
         """End a request that went wrong: the clean answer of CONTRACT 4 while it can still be given, else a cut."""
         self._drop_transfer()
         if self._responded:

@@ -31,6 +31,8 @@ _DRAINING: Final = refusal("draining", "This gateway is about to stop; try again
 _LOST: Final = refusal(
     "gateway_error", "This gateway stopped before the answer had come; the request may have been executed."
 )
+_BUG: Final = refusal("gateway_error", "This gateway failed over the request.")
+_NO_METHOD: Final = "-"
 _FULL: Final = refusal("capacity_reached", "This gateway has as many requests under way as it may.", _RETRY_SOON)
 _NO_MEMORY: Final = refusal("capacity_reached", "This gateway is short of memory; try again.", _RETRY_SOON)
 _LARGE_BYTES: Final = 1_048_576
@@ -96,14 +98,21 @@ class Gatehouse:
             return exchange
         self._open.add(exchange)
         self.desk.meter.open(record)
-        exchange.begin(admission)
+        try:
+            exchange.begin(admission)
+        except BaseException:  # a bug goes on to the loop's log; the exchange must not stay open for it
+            exchange.give_up(_BUG, "gateway_failed")
+            raise
         return exchange
 
     def reject(self, fault: Fault, caller: Caller) -> None:
-        """Answer what was no request."""
+        """Answer what was no request; counted as one, since it may have been one for the proxy."""
         fields = (ALLOW,) if fault.error_type == "method_not_allowed" else ()
         problem = refusal(fault.error_type, fault.detail, fields)
-        self._answer(problem, caller, request_id=os.urandom(_ID_BYTES).hex(), page=None)
+        record = Exchanged(os.urandom(_ID_BYTES).hex(), _NO_METHOD)
+        record.status, record.error_type, record.outcome = problem.status, problem.error_type, "refused"
+        self.desk.meter.close(record)
+        self._answer(problem, caller, request_id=record.request_id, page=None)
 
     def _preflight(self, head: RequestHead, caller: Caller, record: Exchanged) -> None:
         """Answer OPTIONS, which needs no key (Fetch standard, section 3.3.2)."""

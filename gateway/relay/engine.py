@@ -5,6 +5,7 @@ Kept apart from libcurl so that its rules can be read and tested without it. `Ca
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.relay.failures import failure, failure_of
@@ -72,7 +73,16 @@ class Engine:
         while self._changed:
             changed, self._changed = self._changed, []
             for transfer in changed:
-                transfer.tell()
+                self._tell(transfer)
+
+    @staticmethod
+    def _tell(transfer: Transfer) -> None:
+        try:
+            transfer.tell()
+        except Exception as bug:  # noqa: BLE001 (ours: it is reported, its exchange ends, and the others hear theirs)
+            asyncio.get_running_loop().call_exception_handler({"message": "bug in an exchange", "exception": bug})
+            transfer.abort()
+            transfer.answer.on_failure(failure("gateway_error", sent=True))
 
     def ended(self, transfer: Transfer, code: int) -> None:
         """Take the carrier's report; `code` is libcurl's result, 0 for a whole answer."""

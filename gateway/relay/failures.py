@@ -30,6 +30,7 @@ _DETAILS: Final = MappingProxyType(
         "connection_timeout": "The origin did not accept a connection in time; nothing was sent.",
         "tls_error": "No trusted TLS connection to the origin could be made; nothing was sent.",
         "origin_failed": "The origin broke off after the request had been sent; it may have been executed.",
+        "gateway_error": "The gateway failed over the answer; the request may have been executed.",
         "origin_timeout": "The origin did not answer in time; the request may have been executed.",
     }
 )

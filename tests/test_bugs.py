@@ -1,0 +1,164 @@
+"""A bug of the gateway's own ends the exchange that it hits, once and counted, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from gateway.admission import Door
+from gateway.desk import Desk
+from gateway.gate import Gatehouse
+from gateway.metering.cells import Region
+from gateway.metering.endpoints import EndpointLabels
+from gateway.metering.meter import Exchanged, Meter
+from gateway.policy.credential import digest_of
+from gateway.pressure import MemoryPressure
+from gateway.protocol.fields import CallerFields, OriginFields
+from gateway.protocol.message import RequestHead
+from gateway.protocol.reply import Replies
+from gateway.relay.engine import Engine
+from gateway.relay.phases import Phases
+from gateway.relay.upstream import OriginFailure, Request
+from gateway.ruleset import ruleset_with_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.relay.transfer import Transfer
+
+
+class Mistake(Exception):  # noqa: N818 (what it stands for is a bug, whatever its name)
+    """Stands for any bug."""
+
+
+class Carrier:
+    """Carries nothing; transfers are put into their states by the test."""
+
+    now = 0.0
+
+    def start(self, transfer: Transfer, *, fresh: bool) -> None:
+        """Note nothing."""
+
+    def repause(self, transfer: Transfer) -> None:
+        """Note nothing."""
+
+    def drop(self, transfer: Transfer) -> None:
+        """Note nothing."""
+
+
+class Listener:
+    """An exchange that writes down what it hears, or breaks down over it."""
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        self.heard: list[object] = []
+        self._breaks = breaks
+
+    def on_answer(self, head: tuple[int, list[bytes]] | None, pieces: Sequence[bytes], *, whole: bool) -> None:
+        """Take an answer."""
+        if self._breaks:
+            raise Mistake
+        self.heard.append((head, list(pieces), whole))
+
+    def on_failure(self, failure: OriginFailure) -> None:
+        """Take a failure."""
+        self.heard.append(failure)
+
+    def on_room(self) -> None:
+        """Note nothing."""
+
+
+class Caller:
+    """Keeps what it is told."""
+
+    backlog = 0
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+
+    def respond(self, status: int, _lines: Sequence[bytes], _length: int | None) -> None:
+        """Keep the status."""
+        self.statuses.append(status)
+
+    def send(self, pieces: Sequence[bytes], *, last: bool) -> None:
+        """Note nothing."""
+
+    def proceed(self) -> None:
+        """Note nothing."""
+
+    hold_content = resume_content = cut = proceed
+
+
+def never(_seconds: float, _call: object) -> NoReturn:
+    """Stand for a timer that this test does not come to."""
+    raise AssertionError
+
+
+class BrokenUpstream:
+    """Breaks down over each request."""
+
+    def open(self, request: Request, answer: object) -> NoReturn:
+        """Break down."""
+        raise Mistake(request, answer)
+
+
+def test_the_exchanges_told_in_the_same_turn_hear_theirs() -> None:
+    """A bug in one exchange is reported to the loop and ends that one; the next in the turn gets its whole answer."""
+
+    async def turn() -> list[Any]:
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+        engine = Engine(Carrier(), Phases(1, 1, 1))
+        request = Request("GET", "http://x/", [], None, None, repeatable=False)
+        transfers = [engine.open(request, listener) for listener in listeners]
+        for transfer in transfers:
+            transfer.attempted = True
+            for line in (b"HTTP/1.1 200 OK\r\n", b"\r\n"):
+                assert transfer.put_line(line)
+            engine.ended(transfer, 0)
+        engine.tell()
+        return told
+
+    listeners = [Listener(breaks=True), Listener()]
+    told = asyncio.run(turn())
+    assert [type(bug) for bug in told] == [Mistake]
+    assert [getattr(failure, "error_type", None) for failure in listeners[0].heard] == ["gateway_error"]
+    assert listeners[1].heard == [((200, []), [], True)]
+
+
+def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
+    """The slot is given back, the caller hears 500 and not a retry's 502, and the event says whose fault it was."""
+    records: list[Exchanged] = []
+    region, endpoints = Region(), EndpointLabels()
+    rules = ruleset_with_key(digest_of(b"secret"))
+    desk = Desk(
+        door=Door(rules, max_body_bytes=10**6, find_job=lambda _job: None),
+        upstream=BrokenUpstream(),
+        meter=Meter(region, endpoints, emit=records.append),
+        to_origin=OriginFields(()),
+        to_caller=CallerFields(),
+        replies=Replies(frozenset()),
+        origins={},
+        remember_job=lambda _id, _job: None,
+        later=never,
+        wall=lambda: 0.0,
+    )
+    gate = Gatehouse(desk, max_inflight=1, pressure=MemoryPressure(None))
+    fields = [(b"host", b"x"), (b"authorization", b"Key secret"), (b"x-fal-target-url", b"https://fal.run/a/b")]
+    head = RequestHead(
+        "POST",
+        b"/api/fal/proxy",
+        fields=[*fields, (b"content-type", b"application/json")],
+        length=100_000,
+        expects_continue=False,
+        is_http_10=False,
+        peer="127.0.0.1",
+        received_at=0.0,
+    )
+    caller = Caller()
+    with pytest.raises(Mistake):
+        gate.open(head, caller)
+    assert gate.inflight == 0
+    assert caller.statuses == [500]
+    assert [(record.outcome, record.error_type) for record in records] == [("gateway_failed", "gateway_error")]
