@@ -97,7 +97,7 @@ def test_the_second_head_on_a_connection_has_its_own_time(strict: Scene) -> None
         client.socket.settimeout(5)
         client.send(strict.request()[:40])
         late_answer(client)
-    strict.settled()
+    strict.settled(2)
 
 
 @pytest.mark.parametrize("used", [False, True], ids=["new", "kept alive"])
