@@ -2,7 +2,7 @@
 
 Tornado's stream answers each read with a Future and gathers in a buffer of its own; both are most of what a small
 request costs (PERFORMANCE 3). This stream keeps Tornado's accept, event loop and closing, and replaces the two ways in
-between. It leans on these private parts of Tornado 6.6.1, and tests/ingress/test_tornado_parts.py fails when they
+between. It leans on these private parts of Tornado 6.6.1, and tests/test_tornado_parts.py fails when they
 change: `BaseIOStream._handle_events(fd, events)`, `BaseIOStream._state`, `TCPServer._handle_connection`.
 """
 

@@ -278,6 +278,7 @@ class CurlRelay(CurlAsyncHTTPClient):
         for handle in lost.values():
             handle.curl.close()  # takes it off the multi
         self._multi.close()
+        self.sockets.forget()
         self._driver.reset()
         self._multi = pycurl.CurlMulti()
         self._set_up_multi()
@@ -290,5 +291,6 @@ class CurlRelay(CurlAsyncHTTPClient):
         for handle in (*self._handles.values(), *chain.from_iterable(self._free.values())):
             handle.curl.close()
         self._handles.clear()
+        self.sockets.forget()
         super().close()
         self._driver.close()

@@ -46,6 +46,14 @@ class Sockets:
             self._of_port.pop(port).detach()
         self._unnamed.add(fd)
 
+    def forget(self) -> None:
+        """Give every borrowed descriptor back unclosed: they are libcurl's, or by now somebody else's."""
+        for sock in self._of_port.values():
+            sock.detach()
+        self._of_port.clear()
+        self._port_of.clear()
+        self._unnamed.clear()
+
     def is_closed(self, port: int) -> bool:
         """Return whether the connection from this local port is known and no longer established."""
         if self._unnamed:
