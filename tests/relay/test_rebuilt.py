@@ -56,7 +56,7 @@ class Listener:
 
 
 def test_a_socket_that_cannot_be_watched_costs_one_request_and_not_the_gateway(start_origin: StartOrigin) -> None:
-    """The fault is alarmed, its request ends as one that may have been executed, and the next one passes over a new multi."""
+    """The fault is alarmed, its request ends as one that may have been executed, and the next one passes."""
     origin = start_origin()
     alarms: list[str] = []
 
