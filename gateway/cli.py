@@ -117,11 +117,13 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     try:
-        settings, rules = _configured(_environ(FALGW_POLICY=arguments.policy))
+        settings, rules = _configured(_environ(FALGW_POLICY=arguments.policy), need_credential=False)
     except ConfigurationError as error:
         _say(*error.errors)
         return EXIT_FAILED
     _say(_summary(settings, rules))
+    if settings.fal_key is None:  # a policy is checked where the secret is not, in a pipeline for one
+        _say("no fal credential is set: `serve` will want FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET, or FAL_KEY_FILE")
     return 0
 
 
@@ -156,12 +158,12 @@ def _environ(**flags: str | None) -> dict[str, str]:
     return {**os.environ, **{name: value for name, value in flags.items() if value is not None}}
 
 
-def _configured(environ: Mapping[str, str]) -> tuple[Settings, Ruleset | None]:
+def _configured(environ: Mapping[str, str], *, need_credential: bool = True) -> tuple[Settings, Ruleset | None]:
     """Return settings, and the rules of the policy file if there is one; ConfigurationError tells all that is wrong."""
     errors: list[str] = []
     settings = rules = None
     try:
-        settings = load_settings(environ)
+        settings = load_settings(environ, need_credential=need_credential)
     except SettingsError as error:
         errors += str(error).splitlines()
     try:

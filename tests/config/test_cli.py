@@ -87,7 +87,6 @@ def test_check_tells_every_error_of_settings_and_policy(
     lines = capsys.readouterr().out.splitlines()
     places = [re.split(r": (?=[A-Z]|no |List)", line)[0] for line in lines]
     assert places == [
-        "FAL_KEY",
         "FALGW_PORT",
         "FALGW_PROT",
         f"{policy}: keys[0].team",
@@ -110,6 +109,18 @@ def test_check_reads_the_file_named_in_place_of_the_setting(
     out, err = capsys.readouterr()
     assert f"settings and {good} are valid: 0 keys in 1 teams, 0 prices" in out
     assert CANARY not in out + err
+
+
+def test_check_needs_no_credential_but_says_that_serve_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """A policy is checked where the secret is not: in a pipeline, or on somebody's desk. Half a credential is wrong."""
+    assert main(["check"]) == 0
+    assert "no fal credential is set" in capsys.readouterr().out
+
+
+def test_check_finds_half_a_credential(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there has to be right."""
+    monkeypatch.setenv("FAL_KEY_ID", "id")
+    assert main(["check"]) == 1
 
 
 def test_check_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
