@@ -96,6 +96,7 @@ class Handle:
         if self.kind == "feed":
             fixed[pycurl.READFUNCTION] = self._read
             fixed[pycurl.SEEKFUNCTION] = self._seek
+            fixed[pycurl.FORBID_REUSE] = 1  # an origin that answers early closes behind it: nothing may follow there
             fixed[pycurl.UPLOAD_BUFFERSIZE] = _READ_BYTES
         for option, value in fixed.items():
             self.curl.setopt(option, value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -22,9 +23,13 @@ _INTEREST: Final = (0, select.EPOLLIN, select.EPOLLOUT, select.EPOLLIN | select.
 
 
 def _selected(events: int) -> int:
-    """Return CURL_CSELECT_* bits for epoll's."""
+    """Return CURL_CSELECT_* bits for epoll's.
+
+    Writable counts as readable too: libcurl then looks for an answer before it sends more, and an early refusal is not
+    lost to the reset that comes behind it.
+    """
     broken = events & (select.EPOLLERR | select.EPOLLHUP)
-    return (1 if events & select.EPOLLIN else 0) | (2 if events & select.EPOLLOUT else 0) | (4 if broken else 0)
+    return (1 if events & select.EPOLLIN else 0) | (3 if events & select.EPOLLOUT else 0) | (4 if broken else 0)
 
 
 _SELECTED: Final = tuple(_selected(events) for events in range(32))
@@ -46,7 +51,8 @@ class Driver:
     def _open_set(self) -> None:
         self._epoll = select.epoll()
         self._idle: set[int] = set()  # registered, and of no interest to libcurl just now
-        self._loop.add_reader(self._epoll.fileno(), self._on_events)
+        self._watched = self._epoll.fileno()
+        self._loop.add_reader(self._watched, self._on_events)
         self.faulty = False  # a socket could not be watched: the multi must be given up
 
     def reset(self) -> None:
@@ -105,7 +111,7 @@ class Driver:
 
     def _on_kick(self) -> None:
         self._soon = None
-        self.now = monotonic()
+        self._take_events()  # what has come is read before more is sent: see `_selected`
         self._act(_TIMER_SOCKET, 0)
         self._after()
 
@@ -115,18 +121,27 @@ class Driver:
         self.due_in(self._next_due())
 
     def _on_events(self) -> None:
+        self._take_events()
+        self._after()
+
+    def _take_events(self) -> None:
         self.now = monotonic()
-        for fd, events in self._epoll.poll(0, _EVENTS_A_TURN):
+        try:
+            ready = self._epoll.poll(0, _EVENTS_A_TURN)
+        except (OSError, ValueError):  # the set itself is gone
+            self.faulty = True
+            return
+        for fd, events in ready:
             if fd in self._idle:
                 self._forget(fd)
             else:
                 self._act(fd, _SELECTED[events & 31])
-        self._after()
 
     def close(self) -> None:
         """Stop watching."""
-        self._loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
+        self._loop.remove_reader(self._watched)
+        with suppress(OSError):  # gone already: that may be why
+            self._epoll.close()
         for handle in (self._soon, self._timer):
             if handle is not None:
                 handle.cancel()

@@ -108,7 +108,7 @@ class Transfer:
 
     def feed(self, piece: bytes) -> bool:
         """Queue request content; False asks to stop until `on_room`."""
-        if not self.active:
+        if not self.active or not piece:  # nothing would be taken for the end
             return True
         self.queue.append(piece)
         self.queued += len(piece)
@@ -132,6 +132,7 @@ class Transfer:
         """Take from the origin again."""
         if self.active and self.held:
             self.held = False
+            self.touched = self._engine.now  # up to here it was the caller's time
             self._engine.repause(self)
 
     def abort(self) -> None:
@@ -144,6 +145,7 @@ class Transfer:
     def _wake_sender(self) -> None:
         if self.send_paused:
             self.send_paused = False
+            self.touched = self._engine.now
             self._engine.repause(self)
 
     # -- libcurl's side --------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def test_a_client_that_leaves_in_the_upload_resets_the_origin(
     body = b"x" * 300_000
     with scene.connect() as client:
         if warm:
-            assert client.ask(scene.request(body=body, in_chunks=in_chunks)).status == 200
+            assert client.ask(scene.request()).status == 200
         upload = scene.request(body=body, in_chunks=in_chunks)
         client.send(upload[:-1000])
         assert part.wait(10)
@@ -87,10 +87,11 @@ def test_a_client_that_leaves_in_the_upload_resets_the_origin(
 
 def test_another_exchange_is_not_touched_by_a_reset(scene: Scene) -> None:
     """A reset hits the connection of its own request: one that is under way beside it ends whole."""
-    begun, left = threading.Event(), threading.Event()
+    begun, left, pooled = threading.Event(), threading.Event(), threading.Barrier(2, timeout=10)
 
     def script(connection: OriginConnection) -> None:
-        connection.read_request()  # both have been pooled once, by the same kind of handle
+        connection.read_request()  # both are to be pooled connections
+        pooled.wait()
         connection.send(http_response())
         received = connection.read_head()
         assert received is not None
@@ -105,9 +106,8 @@ def test_another_exchange_is_not_touched_by_a_reset(scene: Scene) -> None:
     scene.play(script)
     body = b"x" * 200_000
     with scene.connect() as stays, scene.connect() as leaves:
-        first, second = (scene.request(body=body + b"1"), scene.request(body=body + b"2"))
-        stays.send(first)
-        leaves.send(second)
+        stays.send(scene.request())
+        leaves.send(scene.request())
         assert stays.read_response().status == leaves.read_response().status == 200
         upload = scene.request(body=body, fields=[("x-fal-role", "stays")])
         stays.send(upload[:-1000])
@@ -155,8 +155,11 @@ def test_a_free_call_is_cancelled_at_the_origin(scene: Scene, leave: Callable[[R
     assert len(scene.origin.executions) == 1
 
 
-@leaving
-@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("leave", "large"),
+    [(LEAVE["fin"], False), (LEAVE["fin"], True), (LEAVE["reset"], False), (LEAVE["extra-byte"], False)],
+    ids=["fin", "fin, large", "reset", "extra-byte"],
+)
 def test_a_paid_call_is_read_on_for_its_units(scene: Scene, leave: Callable[[RawClient], None], *, large: bool) -> None:
     """The origin is not disturbed, its whole answer is taken, and its units are in the books."""
     answer = http_response(b"[" + b"1," * 500_000 + b"1]", fields=[JSON_TYPE, UNITS])

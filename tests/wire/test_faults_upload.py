@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -26,6 +28,13 @@ def refuse_early(connection: OriginConnection) -> None:
     """Refuse a request upon its head, and close."""
     if connection.read_head() is not None:
         connection.send(REFUSED)
+
+
+def refuse_in_order(connection: OriginConnection) -> None:
+    """Refuse a request upon its head, and wait for the other side to leave."""
+    if connection.read_head() is not None:
+        connection.send(REFUSED)
+        connection.wait_for_leaving()
 
 
 def send_without_end(client: RawClient) -> None:
@@ -55,7 +64,8 @@ def test_an_early_refusal_reaches_the_client_at_once(scene: Scene, *, stays: boo
         assert received is not None
         connection.send(REFUSED)
         if not stays:
-            scene.tell("closed")
+            connection.socket.shutdown(socket.SHUT_WR)
+            scene.tell(connection.wait_for_leaving())
             return
         try:
             connection.read_body(received)
@@ -71,7 +81,7 @@ def test_an_early_refusal_reaches_the_client_at_once(scene: Scene, *, stays: boo
         assert answer.field("connection") == "close"
         client.send(upload[500_000:])  # is swallowed
         assert client.left_by_peer()
-    assert scene.told() in {"fin", "reset", "closed"}
+    assert scene.told() in {"fin", "reset"}
     assert [request.whole for request in scene.origin.requests] == [False]
     (event,) = scene.settled()
     assert (event["status"], event["outcome"], event["error_type"]) == (413, "ok", None)
@@ -80,21 +90,28 @@ def test_an_early_refusal_reaches_the_client_at_once(scene: Scene, *, stays: boo
     scene.settled()
 
 
-def test_an_early_refusal_is_never_lost_to_the_end_of_its_connection(scene: Scene) -> None:
-    """An origin that refuses and closes while bytes come sends a reset behind its answer: the answer wins."""
+def test_an_early_refusal_is_not_lost_to_the_reset_behind_it(scene: Scene) -> None:
+    """An origin that refuses and closes while bytes come sends a reset behind its answer: the answer wins.
+
+    Not always: a reset between a look for the answer and the next send cannot be told from an origin that broke, and
+    ends as one. Nothing else comes of it, and nothing is sent twice.
+    """
     scene.play(refuse_early)
     upload = scene.request(body=BODY)
+    statuses: Counter[int] = Counter()
     for _ in range(REPEATS):
         with scene.connect() as client:
             client.send(upload)
-            assert client.read_response().status == 413
+            statuses[client.read_response().status] += 1
     scene.settled(REPEATS)
+    assert statuses[413] + statuses[500] == REPEATS
+    assert statuses[413] >= REPEATS * 0.8
     assert scene.origin.connections == len(scene.origin.requests) == REPEATS
 
 
 def test_an_early_refusal_to_a_client_that_does_not_stop_ends_its_connection(scene: Scene) -> None:
     """What still comes is thrown away for two seconds and within a bound, and then the client is left."""
-    scene.play(refuse_early)
+    scene.play(refuse_in_order)
     with scene.connect() as client:
         client.send(scene.head(("Transfer-Encoding", "chunked")) + chunked(BODY)[:-5])
         assert client.read_response().status == 413
