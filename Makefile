@@ -3,8 +3,12 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 CLIENTS := tests/clients
+BENCH := .tools/bench
+# Seconds of the benchmark's soak; `make bench SOAK=600` for ten minutes. BENCH_ARGS: see `python -m benchmarks --help`.
+SOAK := 60
+BENCH_ARGS :=
 
-.PHONY: setup setup-test system-packages run test lint
+.PHONY: setup setup-test system-packages run test lint bench
 
 # What running needs: the virtual environment with the package.
 setup: $(VENV)/.stamp-run
@@ -23,6 +27,10 @@ lint: setup-test
 	@$(VENV)/bin/ruff format --check gateway tests tools
 	@$(VENV)/bin/mypy
 
+# The gateway beside its peers; the results go to benchmarks/RESULTS.md.
+bench: setup $(BENCH)/.stamp
+	@exec $(PYTHON) -m benchmarks --soak $(SOAK) $(BENCH_ARGS)
+
 $(VENV)/.stamp-run: pyproject.toml tools/constraints.txt tools/setup.sh
 	@tools/setup.sh package
 
@@ -34,3 +42,6 @@ $(CLIENTS)/node_modules/.stamp: $(CLIENTS)/package.json $(CLIENTS)/package-lock.
 
 system-packages:
 	@tools/setup.sh system
+
+$(BENCH)/.stamp: benchmarks/peers/requirements.txt benchmarks/peers/package.json benchmarks/peers/package-lock.json tools/setup.sh
+	@tools/setup.sh bench

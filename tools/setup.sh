@@ -3,6 +3,7 @@
 #   package        .venv with fal-gateway, all that running needs
 #   package-test   the same, with the test tools
 #   node           the real clients that the tests drive, as their lock file pins them
+#   bench          the peers that `make bench` measures; what cannot be installed is named, and left out there
 #   system         Debian packages that the tests start: installed where that is possible, else named
 # Each step leaves a stamp file, so that make calls it again only when its inputs have changed.
 set -euo pipefail
@@ -12,6 +13,8 @@ VENV=.venv
 CLIENTS=tests/clients
 # command that must be there : Debian package that brings it
 SYSTEM_NEEDS=("chromium:chromium" "curl:curl")
+BENCH=.tools/bench
+BENCH_NEEDS=("cc:build-essential" "wrk:wrk" "nginx:nginx" "haproxy:haproxy")
 
 fail() {
   printf 'set-up: %s\n' "$*" >&2
@@ -77,6 +80,54 @@ install_system_packages() {
   apt_install "${missing[@]}"
 }
 
+# Each peer on its own: one that cannot be had is no reason to go without the others.
+install_bench() {
+  local whole=yes
+  install_bench_programs || whole=no
+  install_bench_python || whole=no
+  install_bench_node || whole=no
+  [ "$whole" = no ] || touch "$BENCH/.stamp"
+}
+
+missing_peer() {
+  printf 'set-up: %s; the benchmark goes without\n' "$*" >&2
+  return 1
+}
+
+install_bench_programs() {
+  local need missing=()
+  for need in "${BENCH_NEEDS[@]}"; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+  done
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  may_install || missing_peer "no way to install ${missing[*]}" || return
+  apt_install "${missing[@]}" || missing_peer "could not install ${missing[*]}" || return
+  # Debian starts servers as it installs them; here only their programs are wanted.
+  local server
+  for server in nginx haproxy; do
+    [[ " ${missing[*]} " = *" $server "* ]] || continue
+    systemctl disable --quiet --now "$server" 2>/dev/null || true  # no systemd: nothing was started
+  done
+}
+
+install_bench_python() {
+  local python peers=benchmarks/peers/requirements.txt
+  python=$(find_python) || missing_peer "needs Python 3.11 or newer with its venv module" || return
+  "$python" -m venv "$BENCH/python" || missing_peer "could not make an environment for the Python peers" || return
+  local pip=("$BENCH/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-input
+    --root-user-action=ignore)
+  "${pip[@]}" --constraint "$peers" aiohttp >&2 || missing_peer "could not install aiohttp" || return
+  "${pip[@]}" --requirement "$peers" >&2 || missing_peer "could not install LiteLLM"
+}
+
+install_bench_node() {
+  command -v npm >/dev/null || missing_peer "needs npm for the Express peer" || return
+  mkdir -p "$BENCH/node"
+  cp benchmarks/peers/package.json benchmarks/peers/package-lock.json "$BENCH/node/"
+  npm ci --prefix "$BENCH/node" --ignore-scripts --no-audit --no-fund --loglevel=error >&2 ||
+    missing_peer "could not install @fal-ai/server-proxy and Express"
+}
+
 case "${1:-}" in
   package)
     pip_install .
@@ -87,6 +138,7 @@ case "${1:-}" in
     touch "$VENV/.stamp-run" "$VENV/.stamp-test"
     ;;
   node) install_node_packages ;;
+  bench) install_bench ;;
   system) install_system_packages ;;
-  *) fail "usage: setup.sh package | package-test | node | system" ;;
+  *) fail "usage: setup.sh package | package-test | node | bench | system" ;;
 esac

@@ -1,0 +1,104 @@
+"""Where the gateway's CPU time goes under small POSTs, and which part of it metrics and log take."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.case import Case, Entry, Figures, Stage
+from benchmarks.load.wrk import LoadError, send_posts
+from benchmarks.places import TOOLS
+from benchmarks.processes import cpu_of, cpu_seconds
+from benchmarks.sampling import FOLDER_VARIABLE
+from benchmarks.systems import System, gateway
+
+if TYPE_CHECKING:
+    from benchmarks.running import Running
+    from benchmarks.systems import Launch, Place
+
+CONNECTIONS: Final = 64
+_WRITE_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.02
+_FUNCTIONS: Final = 40
+METERING: Final = "metrics and log, with all that they call and the log's thread"
+FUNCTIONS_FILE: Final = TOOLS / "functions.txt"
+"""The functions that took most of the worker's main thread in the last measurement."""
+
+
+def sampled_gateway() -> System:
+    """Return the gateway with a sampler in its workers."""
+    plain = gateway("gateway, sampled", module="benchmarks.sampling")
+
+    def launch(place: Place) -> Launch:
+        made = plain.launch(place)
+        return replace(made, env={**made.env, FOLDER_VARIABLE: str(place.folder)})
+
+    return replace(plain, launch=launch)
+
+
+def measure_shares(stage: Stage) -> Figures:
+    """Put on small POSTs, then split the worker's CPU time: by sample in its main thread, other threads whole.
+
+    Figures in percent of the family's CPU time; `METERING` is the sum of both kinds of its work.
+    """
+    running = stage.running
+    family, before = running.cpu, {pid: _other_threads(pid) for pid in running.pids}
+    send_posts(running.route, connections=CONNECTIONS, seconds=stage.extent.post_seconds, keys=running.keys)
+    worker = _busiest(running)
+    family, threads = running.cpu - family, _other_threads(worker) - before[worker]
+    notes = _notes(running, worker)
+    main_share = 100 * (1 - threads / family)
+    packages = {name: main_share * samples / notes["total"] for name, samples in notes["packages"].items()}
+    _keep_functions(notes)
+    return {
+        METERING: main_share * notes["metering"] / notes["total"] + 100 * threads / family,
+        "thread of the log": 100 * threads / family,
+        **packages,
+    }
+
+
+def _busiest(running: Running) -> int:
+    return max(running.pids, key=lambda pid: cpu_seconds([pid]))
+
+
+def _other_threads(pid: int) -> float:
+    tasks = Path(f"/proc/{pid}/task")
+    return sum(cpu_of(task / "stat") for task in tasks.iterdir() if task.name != str(pid))
+
+
+def _notes(running: Running, worker: int) -> dict[str, Any]:
+    path = running.folder / f"profile-{worker}.json"
+    path.unlink(missing_ok=True)
+    os.kill(worker, signal.SIGUSR2)
+    deadline = time.monotonic() + _WRITE_SECONDS
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise LoadError("the sampler wrote nothing")
+        time.sleep(_LOOK_SECONDS)
+    notes: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return notes
+
+
+def _keep_functions(notes: dict[str, Any]) -> None:
+    lines = [
+        f"{100 * samples / notes['total']:6.2f} %  {name}\n"
+        for name, samples in list(notes["functions"].items())[:_FUNCTIONS]
+    ]
+    FUNCTIONS_FILE.write_text("".join(lines), encoding="utf-8")
+
+
+CASES: Final = (
+    Case(
+        key="profile",
+        title="Where the gateway's CPU time goes",
+        how="64 connections, small POSTs; % of the CPU time of all its processes, by sampling its worker every 2 ms",
+        columns=(),
+        entries=(Entry("gateway", sampled_gateway(), measure_shares),),
+        group="profile",
+    ),
+)

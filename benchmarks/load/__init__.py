@@ -1,0 +1,1 @@
+"""What puts load on a system, and what is seen from the client's side."""
