@@ -114,6 +114,11 @@ def peak_megabytes(pids: Iterable[int]) -> float:
     return _status_megabytes(pids, "VmHWM:")
 
 
+def own_megabytes(pids: Iterable[int]) -> float:
+    """Return the memory of these processes together, what they share counted once (Pss), in units of 10^6 bytes."""
+    return sum(_kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") for pid in pids) / _MEGABYTE_KILOBYTES
+
+
 def forget_peak(pids: Iterable[int]) -> None:
     """Let `peak_megabytes` begin anew (proc(5), clear_refs)."""
     for pid in pids:
@@ -126,12 +131,12 @@ def descriptors(pids: Iterable[int]) -> int:
 
 
 def _status_megabytes(pids: Iterable[int], name: str) -> float:
-    return sum(_status_kilobytes(pid, name) for pid in pids) / _MEGABYTE_KILOBYTES
+    return sum(_kilobytes(Path(f"/proc/{pid}/status"), name) for pid in pids) / _MEGABYTE_KILOBYTES
 
 
-def _status_kilobytes(pid: int, name: str) -> int:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+def _kilobytes(file: Path, name: str) -> int:
+    with suppress(OSError):  # the process has just ended
+        for line in file.read_text().splitlines():
             if line.startswith(name):
                 return int(line.split()[1])
     return 0

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.load.answer import AnswerReader
 from benchmarks.load.wrk import LoadError, read_posts
-from benchmarks.processes import Pinned, cpu_seconds, family, resident_megabytes
+from benchmarks.processes import Pinned, cpu_seconds, family, own_megabytes, resident_megabytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,4 +67,5 @@ def test_a_family_is_charged_whole(tmp_path: Path) -> None:
         assert len(family(parent.pid)) == 2
         assert cpu_seconds(family(parent.pid)) >= 0.3 > cpu_seconds([parent.pid])
         assert resident_megabytes(family(parent.pid)) > resident_megabytes([parent.pid]) > 0
+        assert 0 < own_megabytes(family(parent.pid)) < resident_megabytes(family(parent.pid))
     assert cpu_seconds(family(parent.pid)) == 0
