@@ -287,7 +287,7 @@ class Connection:
 
     def _judge(self, now: float) -> Verdict:
         if self._stream.backlog:
-            return self._watch.sending(now, progress=self._stream.progress)
+            return self._watch.sending(now, progress=self._stream.acknowledged)
         if self._request is None or self._answered:
             return self._watch.resting(now, in_head=self._reader.in_head)
         if not self._request_whole:

@@ -8,8 +8,10 @@ change: `BaseIOStream._handle_events(fd, events)`, `BaseIOStream._state`, `TCPSe
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
+import termios
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 65_536
 _JOINED_BYTES: Final = 16_384  # below it one copy is cheaper than a gathering write
 _PIECES_A_WRITE: Final = 512  # well under IOV_MAX
+_INT: Final = struct.Struct("i")  # what SIOCOUTQ, the same number as TIOCOUTQ, writes (tcp(7))
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _IN_ORDER: Final = struct.pack("ii", 0, 0)
 _ESTABLISHED: Final = 1  # include/net/tcp_states.h
@@ -112,6 +115,15 @@ class CallerStream(IOStream):
             return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
         except OSError:
             return True
+
+    @property
+    def acknowledged(self) -> int:
+        """Bytes that the caller's side has taken, in all: the kernel takes megabytes before a slow reader has any."""
+        try:
+            waiting = fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(_INT.size))
+        except OSError:
+            return self.progress
+        return self.progress - int(_INT.unpack(waiting)[0])
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
