@@ -25,9 +25,9 @@ class Extent:
     warm_seconds: float = 1.0
     bulk_bytes: int = 50_000_000
     readers: int = 200
-    reader_seconds: float = 10.0
+    reader_seconds: float = 8.0
     streams: int = 1000
-    stream_seconds: float = 8.0
+    stream_seconds: float = 6.0
     keys: int = 1000
     held: int = 2000
     leaves: int = 5
