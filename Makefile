@@ -4,11 +4,15 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 CLIENTS := tests/clients
 BENCH := .tools/bench
+COMPILED := .tools/compiled
+# What is asked of the compiled gateway in `make test`; `make test-compiled` asks everything.
+COMPILED_TESTS := $(addprefix tests/wire/test_,answers.py build.py drain.py early_answers.py faults_upload.py fields.py \
+    framing.py memory.py once.py order.py smuggling.py)
 # Seconds of the benchmark's soak; `make bench SOAK=600` for ten minutes. BENCH_ARGS: see `python -m benchmarks --help`.
 SOAK := 60
 BENCH_ARGS :=
 
-.PHONY: setup setup-test system-packages run test lint bench
+.PHONY: setup setup-test system-packages run test test-compiled lint compiled bench
 
 # What running needs: the virtual environment with the package.
 setup: $(VENV)/.stamp-run
@@ -19,16 +23,24 @@ setup-test: $(VENV)/.stamp-test $(CLIENTS)/node_modules/.stamp system-packages
 run: setup
 	@exec $(PYTHON) tools/run.py
 
-test: lint
+test: setup-test
+	@$(MAKE) --no-print-directory --jobs=2 lint compiled
+	@if [ -e $(COMPILED)/.stamp ]; then PYTHONPATH=$(abspath $(COMPILED)) $(PYTHON) -m pytest -q $(COMPILED_TESTS); fi
 	@exec $(PYTHON) -m pytest
 
+test-compiled: setup-test compiled
+	@PYTHONPATH=$(abspath $(COMPILED)) exec $(PYTHON) -m pytest tests/wire tests/clients
+
+# The same gateway with its hot modules compiled to C (setup.py): what the benchmark measures.
+compiled: $(COMPILED)/.stamp
+
 lint: setup-test
-	@$(VENV)/bin/ruff check gateway tests tools
-	@$(VENV)/bin/ruff format --check gateway tests tools
+	@$(VENV)/bin/ruff check gateway tests tools setup.py
+	@$(VENV)/bin/ruff format --check gateway tests tools setup.py
 	@$(VENV)/bin/mypy
 
 # The gateway beside its peers; the results go to benchmarks/RESULTS.md.
-bench: setup $(BENCH)/.stamp
+bench: setup compiled $(BENCH)/.stamp
 	@exec $(PYTHON) -m benchmarks --soak $(SOAK) $(BENCH_ARGS)
 
 $(VENV)/.stamp-run: pyproject.toml tools/constraints.txt tools/setup.sh
@@ -42,6 +54,9 @@ $(CLIENTS)/node_modules/.stamp: $(CLIENTS)/package.json $(CLIENTS)/package-lock.
 
 system-packages:
 	@tools/setup.sh system
+
+$(COMPILED)/.stamp: setup.py pyproject.toml tools/setup.sh $(shell find gateway -name '*.py') | $(VENV)/.stamp-test
+	@tools/setup.sh compiled
 
 $(BENCH)/.stamp: benchmarks/peers/requirements.txt benchmarks/peers/package.json benchmarks/peers/package-lock.json tools/setup.sh
 	@tools/setup.sh bench

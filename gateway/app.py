@@ -26,7 +26,8 @@ from gateway.metering.meter import Meter
 from gateway.pressure import LOOK_SECONDS, MemoryPressure, own_group
 from gateway.protocol.fields import CallerFields, OriginFields
 from gateway.protocol.reply import Replies
-from gateway.relay.curl import CurlOptions, CurlRelay
+from gateway.relay.curl import CurlRelay
+from gateway.relay.options import CurlOptions
 from gateway.relay.phases import Phases
 from gateway.version import VERSION
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.policy.job import Job, submitted_id
-from gateway.relay.upstream import Request, Upstream
+from gateway.relay.upstream import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.protocol.fields import CallerFields, OriginFields
     from gateway.protocol.message import RequestHead
     from gateway.protocol.reply import Replies
+    from gateway.relay.upstream import Upstream
 
 _SUBMITTED: Final = 200
 
@@ -28,24 +28,37 @@ class Cancellable(Protocol):
         """Call it off."""
 
 
-@dataclass(frozen=True, slots=True)
 class Desk:
-    """The parts.
+    """The parts; a plain class, since each request looks into it a dozen times.
 
     `origins` maps a host to the base URL to connect to in its place. `remember_job` binds a queue request id to its
     submitter. `later(seconds, call)` calls back. `wall` gives seconds since the epoch.
     """
 
-    door: Door
-    upstream: Upstream
-    meter: Meter
-    to_origin: OriginFields
-    to_caller: CallerFields
-    replies: Replies
-    origins: Mapping[str, str]
-    remember_job: Callable[[str, Job], None]
-    later: Callable[[float, Callable[[], None]], Cancellable]
-    wall: Callable[[], float]
+    def __init__(  # noqa: PLR0913 (put together in one place, by name)
+        self,
+        *,
+        door: Door,
+        upstream: Upstream,
+        meter: Meter,
+        to_origin: OriginFields,
+        to_caller: CallerFields,
+        replies: Replies,
+        origins: Mapping[str, str],
+        remember_job: Callable[[str, Job], None],
+        later: Callable[[float, Callable[[], None]], Cancellable],
+        wall: Callable[[], float],
+    ) -> None:
+        self.door: Final = door
+        self.upstream: Final = upstream
+        self.meter: Final = meter
+        self.to_origin: Final = to_origin
+        self.to_caller: Final = to_caller
+        self.replies: Final = replies
+        self.origins: Final = origins
+        self.remember_job: Final = remember_job
+        self.later: Final = later
+        self.wall: Final = wall
 
     def note_answer(self, admission: Admission, status: int, content: Sequence[bytes]) -> None:
         """Read what a whole JSON answer says about later requests: a submit's request id, bound to who paid."""
@@ -67,4 +80,4 @@ class Desk:
             url = f"{base}{target.path}{target.query}"
             lines.append(b"host: " + target.host.encode())
         repeatable = head.method == "GET" and not paid and length is None
-        return Request(head.method, url, lines, length, content, repeatable)
+        return Request(head.method, url, lines, length, content, repeatable=repeatable)

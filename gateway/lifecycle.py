@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway import app
+from gateway import app, exchange
 from gateway.metering.board import Board, Seat, State
 from gateway.metering.meter import Meter
 from gateway.ops.server import serve_ops
@@ -93,7 +93,13 @@ class Supervisor:
             if self._stops:
                 return False
         self._board.supervisor.state = State.READY
-        self._events.info("gateway_ready", address=self.address, ops=self.ops_address, workers=self._settings.workers)
+        self._events.info(
+            "gateway_ready",
+            address=self.address,
+            ops=self.ops_address,
+            workers=self._settings.workers,
+            compiled=not (exchange.__file__ or "").endswith(".py"),
+        )
         return True
 
     def supervise(self) -> None:

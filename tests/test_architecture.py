@@ -76,6 +76,7 @@ MAY_USE: Final = MappingProxyType(
         "ruleset": PYDANTIC | {"yaml"},
         "settings": PYDANTIC,
         "relay.curl": frozenset({"pycurl", "tornado"}),
+        "relay.handle": frozenset({"pycurl"}),
         "metering": frozenset({"orjson", "prometheus_client", "structlog"}),
         "ingress": frozenset({"httptools", "tornado"}),
         "ops": frozenset({"prometheus_client", "tornado"}),

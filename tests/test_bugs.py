@@ -18,6 +18,7 @@ from gateway.pressure import MemoryPressure
 from gateway.protocol.fields import CallerFields, OriginFields
 from gateway.protocol.message import RequestHead
 from gateway.protocol.reply import Replies
+from gateway.relay.clock import Clock
 from gateway.relay.engine import Engine
 from gateway.relay.phases import Phases
 from gateway.relay.upstream import OriginFailure, Request
@@ -36,7 +37,7 @@ class Mistake(Exception):  # noqa: N818 (what it stands for is a bug, whatever i
 class Carrier:
     """Carries nothing; transfers are put into their states by the test."""
 
-    now = 0.0
+    clock = Clock()
 
     def start(self, transfer: Transfer, *, fresh: bool) -> None:
         """Note nothing."""

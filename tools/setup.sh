@@ -2,6 +2,7 @@
 # Installs what the Makefile asks for, one step an argument:
 #   package        .venv with fal-gateway, all that running needs
 #   package-test   the same, with the test tools
+#   compiled       the package with its hot modules compiled, beside .venv; named and left out without a C compiler
 #   node           the real clients that the tests drive, as their lock file pins them
 #   bench          the peers that `make bench` measures; what cannot be installed is named, and left out there
 #   system         Debian packages that the tests start: installed where that is possible, else named
@@ -14,6 +15,7 @@ CLIENTS=tests/clients
 # command that must be there : Debian package that brings it
 SYSTEM_NEEDS=("chromium:chromium" "curl:curl")
 BENCH=.tools/bench
+COMPILED=.tools/compiled
 BENCH_NEEDS=("cc:build-essential" "wrk:wrk" "nginx:nginx" "haproxy:haproxy")
 
 fail() {
@@ -61,6 +63,24 @@ pip_install() {
   make_venv
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore \
     --constraint tools/constraints.txt --editable "$1" >&2
+}
+
+# Compiles in .venv, which has mypy and the stubs: a build environment of its own would fetch them all once more.
+install_compiled() {
+  local headers
+  headers=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+  if ! command -v cc >/dev/null || [ ! -e "$headers/Python.h" ]; then
+    may_install && apt_install build-essential python3-dev
+  fi
+  if ! command -v cc >/dev/null || [ ! -e "$headers/Python.h" ]; then
+    printf 'set-up: no C compiler with the headers of Python; the compiled gateway is left out\n' >&2
+    return 0
+  fi
+  rm -rf build "$COMPILED"
+  FALGW_COMPILE=1 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    --root-user-action=ignore --no-deps --no-build-isolation --no-index --target "$COMPILED" . >&2
+  rm -rf build
+  touch "$COMPILED/.stamp"
 }
 
 install_node_packages() {
@@ -137,8 +157,9 @@ case "${1:-}" in
     pip_install '.[test]'
     touch "$VENV/.stamp-run" "$VENV/.stamp-test"
     ;;
+  compiled) install_compiled ;;
   node) install_node_packages ;;
   bench) install_bench ;;
   system) install_system_packages ;;
-  *) fail "usage: setup.sh package | package-test | node | bench | system" ;;
+  *) fail "usage: setup.sh package | package-test | compiled | node | bench | system" ;;
 esac

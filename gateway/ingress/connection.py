@@ -119,7 +119,7 @@ class Connection:
         self._waits_for_continue = head.expects_continue
         self._watch.began()
         handler = self._gate.open(head, self)
-        if self._stream.closed() and not self._answered:  # lost before the exchange could be told
+        if self._stream.is_closed and not self._answered:  # lost before the exchange could be told
             handler.on_broken(None)
         elif not self._answered:  # else its exchange is over, and a caller who leaves is nobody's concern
             self._handler = handler
@@ -230,7 +230,7 @@ class Connection:
 
     def _finish(self) -> None:
         """The answer has gone out: go on with the next request, wait for the rest of this one, or close."""
-        if self._stream.closed():
+        if self._stream.is_closed:
             return
         if self.closing:
             self._close()
@@ -246,7 +246,7 @@ class Connection:
         if self._replays:  # answered at once: the loop below goes on
             return
         self._replays = True
-        while self._late and not self._is_behind and not self._stream.closed():
+        while self._late and not self._is_behind and not self._stream.is_closed:
             self._late.popleft()()
         self._replays = False
         if self._late or self._held:

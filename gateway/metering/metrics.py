@@ -30,7 +30,7 @@ ORIGIN_ERRORS: Final = (
 CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state"})
 """Labels whose values are a closed set; all others are configured, or bounded by `endpoints`."""
 
-DURATION_BUCKETS: Final = (
+DURATION_BUCKETS: Final[tuple[float, ...]] = (
     0.0005,
     0.001,
     0.002,

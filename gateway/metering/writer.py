@@ -52,7 +52,7 @@ class Writer(Generic[Entry]):
         self._render = render
         self._bound = bound
         self._queue: deque[Entry] = deque()
-        self._thread: threading.Thread | None = None
+        self._runner: threading.Thread | None = None
         self._idle = False
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -62,7 +62,7 @@ class Writer(Generic[Entry]):
     def put(self, entry: Entry) -> None:
         """Take an entry; drop and count it where the queue is full."""
         queue = self._queue
-        if self._thread is None:
+        if self._runner is None:
             self._write_now(entry)
         elif len(queue) >= self._bound:
             self._drop(1)
@@ -74,12 +74,12 @@ class Writer(Generic[Entry]):
 
     def start(self) -> None:
         """Start the thread; after the fork, once in each process that has one."""
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-        self._thread.start()
+        self._runner = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._runner.start()
 
     def stop(self, timeout_seconds: float) -> bool:
         """Write what is queued, for at most so long; False where lines had to be left behind (counted)."""
-        thread = self._thread
+        thread = self._runner
         if thread is None:
             return True
         self._stopping.set()
@@ -88,7 +88,7 @@ class Writer(Generic[Entry]):
         if thread.is_alive():
             self._drop(len(self._queue))
             return False
-        self._thread = None
+        self._runner = None
         self._stopping.clear()
         return True
 
@@ -130,7 +130,8 @@ class Writer(Generic[Entry]):
         rest = memoryview(chunk)
         while rest:
             try:
-                rest = rest[os.write(self._fd, rest) :]
+                written = os.write(self._fd, rest)  # not within the slice: mypyc 2.4 evaluates a bound of one twice
+                rest = rest[written:]
             except BlockingIOError:  # somebody else made the shared descriptor non-blocking
                 self._takes_bytes(_RETRY_MILLISECONDS)
             except OSError:  # full disk, closed descriptor, reader gone

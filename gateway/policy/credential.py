@@ -80,7 +80,8 @@ def identify(
         return ANONYMOUS if allow_anonymous else CREDENTIAL_MISSING
     if len(found) > 1:
         return CREDENTIAL_INVALID
-    text = _credential_in(*found[0])
+    name, value = found[0]
+    text = _credential_in(name, value)
     if not 0 < len(text) <= MAX_CREDENTIAL_BYTES or is_mistyped(text):
         return CREDENTIAL_INVALID
     principal = keys.get(digest_of(text))

@@ -67,6 +67,8 @@ def first(fields: Fields, name: bytes) -> bytes | None:
 def repeated(fields: Fields, names: Iterable[bytes]) -> bytes | None:
     """Return the first of `names` that stands more than once among the fields."""
     keys = [key for key, _ in fields]
+    if len(set(keys)) == len(keys):
+        return None
     for name in names:
         if keys.count(name) > 1:
             return name
@@ -77,7 +79,11 @@ def _named_by_connection(values: Iterable[bytes]) -> frozenset[bytes]:
     return frozenset(name.strip(b" \t").lower() for value in values for name in value.split(b","))
 
 
-_DROPPED, _PASSED, _ACCEPT, _CONTENT_TYPE = 0, 1, 3, 5  # one bit to pass, one for each that libcurl would add itself
+# One bit to pass, one for each that libcurl would add itself.
+_DROPPED: Final = 0
+_PASSED: Final = 1
+_ACCEPT: Final = 3
+_CONTENT_TYPE: Final = 5
 _NO_ACCEPT: Final = b"accept:"
 _NO_CONTENT_TYPE: Final = b"content-type:"
 _INVENTED: Final = ((b"accept", 2), (b"content-type", 4))  # and so not to be left to libcurl where they end here
@@ -148,7 +154,14 @@ class AnswerHead:
         self.units: str | None = None
 
 
-_PASS, _DROP, _LENGTH, _TYPE, _REQUEST_ID, _UNITS, _CONNECTION, _CODING = range(8)
+_PASS: Final = 0
+_DROP: Final = 1
+_LENGTH: Final = 2
+_TYPE: Final = 3
+_REQUEST_ID: Final = 4
+_UNITS: Final = 5
+_CONNECTION: Final = 6
+_CODING: Final = 7
 _READ: Final = {
     b"content-length": _LENGTH,
     b"transfer-encoding": _CODING,

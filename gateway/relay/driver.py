@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import select
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING, Final
+
+from gateway.relay.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,12 +46,14 @@ class Driver:
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = 0.0
-        self.now = monotonic()  # as of the last turn: a time stamp for callbacks at no cost
+        self.clock: Final = Clock()
+        self.known = -1  # a pooled socket that was just seen to be alive: what it is registered for still holds
         self._open_set()
 
     def _open_set(self) -> None:
         self._epoll = select.epoll()
         self._idle: set[int] = set()  # registered, and of no interest to libcurl just now
+        self._interests: dict[int, int] = {}  # what each was last registered for
         self._watched = self._epoll.fileno()
         self._loop.add_reader(self._watched, self._on_events)
         self.faulty = False  # a socket could not be watched: the multi must be given up
@@ -64,16 +67,20 @@ class Driver:
         """Watch, or no longer watch, a socket: libcurl's socket callback, so nothing may escape.
 
         What libcurl lets go of stays in the set, since it is mostly a pooled connection that the next request takes up:
-        one call to the kernel a request in place of two. An exception here would kill the multi for ever (RELIABILITY
-        1, row 14); a fault is marked and mended by the owner.
+        no call to the kernel for a request on one, where two would be the rule. An exception here would kill the multi
+        for ever (RELIABILITY 1, row 14); a fault is marked and mended by the owner.
         """
+        if what == _POLL_REMOVE:
+            self._idle.add(fd)
+            return
+        self._idle.discard(fd)
+        interest = _INTEREST[what & 3]
+        known, self.known = self.known, -1
+        if fd == known and self._interests.get(fd) == interest:
+            return
         try:
-            if what == _POLL_REMOVE:
-                self._idle.add(fd)
-            else:
-                self._idle.discard(fd)
-                self._register(fd, _INTEREST[what])
-        except (OSError, ValueError, IndexError):
+            self._register(fd, interest)
+        except (OSError, ValueError):
             self.faulty = True
 
     def _register(self, fd: int, interest: int) -> None:
@@ -81,10 +88,12 @@ class Driver:
             self._epoll.modify(fd, interest)
         except FileNotFoundError:  # new, or closed and opened again under the same number
             self._epoll.register(fd, interest)
+        self._interests[fd] = interest
 
     def _forget(self, fd: int) -> None:
         """Let go of a pooled socket that has become readable: its origin has closed it, or speaks out of turn."""
         self._idle.discard(fd)
+        self._interests.pop(fd, None)
         try:
             self._epoll.unregister(fd)
         except (FileNotFoundError, OSError):  # closed before: the kernel has dropped it by itself
@@ -96,7 +105,7 @@ class Driver:
             if milliseconds == 0:
                 self.kick()
             return
-        when = self._loop.time() + milliseconds / 1000
+        when = self.clock.now + milliseconds / 1000  # a little early, never late: the loop's clock is this one
         if self._timer is not None:
             if self._due_at <= when:
                 return
@@ -125,7 +134,7 @@ class Driver:
         self._after()
 
     def _take_events(self) -> None:
-        self.now = monotonic()
+        self.clock.tick()
         try:
             ready = self._epoll.poll(0, _EVENTS_A_TURN)
         except (OSError, ValueError):  # the set itself is gone

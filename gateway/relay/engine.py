@@ -6,7 +6,7 @@ Kept apart from libcurl so that its rules can be read and tested without it. `Ca
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.relay.failures import failure, failure_of
 from gateway.relay.retry import RetryBudget
@@ -15,6 +15,7 @@ from gateway.relay.transfer import Transfer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gateway.relay.clock import Clock
     from gateway.relay.phases import Phases
     from gateway.relay.upstream import Answer, OriginFailure, Request
 
@@ -23,8 +24,8 @@ class Carrier(Protocol):
     """Carries transfers to the origin."""
 
     @property
-    def now(self) -> float:
-        """Monotonic seconds as of the last turn."""
+    def clock(self) -> Clock:
+        """The time of the present turn."""
 
     def start(self, transfer: Transfer, *, fresh: bool) -> None:
         """Begin, on a connection of its own where `fresh`."""
@@ -41,15 +42,11 @@ class Engine:
 
     def __init__(self, carrier: Carrier, phases: Phases) -> None:
         self._carrier, self._phases = carrier, phases
+        self.clock: Final = carrier.clock
         self._changed: list[Transfer] = []
         self._retries = RetryBudget()
         self.repause = carrier.repause
         self.drop = carrier.drop
-
-    @property
-    def now(self) -> float:
-        """Monotonic seconds as of the last turn."""
-        return self._carrier.now
 
     def open(self, request: Request, answer: Answer) -> Transfer:
         """Start a request."""
@@ -59,7 +56,7 @@ class Engine:
         return transfer
 
     def _start(self, transfer: Transfer, *, fresh: bool) -> None:
-        transfer.restart(self._carrier.now)
+        transfer.restart(self.clock.now)
         self._carrier.start(transfer, fresh=fresh)
 
     def changed(self, transfer: Transfer) -> None:
@@ -107,7 +104,7 @@ class Engine:
     def give_up_overdue(self, transfers: Iterable[Transfer]) -> None:
         """End those that made no progress for too long."""
         for transfer in list(transfers):
-            overdue = self._phases.overdue(transfer, self._carrier.now)
+            overdue = self._phases.overdue(transfer, self.clock.now)
             if overdue is not None:
                 self._give_up(transfer, overdue)
         self.tell()

@@ -10,6 +10,8 @@ import socket
 import struct
 from typing import Final
 
+UNKNOWN: Final = -1
+CLOSED: Final = -2
 _ESTABLISHED: Final = 1  # the first byte of struct tcp_info: include/net/tcp_states.h
 
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
@@ -54,17 +56,18 @@ class Sockets:
         self._port_of.clear()
         self._unnamed.clear()
 
-    def is_closed(self, port: int) -> bool:
-        """Return whether the connection from this local port is known and no longer established."""
+    def established(self, port: int) -> int:
+        """Return the descriptor of the connection from this local port; CLOSED where it has ended, or UNKNOWN."""
         if self._unnamed:
             self._name()
         sock = self._of_port.get(port)
         if sock is None:
-            return False
+            return UNKNOWN
         try:
-            return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
+            state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         except OSError:
-            return True
+            return CLOSED
+        return sock.fileno() if state == _ESTABLISHED else CLOSED
 
     def _name(self) -> None:
         for fd in list(self._unnamed):

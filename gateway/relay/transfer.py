@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from gateway.relay.clock import Clock
     from gateway.relay.upstream import Answer, OriginFailure, Request
 
 HIGH_MARK_BYTES: Final = 262_144
@@ -29,8 +30,8 @@ class Engine(Protocol):
     """What a transfer asks of whatever drives it."""
 
     @property
-    def now(self) -> float:
-        """Monotonic seconds as of the last turn."""
+    def clock(self) -> Clock:
+        """The time of the present turn."""
 
     def changed(self, transfer: Transfer) -> None:
         """There is something to tell the exchange."""
@@ -46,6 +47,7 @@ class Transfer:
     """State of one request; `Transfer` of the seam (relay/upstream.py)."""
 
     __slots__ = (
+        "_clock",
         "_engine",
         "_lines",
         "_window",
@@ -75,6 +77,7 @@ class Transfer:
 
     def __init__(self, engine: Engine, request: Request, answer: Answer) -> None:
         self._engine = engine
+        self._clock = engine.clock
         self.request = request
         self.answer = answer
         self.active = True  # False once it was ended by either side
@@ -132,7 +135,7 @@ class Transfer:
         """Take from the origin again."""
         if self.active and self.held:
             self.held = False
-            self.touched = self._engine.now  # up to here it was the caller's time
+            self.touched = self._clock.now  # up to here it was the caller's time
             self._engine.repause(self)
 
     def abort(self) -> None:
@@ -145,7 +148,7 @@ class Transfer:
     def _wake_sender(self) -> None:
         if self.send_paused:
             self.send_paused = False
-            self.touched = self._engine.now
+            self.touched = self._clock.now
             self._engine.repause(self)
 
     # -- libcurl's side --------------------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ class Transfer:
 
     def take(self, most: int) -> bytes | memoryview | None:
         """Return at most `most` bytes of content for the origin, b"" at the end, None where it has to wait."""
-        self.touched = self._engine.now
+        self.touched = self._clock.now
         if not self.queue:
             if self.upload_whole:
                 return b""
@@ -189,7 +192,7 @@ class Transfer:
 
         Interim heads (1xx) and trailers are dropped.
         """
-        self.touched = self._engine.now
+        self.touched = self._clock.now
         if self.head is not None:
             return True
         if line not in (b"\r\n", b"\n"):
@@ -207,7 +210,7 @@ class Transfer:
 
     def put(self, piece: bytes) -> bool:
         """Keep content of the origin's for this turn; True asks to stop reading."""
-        self.touched = self._engine.now
+        self.touched = self._clock.now
         self.pieces.append(piece)
         self._window += len(piece)
         if not self.dirty:

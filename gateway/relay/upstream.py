@@ -14,21 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-@dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent to the origin.
+    """What is sent to the origin; a plain class, since one is made for each request.
 
     `lines` are field lines without line ends. `length` is the content's size in bytes, -1 where it is not known
     (chunked), None without content. `content` is the whole of it where it is at hand, else it is fed piece by piece.
     `repeatable` says that the request may be executed twice: a free GET, never anything that is paid for.
     """
 
-    method: str
-    url: str
-    lines: list[bytes]
-    length: int | None
-    content: bytes | None
-    repeatable: bool
+    __slots__ = ("content", "length", "lines", "method", "repeatable", "url")
+
+    def __init__(  # noqa: PLR0913 (a record, in the order of its way over the wire)
+        self, method: str, url: str, lines: list[bytes], length: int | None, content: bytes | None, *, repeatable: bool
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.lines = lines
+        self.length = length
+        self.content = content
+        self.repeatable = repeatable
 
 
 @dataclass(frozen=True, slots=True)

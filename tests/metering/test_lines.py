@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.metering.lines import console_renderer, exchange_event, iso_clock, json_renderer
+from gateway.metering.lines import IsoClock, console_renderer, exchange_event, json_renderer
 from gateway.metering.meter import Exchanged
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def test_a_surrogate_reaches_no_encoder(render: Callable[[Any], bytes]) -> None:
 
 def test_times_are_utc_with_milliseconds() -> None:
     """A whole second has its three zeros too, and one line's second is not the next one's."""
-    clock = iso_clock()
+    clock = IsoClock().write
     assert [clock(0), clock(1.0004), clock(1.9996), clock(0.25)] == [
         "1970-01-01T00:00:00.000Z",
         "1970-01-01T00:00:01.000Z",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.relay.clock import Clock
 from gateway.relay.upstream import OriginFailure, Request
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def request(
     method: str = "POST", *, length: int | None = 2, content: bytes | None = b"{}", repeatable: bool = False
 ) -> Request:
     """Return a request; by default a small paid one."""
-    return Request(method, URL, [], length, content, repeatable)
+    return Request(method, URL, [], length, content, repeatable=repeatable)
 
 
 def poll() -> Request:
@@ -66,12 +67,15 @@ class Listener:
 
 @dataclass(slots=True)
 class Carrier:
-    """Carries nothing, and writes down what it is asked for. `now` is the time, in seconds."""
+    """Carries nothing, and writes down what it is asked for; its time begins at 0."""
 
-    now: float = 0.0
+    clock: Clock = field(default_factory=Clock)
     started: list[tuple[Transfer, bool]] = field(default_factory=list)
     repaused: list[int] = field(default_factory=list)
     dropped: list[Transfer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clock.now = 0.0
 
     def start(self, transfer: Transfer, *, fresh: bool) -> None:
         """Note a start."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gateway.relay.curl import CurlOptions, CurlRelay
+from gateway.relay.curl import CurlRelay
+from gateway.relay.options import CurlOptions
 from gateway.relay.phases import Phases
 from gateway.relay.upstream import OriginFailure, Request
 from tests.harness.messages import http_response

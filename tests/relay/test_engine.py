@@ -216,7 +216,7 @@ def test_an_overdue_transfer_is_dropped_and_not_repeated(
     """It has waited long enough: once dropped at the origin it ends as a timeout."""
     transfer = engine.open(asked, listener)
     send(transfer)
-    carrier.now = PHASES.first_byte + 1
+    carrier.clock.now = PHASES.first_byte + 1
     engine.give_up_overdue([transfer])
     assert carrier.dropped == [transfer]
     assert [(f.error_type, f.sent) for f in listener.failures] == [("origin_timeout", True)]

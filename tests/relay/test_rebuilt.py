@@ -6,7 +6,8 @@ import asyncio
 import errno
 from typing import TYPE_CHECKING, NoReturn
 
-from gateway.relay.curl import CurlOptions, CurlRelay
+from gateway.relay.curl import CurlRelay
+from gateway.relay.options import CurlOptions
 from gateway.relay.phases import Phases
 from gateway.relay.upstream import OriginFailure, Request
 

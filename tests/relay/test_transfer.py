@@ -216,7 +216,7 @@ def test_the_first_byte_has_its_time_from_the_whole_request_on(
     transfer = engine.open(upload(2), listener)
     send(transfer)
     for at in (0.0, 5000.0):
-        carrier.now = at
+        carrier.clock.now = at
         transfer.feed(b"x")
         transfer.take(10)
     transfer.feed_end()
@@ -230,7 +230,7 @@ def test_an_origin_that_takes_no_content_is_idle(engine: Engine, carrier: Carrie
     send(transfer)
     assert transfer.take(10) is None
     assert not overdue(transfer, 1e6)
-    carrier.now = 1000.0
+    carrier.clock.now = 1000.0
     transfer.feed(b"x")
     assert not overdue(transfer, 1000 + PHASES.idle)
     assert overdue(transfer, 1000 + PHASES.idle + 1)
@@ -242,7 +242,7 @@ def test_silence_within_an_answer_is_bounded(engine: Engine, carrier: Carrier, l
     send(transfer)
     answer(transfer)
     for at in range(0, 10_000, 250):
-        carrier.now = float(at)
+        carrier.clock.now = float(at)
         transfer.put(b"x")
         engine.tell()
         assert not overdue(transfer, at + PHASES.idle)
@@ -257,7 +257,7 @@ def test_a_callers_slowness_is_not_the_origins(engine: Engine, carrier: Carrier,
     engine.tell()
     transfer.hold()
     assert not overdue(transfer, 1e6)
-    carrier.now = 1e6
+    carrier.clock.now = 1e6
     transfer.resume()
     assert not overdue(transfer, 1e6 + PHASES.idle)
     assert overdue(transfer, 1e6 + PHASES.idle + 1)
