@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 def test_the_gateway_says_which_build_it_is(stage: Stage) -> None:
     """`make test` asks both builds; were the compiled one not found, it would ask the pure one twice."""
-    (ready,) = stage.gateway.events("gateway_ready")
+    ready = stage.gateway.wait_for_event("gateway_ready")
     assert ready["compiled"] is ("compiled" in os.environ.get("PYTHONPATH", ""))
