@@ -14,6 +14,7 @@ HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
 PEERS: Final = HERE / "peers"
 TOOLS: Final = ROOT / ".tools" / "bench"
+COMPILED: Final = ROOT / ".tools" / "compiled"
 GATEWAY_PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 PEER_PYTHON: Final = TOOLS / "python" / "bin" / "python"
 NODE_MODULES: Final = TOOLS / "node" / "node_modules"

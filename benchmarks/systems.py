@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.places import GATEWAY_PYTHON, LOOPBACK, NODE_MODULES, PEER_PYTHON, PEERS, ROOT, find_program
+from benchmarks.places import COMPILED, GATEWAY_PYTHON, LOOPBACK, NODE_MODULES, PEER_PYTHON, PEERS, ROOT, find_program
 from benchmarks.route import PROXY_PATH, Route
 
 if TYPE_CHECKING:
@@ -64,8 +64,13 @@ def gateway(  # noqa: PLR0913 (each is a setting of its own, given by name)
     max_inflight: int = 2000,
     module: str = "gateway",
     spreads: bool = False,
+    compiled: bool = True,
+    log_level: str = "info",
 ) -> System:
-    """Return the gateway with so many workers and keys; `module` is what `python -m` runs it by."""
+    """Return the gateway with so many workers and keys; `module` is what `python -m` runs it by.
+
+    `compiled`: with its hot modules compiled to C, as it is deployed, in place of the pure Python of this folder.
+    """
     secrets = (SECRET, *(f"{SECRET}-{number}" for number in range(1, keys)))
 
     def launch(place: Place) -> Launch:
@@ -73,7 +78,7 @@ def gateway(  # noqa: PLR0913 (each is a setting of its own, given by name)
         policy.write_text(json.dumps(_policy(secrets)), encoding="utf-8")
         base_url = f"http://{LOOPBACK}:{place.origin_port}"
         env = {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{COMPILED}:{ROOT}" if compiled else str(ROOT),
             "FAL_KEY": "bench:secret",
             "FALGW_PORT": str(place.port),
             "FALGW_OPS_PORT": str(place.ops_port),
@@ -84,10 +89,12 @@ def gateway(  # noqa: PLR0913 (each is a setting of its own, given by name)
             "FALGW_SHUTDOWN_DELAY": "0",
             "FALGW_DRAIN_TIMEOUT": "1",
             "FALGW_LOG_FORMAT": "json",
+            "FALGW_LOG_LEVEL": log_level,
         }
         return Launch((str(GATEWAY_PYTHON), "-m", module, "serve"), Route(place.port, SECRET), env)
 
-    return System(name, launch, _needs(GATEWAY_PYTHON, "its environment"), secrets, spreads)
+    missing = _needs(COMPILED / ".stamp", "its compiled build") if compiled else _needs(GATEWAY_PYTHON, "its environment")
+    return System(name, launch, missing, secrets, spreads)
 
 
 def _policy(secrets: tuple[str, ...]) -> dict[str, object]:
@@ -151,6 +158,7 @@ def _filled(name: str, place: Place) -> Path:
 
 
 GATEWAY: Final = gateway()
+PURE: Final = gateway("gateway, pure Python", compiled=False)
 AIOHTTP: Final = System("aiohttp", _aiohttp, _needs(PEER_PYTHON, "aiohttp"))
 EXPRESS: Final = System("express", _express, _needs(NODE_MODULES / "@fal-ai" / "server-proxy", "@fal-ai/server-proxy"))
 LITELLM: Final = System("litellm", _litellm, _needs(PEER_PYTHON.with_name("litellm"), "LiteLLM"))

@@ -201,7 +201,7 @@ class Exchange:
         self._caller.send(pieces, last=whole)
         if whole:
             self._close("ok")
-        elif self._caller.backlog and self._transfer is not None and not self._gone:
+        elif self._caller.falls_behind() and self._transfer is not None and not self._gone:
             self._transfer.hold()
 
     def on_drained(self) -> None:

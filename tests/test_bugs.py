@@ -73,8 +73,6 @@ class Listener:
 class Caller:
     """Keeps what it is told."""
 
-    backlog = 0
-
     def __init__(self) -> None:
         self.statuses: list[int] = []
 
@@ -84,6 +82,10 @@ class Caller:
 
     def send(self, pieces: Sequence[bytes], *, last: bool) -> None:
         """Note nothing."""
+
+    def falls_behind(self) -> bool:
+        """Keep up."""
+        return False
 
     def proceed(self) -> None:
         """Note nothing."""

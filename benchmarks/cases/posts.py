@@ -8,7 +8,7 @@ from typing import Final
 from benchmarks.case import Case, Column, Entry, Figures, Stage
 from benchmarks.load.wrk import send_posts
 from benchmarks.route import Route
-from benchmarks.systems import ALL, SECRET
+from benchmarks.systems import ALL, PURE, SECRET
 
 _COLUMNS: Final = (
     Column("per_second", "requests/s", better="more"),
@@ -64,7 +64,7 @@ def _case(connections: int) -> Case:
         title=f"Small POST, {connections} connection{'s' if connections > 1 else ''}",
         how="256 bytes in, 1 KB out, kept connections, as fast as answers come (wrk)",
         columns=(*_COLUMNS[:3], _ADDED, *_COLUMNS[3:]) if connections == 1 else _COLUMNS,
-        entries=tuple(Entry(system.name, system, measure, warm) for system in ALL),
+        entries=tuple(Entry(system.name, system, measure, warm) for system in (*ALL, PURE)),
         group="posts",
         ratio="per_cpu_second",
     )

@@ -32,7 +32,7 @@ FUNCTIONS_FILE: Final = TOOLS / "functions.txt"
 
 def sampled_gateway() -> System:
     """Return the gateway with a sampler in its workers."""
-    plain = gateway("gateway, sampled", module="benchmarks.sampling")
+    plain = gateway("gateway, sampled", module="benchmarks.sampling", compiled=False)
 
     def launch(place: Place) -> Launch:
         made = plain.launch(place)

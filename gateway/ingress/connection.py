@@ -158,10 +158,9 @@ class Connection:
 
     # -- from the exchange (`Caller`) ---------------------------------------------------------------------------------
 
-    @property
-    def backlog(self) -> int:
-        """Bytes that the caller has not taken yet."""
-        return self._stream.backlog
+    def falls_behind(self) -> bool:
+        """Return whether the caller takes less than it is sent; then `on_drained` tells when to send more."""
+        return self._stream.falls_behind()
 
     def hold_content(self) -> None:
         """Read no more of the request for now."""
@@ -286,7 +285,7 @@ class Connection:
             self.on_lost()
 
     def _judge(self, now: float) -> Verdict:
-        if self._stream.backlog:
+        if self._stream.backlog or self._stream.waits:
             return self._watch.sending(now, progress=self._stream.acknowledged)
         if self._request is None or self._answered:
             return self._watch.resting(now, in_head=self._reader.in_head)

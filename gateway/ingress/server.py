@@ -12,7 +12,7 @@ from tornado.netutil import add_accept_handler
 from gateway.ingress.connection import Connection
 from gateway.ingress.patience import LOOK_SECONDS, Patience
 from gateway.ingress.poller import Poller
-from gateway.ingress.stream import CallerStream, reset_by_default
+from gateway.ingress.stream import CallerStream, prepare_listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class CallerServer:
     def listen_on(self, sockets: list[socket.socket]) -> None:
         """Begin to accept on sockets that are bound and listening."""
         for sock in sockets:
-            reset_by_default(sock)
+            prepare_listener(sock)
         self._sockets_listened = sockets
         self._look.start()
         self._accept()

@@ -24,19 +24,26 @@ READ_BYTES: Final = 65_536
 _FIRST_READ_BYTES: Final = 8_192  # a head and small content; a buffer of the full size costs a small request a tenth
 _JOINED_BYTES: Final = 16_384  # below it one copy is cheaper than a gathering write
 _PIECES_A_WRITE: Final = 512  # well under IOV_MAX
+_QUEUED_BYTES: Final = 262_144
+"""What may wait in the kernel before the caller counts as behind: a whole window of the relay's fits on top."""
+
+_LOOK_BYTES: Final = 65_536  # sent since the last look at what waits in the kernel
+_UNSENT_QUERY: Final = 0x894B  # SIOCOUTQNSD, include/uapi/linux/sockios.h
 _INT: Final = struct.Struct("i")  # what SIOCOUTQ, the same number as TIOCOUTQ, writes (tcp(7))
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _IN_ORDER: Final = struct.pack("ii", 0, 0)
 _ESTABLISHED: Final = 1  # include/net/tcp_states.h
 
 
-def reset_by_default(listener: socket.socket) -> None:
-    """Make the kernel end accepted connections by a reset where nobody says otherwise: when the process is killed.
+def prepare_listener(listener: socket.socket) -> None:
+    """Set what accepted connections inherit: how they end, and how much they queue.
 
-    Connections inherit it from their listener. A caller whose answer ends with its connection (HTTP/1.0) would else
-    take the part that it has for the whole.
+    The kernel ends them by a reset where nobody says otherwise, as when the process is killed: a caller whose answer
+    ends with its connection (HTTP/1.0) would else take the part that it has for the whole. And it takes half a megabyte
+    ahead of what it can send, in place of the four that a fast start makes it take for one who then reads slowly.
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * _QUEUED_BYTES)
 
 
 class StreamOwner(Protocol):
@@ -64,6 +71,8 @@ class CallerStream:
         self._unsent: deque[memoryview] = deque()
         self.backlog = 0  # bytes that the kernel has not taken yet
         self.progress = 0  # bytes that it has taken, in all
+        self.waits = False  # `on_drained` will tell when the kernel has room again
+        self._looked_at = 0  # how much had been sent by then
         self.is_closed = False
         self._reads = True
         self._most = _FIRST_READ_BYTES
@@ -125,11 +134,13 @@ class CallerStream:
     @property
     def acknowledged(self) -> int:
         """Bytes that the caller's side has taken, in all: the kernel takes megabytes before a slow reader has any."""
+        return self.progress - self._queued(termios.TIOCOUTQ)
+
+    def _queued(self, query: int) -> int:
         try:
-            waiting = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size))
+            return int(_INT.unpack(fcntl.ioctl(self._fd, query, bytes(_INT.size)))[0])
         except OSError:
-            return self.progress
-        return self.progress - int(_INT.unpack(waiting)[0])
+            return 0
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -147,6 +158,18 @@ class CallerStream:
         self._keep(pieces, size)
         self._advance(taken)
         self._update()
+
+    def falls_behind(self) -> bool:
+        """Return whether more should wait for `on_drained`: so that what waits does so at the origin, and not here."""
+        if self.backlog:
+            return True
+        if self.progress - self._looked_at < _LOOK_BYTES or self.is_closed:
+            return False
+        self._looked_at = self.progress
+        self.waits = self._queued(_UNSENT_QUERY) >= _QUEUED_BYTES
+        if self.waits:
+            self._update()
+        return self.waits
 
     def _write(self, pieces: Sequence[bytes | memoryview], size: int) -> int:
         """Return how much the kernel took; on a fault the stream is closed."""
@@ -185,6 +208,7 @@ class CallerStream:
                 return
             self._advance(taken)
         if not self.is_closed:
+            self.waits = False
             self._update()
             self._owner.on_drained()
 
@@ -193,7 +217,7 @@ class CallerStream:
     def _update(self) -> None:
         if self.is_closed:
             return
-        interest = (READ if self._reads else 0) | (WRITE if self._unsent else 0)
+        interest = (READ if self._reads else 0) | (WRITE if self._unsent or self.waits else 0)
         if interest != self._interest:
             self._interest = interest
             self._poller.change(self._fd, interest)
@@ -216,7 +240,7 @@ class CallerStream:
         self.close()
 
     def close(self) -> None:
-        """Close in order, unless this is to be a reset (`reset_by_default`)."""
+        """Close in order, unless this is to be a reset (`prepare_listener`)."""
         if self.is_closed:
             return
         self.is_closed = True

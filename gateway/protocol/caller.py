@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 class Caller(Protocol):
     """Who sent a request, as its exchange sees it."""
 
-    @property
-    def backlog(self) -> int:
-        """Bytes that the caller has not taken yet."""
+    def falls_behind(self) -> bool:
+        """Return whether the caller takes less than it is sent; then `on_drained` tells when to send more."""
 
     def hold_content(self) -> None:
         """Read no more of the request for now."""
@@ -46,7 +45,7 @@ class Handler(Protocol):
         """The request is whole."""
 
     def on_drained(self) -> None:
-        """The caller's socket has taken everything that was sent."""
+        """The caller has caught up: there is room for more."""
 
     def on_broken(self, fault: Fault | None) -> None:
         """The caller has left (None), or its request went wrong, which can be answered if nothing was yet."""

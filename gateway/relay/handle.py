@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pycurl
 
 from gateway.relay.sockets import CLOSED
+from gateway.relay.transfer import WINDOW_BYTES
 
 if TYPE_CHECKING:
     from gateway.relay.driver import Driver
@@ -26,7 +27,7 @@ _REFUSED: Final = -1  # what a callback did not take, to libcurl an error
 _PAUSE_READ: Final = 0x10000001  # CURL_READFUNC_PAUSE
 _ABORT_READ: Final = 0x10000000  # CURL_READFUNC_ABORT
 _NO_SEEK: Final = 1  # CURL_SEEKFUNC_FAIL
-_READ_BYTES: Final = 65_536
+_UPLOAD_BYTES: Final = 65_536
 _IDLE_CONNECTION_SECONDS: Final = 20  # younger than any origin's own bound, so that few pooled connections are stale
 _CONTENT_KEPT_BYTES: Final = 4096  # a pooled handle keeps no larger content alive
 
@@ -66,7 +67,7 @@ class Handle:
             pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
             pycurl.CONNECTTIMEOUT_MS: max(1, int(options.phases.connect * 1000)),
             pycurl.MAXAGE_CONN: _IDLE_CONNECTION_SECONDS,
-            pycurl.BUFFERSIZE: _READ_BYTES,
+            pycurl.BUFFERSIZE: WINDOW_BYTES,
             pycurl.TCP_KEEPALIVE: 1,
             pycurl.USERAGENT: "",  # none of its own; the caller's passes
             pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
@@ -85,7 +86,7 @@ class Handle:
             fixed[pycurl.READFUNCTION] = self._read
             fixed[pycurl.SEEKFUNCTION] = self._seek
             fixed[pycurl.FORBID_REUSE] = 1  # an origin that answers early closes behind it: nothing may follow there
-            fixed[pycurl.UPLOAD_BUFFERSIZE] = _READ_BYTES
+            fixed[pycurl.UPLOAD_BUFFERSIZE] = _UPLOAD_BYTES
         for option, value in fixed.items():
             self.curl.setopt(option, value)
 
