@@ -14,7 +14,7 @@ from setuptools import Extension, setup
 
 HERE: Final = Path(__file__).parent
 PACKAGES: Final = ("ingress", "metering", "policy", "protocol", "relay")
-MODULES: Final = ("admission", "desk", "exchange", "gate", "pressure")
+MODULES: Final = ("admission", "desk", "exchange", "gate", "pressure", "turns")
 LEFT_OUT: Final = frozenset(
     {
         "ingress/server.py",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gateway.ruleset import Ruleset
     from gateway.settings import Settings
     from gateway.state.jobs import JobTable
+    from gateway.turns import Turns
 
 _BACKLOG: Final = 1024
 _DESCRIPTORS_KEPT: Final = 64
@@ -55,9 +56,9 @@ class Worker:
     """One worker's parts, made within its running loop."""
 
     def __init__(  # noqa: PLR0913 (all that a worker shares with others, given once)
-        self, settings: Settings, rules: Ruleset, *, board: Board, seat: Seat, log: Log, jobs: JobTable
+        self, turns: Turns, settings: Settings, rules: Ruleset, *, board: Board, seat: Seat, log: Log, jobs: JobTable
     ) -> None:
-        self._relay = CurlRelay(force_instance=True, options=_curl_options(settings), alarm=_alarm)
+        self._relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
         meter = Meter(seat.region, board.endpoints, emit=log.exchange)
         log.count_to(meter.count_dropped)
         desk = Desk(
@@ -78,6 +79,7 @@ class Worker:
         self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure)
         self.server = CallerServer(
             self.gate,
+            turns,
             patience=Patience(settings.client_header_timeout, settings.client_idle_timeout, settings.client_least_rate),
             max_connections=most_connections(),
         )

@@ -14,6 +14,7 @@ import structlog
 
 from gateway.app import Worker
 from gateway.metering.board import Board, Seat, State
+from gateway.selector import run
 
 if TYPE_CHECKING:
     import socket
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.ruleset import Ruleset
     from gateway.settings import Settings
     from gateway.state.jobs import JobTable
+    from gateway.turns import Turns
 
 _LOOK_SECONDS: Final = 0.05
 _FIRST_GENERATION: Final = 1
@@ -91,8 +93,8 @@ def run_worker(  # noqa: PLR0913 (called in one place, by name)
 ) -> None:
     """Serve callers on a listening socket until SIGTERM, then drain."""
 
-    async def serve() -> None:
-        worker = Worker(settings, rules, board=board, seat=seat, log=log, jobs=jobs)
+    async def serve(turns: Turns) -> None:
+        worker = Worker(turns, settings, rules, board=board, seat=seat, log=log, jobs=jobs)
         stop = Stop()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask)
         lifeline.on_cut(stop.ask)
@@ -106,7 +108,7 @@ def run_worker(  # noqa: PLR0913 (called in one place, by name)
         seat.state = State.DRAINING
         await _drain(worker, settings, stop)
 
-    asyncio.run(serve())
+    run(serve)
 
 
 def keep_freed_memory() -> None:

@@ -37,8 +37,10 @@ BELOW_APP: Final = frozenset(
         "protocol",
         "relay",
         "ruleset",
+        "selector",
         "settings",
         "state",
+        "turns",
     }
 )
 
@@ -50,10 +52,12 @@ MAY_IMPORT: Final = MappingProxyType(
         "ruleset": frozenset({"policy", "protocol"}),
         "settings": frozenset(),
         "state": frozenset({"policy", "state"}),
+        "turns": frozenset(),
+        "selector": frozenset({"turns"}),
         "relay.upstream": frozenset({"protocol"}),
-        "relay": frozenset({"relay", "protocol"}),
+        "relay": frozenset({"relay", "protocol", "turns"}),
         "metering": frozenset({"metering", "protocol"}),
-        "ingress": frozenset({"ingress", "protocol"}),
+        "ingress": frozenset({"ingress", "protocol", "turns"}),
         "admission": frozenset({"policy", "protocol", "ruleset"}),
         "desk": frozenset({"admission", "metering", "policy", "protocol", "relay.upstream"}),
         "exchange": frozenset({"admission", "desk", "metering", "protocol", "relay.upstream"}),

@@ -11,13 +11,13 @@ from tornado.netutil import add_accept_handler
 
 from gateway.ingress.connection import Connection
 from gateway.ingress.patience import LOOK_SECONDS, Patience
-from gateway.ingress.poller import Poller
 from gateway.ingress.stream import CallerStream, prepare_listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.protocol.caller import Gate
+    from gateway.turns import Turns
 
 _RESUME_SHARE: Final = 0.9
 
@@ -25,10 +25,10 @@ _RESUME_SHARE: Final = 0.9
 class CallerServer:
     """Serves HTTP/1.1 on listening sockets."""
 
-    def __init__(self, gate: Gate, *, patience: Patience, max_connections: int) -> None:
-        """Take where requests go, and how many connections there may be at once (well below RLIMIT_NOFILE)."""
+    def __init__(self, gate: Gate, turns: Turns, *, patience: Patience, max_connections: int) -> None:
+        """Take where requests go, what watches sockets, and the most connections at once (well below RLIMIT_NOFILE)."""
         self._gate, self._patience, self._most = gate, patience, max_connections
-        self._poller = Poller()
+        self._turns = turns
         self._connections: set[Connection] = set()
         self._sockets_listened: list[socket.socket] = []
         self._removers: list[Callable[[], None]] = []
@@ -64,7 +64,7 @@ class CallerServer:
     def _welcome(self, connection: socket.socket, address: object) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         caller = Connection(
-            CallerStream(connection, self._poller),
+            CallerStream(connection, self._turns),
             self._gate,
             peer=str(address[0]) if isinstance(address, tuple) else "",
             patience=self._patience,
@@ -98,7 +98,7 @@ class CallerServer:
             caller.closing = True
 
     def close_all(self) -> int:
-        """Cut what is still open, for good; returns how many were in the midst of an exchange."""
+        """Cut what is still open; returns how many were in the midst of an exchange."""
         self._look.stop()
         cut = 0
         for caller in list(self._connections):
@@ -107,5 +107,4 @@ class CallerServer:
             else:
                 cut += 1
                 caller.abandon()
-        self._poller.close()
         return cut

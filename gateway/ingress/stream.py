@@ -1,7 +1,7 @@
 """A caller's socket as callbacks: no Future a read, none a write, no copy of what is read.
 
 Tornado's `IOStream` answers each read with a Future and gathers in a buffer of its own; both are most of what a small
-request costs (PERFORMANCE 3), so callers have this in its place. Tornado accepts them, and its loop runs the poller.
+request costs (PERFORMANCE 3), so callers have this in its place. Tornado accepts them, `Turns` tells what happens.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import termios
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.ingress.poller import BROKEN, READ, WRITE
+from gateway.turns import BROKEN, READ, WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.ingress.poller import Poller
+    from gateway.turns import Turns
 
 READ_BYTES: Final = 65_536
 _FIRST_READ_BYTES: Final = 8_192  # a head and small content; a buffer of the full size costs a small request a tenth
@@ -62,11 +62,11 @@ class StreamOwner(Protocol):
 class CallerStream:
     """One accepted connection."""
 
-    def __init__(self, connection: socket.socket, poller: Poller) -> None:
+    def __init__(self, connection: socket.socket, turns: Turns) -> None:
         connection.setblocking(False)  # noqa: FBT003 (the standard library's signature)
         self._socket = connection
         self._fd = connection.fileno()
-        self._poller = poller
+        self._turns = turns
         self._interest = READ
         self._unsent: deque[memoryview] = deque()
         self.backlog = 0  # bytes that the kernel has not taken yet
@@ -81,7 +81,7 @@ class CallerStream:
     def start(self, owner: StreamOwner) -> None:
         """Begin to read."""
         self._owner = owner
-        self._poller.add(self._fd, self._interest, self._on_ready)
+        self._turns.watch(self._fd, self._interest, self._on_ready)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class CallerStream:
         interest = (READ if self._reads else 0) | (WRITE if self._unsent or self.waits else 0)
         if interest != self._interest:
             self._interest = interest
-            self._poller.change(self._fd, interest)
+            self._turns.change(self._fd, interest)
 
     def _lose(self) -> None:
         if not self.is_closed:
@@ -244,6 +244,6 @@ class CallerStream:
         if self.is_closed:
             return
         self.is_closed = True
-        self._poller.remove(self._fd)
+        self._turns.forget(self._fd)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if self._resets else _IN_ORDER)
         self._socket.close()

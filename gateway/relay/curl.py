@@ -9,7 +9,6 @@ tried once more, by us, in the open (RELIABILITY 1 and 2).
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -28,19 +27,20 @@ if TYPE_CHECKING:
 
     from gateway.relay.options import CurlOptions
     from gateway.relay.transfer import Transfer
+    from gateway.turns import Turns
 
 
 class CurlRelay(CurlAsyncHTTPClient):
     """Carries transfers over one multi handle. Belongs to the running loop; whoever makes it calls `close()`."""
 
-    def initialize(self, options: CurlOptions, alarm: Callable[[str], None]) -> None:  # type: ignore[override]
-        """Take the options, and whom to tell when libcurl had to be set up anew."""
+    def initialize(self, turns: Turns, options: CurlOptions, alarm: Callable[[str], None]) -> None:  # type: ignore[override]
+        """Take what watches sockets, the options, and whom to tell when libcurl had to be set up anew."""
         self._options = options
         self._sockets = Sockets()
         self._alarm = alarm
         self._handles: dict[Transfer, Handle] = {}
         self._free: dict[str, list[Handle]] = {"get": [], "post": [], "feed": []}
-        self._driver = Driver(self._act, self._next_due, self._settle)
+        self._driver = Driver(turns, self._act, self._next_due, self._settle)
         self.clock = self._driver.clock
         self.engine = Engine(self, options.phases)
         self.open = self.engine.open  # `Upstream` of the seam
@@ -73,8 +73,7 @@ class CurlRelay(CurlAsyncHTTPClient):
         handle = self._handles.get(transfer)
         if handle is None:
             return
-        with suppress(pycurl.error):  # it failed while paused; its end is on its way through info_read
-            handle.curl.pause(transfer.pauses)
+        handle.repause(transfer)
         self._driver.kick()
 
     def drop(self, transfer: Transfer) -> None:

@@ -13,9 +13,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from gateway.relay.clock import Clock
+from gateway.turns import READ
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gateway.turns import Turns
 
 _EVENTS_A_TURN: Final = 256
 _TIMER_SOCKET: Final = -1  # CURL_SOCKET_TIMEOUT
@@ -39,15 +42,18 @@ _SELECTED: Final = tuple(_selected(events) for events in range(32))
 class Driver:
     """Feeds one multi handle."""
 
-    def __init__(self, act: Callable[[int, int], None], next_due: Callable[[], int], after: Callable[[], None]) -> None:
+    def __init__(
+        self, turns: Turns, act: Callable[[int, int], None], next_due: Callable[[], int], after: Callable[[], None]
+    ) -> None:
         """Take libcurl's `socket_action` and `timeout` (milliseconds, -1: none), and what to call after each turn."""
+        self._turns = turns
         self._act, self._next_due, self._after = act, next_due, after
         self._loop = asyncio.get_running_loop()
-        self._soon: asyncio.Handle | None = None
+        self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = 0.0
         self.clock: Final = Clock()
-        self.known = -1  # a pooled socket that was just seen to be alive: what it is registered for still holds
+        self.known: Final[set[int]] = set()  # sockets just seen to be alive: what they are registered for still holds
         self._open_set()
 
     def _open_set(self) -> None:
@@ -55,7 +61,8 @@ class Driver:
         self._idle: set[int] = set()  # registered, and of no interest to libcurl just now
         self._interests: dict[int, int] = {}  # what each was last registered for
         self._watched = self._epoll.fileno()
-        self._loop.add_reader(self._watched, self._on_events)
+        self._turns.watch(self._watched, READ, self._on_events)
+        self._turns.at_end(self._on_end)
         self.faulty = False  # a socket could not be watched: the multi must be given up
 
     def reset(self) -> None:
@@ -75,9 +82,10 @@ class Driver:
             return
         self._idle.discard(fd)
         interest = _INTEREST[what & 3]
-        known, self.known = self.known, -1
-        if fd == known and self._interests.get(fd) == interest:
-            return
+        if fd in self.known:
+            self.known.discard(fd)
+            if self._interests.get(fd) == interest:
+                return
         try:
             self._register(fd, interest)
         except (OSError, ValueError):
@@ -85,10 +93,18 @@ class Driver:
 
     def _register(self, fd: int, interest: int) -> None:
         try:
-            self._epoll.modify(fd, interest)
-        except FileNotFoundError:  # new, or closed and opened again under the same number
+            if fd in self._interests:
+                self._epoll.modify(fd, interest)
+            else:
+                self._epoll.register(fd, interest)
+        except FileNotFoundError:  # closed since, and opened again under the same number
             self._epoll.register(fd, interest)
         self._interests[fd] = interest
+
+    def opened(self, fd: int) -> None:
+        """Note that a number stands for a new socket."""
+        self.known.discard(fd)
+        self._interests.pop(fd, None)
 
     def _forget(self, fd: int) -> None:
         """Let go of a pooled socket that has become readable: its origin has closed it, or speaks out of turn."""
@@ -115,25 +131,32 @@ class Driver:
 
     def kick(self) -> None:
         """Let libcurl act once on all that was started or resumed in this turn of the loop."""
-        if self._soon is None:
-            self._soon = self._loop.call_soon(self._on_kick)
+        self._kicked = True
 
-    def _on_kick(self) -> None:
-        self._soon = None
-        self._take_events()  # what has come is read before more is sent: see `_selected`
+    def _on_end(self) -> bool:
+        if not self._kicked:
+            return False
+        self._run()
+        return True
+
+    def _run(self) -> None:
+        self._kicked = False
+        self._take_events(kicked=True)  # what has come is read before more is sent: see `_selected`
         self._act(_TIMER_SOCKET, 0)
+        self.known.clear()
         self._after()
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._on_kick()
+        self._run()
         self.due_in(self._next_due())
 
-    def _on_events(self) -> None:
-        self._take_events()
+    def _on_events(self, _events: int) -> None:
+        self._take_events(kicked=False)
         self._after()
 
-    def _take_events(self) -> None:
+    def _take_events(self, *, kicked: bool) -> None:
+        """Pass events on; what is of no interest is let go of, unless libcurl may ask for it in this very turn."""
         self.clock.tick()
         try:
             ready = self._epoll.poll(0, _EVENTS_A_TURN)
@@ -141,17 +164,19 @@ class Driver:
             self.faulty = True
             return
         for fd, events in ready:
-            if fd in self._idle:
-                self._forget(fd)
-            else:
+            if fd not in self._idle:
                 self._act(fd, _SELECTED[events & 31])
+            elif not kicked:
+                self._forget(fd)
 
     def close(self) -> None:
         """Stop watching."""
-        self._loop.remove_reader(self._watched)
+        self._turns.not_at_end(self._on_end)
         with suppress(OSError):  # gone already: that may be why
+            self._turns.forget(self._watched)
+        with suppress(OSError):
             self._epoll.close()
-        for handle in (self._soon, self._timer):
-            if handle is not None:
-                handle.cancel()
-        self._soon = self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._kicked = False

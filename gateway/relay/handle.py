@@ -8,11 +8,12 @@ closed already (RELIABILITY 1, rows 1 and 2).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import pycurl
 
-from gateway.relay.sockets import CLOSED
+from gateway.relay.sockets import CLOSED, UNKNOWN
 from gateway.relay.transfer import WINDOW_BYTES
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _POSTFIELDS: Final[int] = pycurl.POSTFIELDS
 _POSTFIELDSIZE_LARGE: Final[int] = pycurl.POSTFIELDSIZE_LARGE
 _CUSTOMREQUEST: Final[int] = pycurl.CUSTOMREQUEST
 _FRESH_CONNECT: Final[int] = pycurl.FRESH_CONNECT
+_ACTIVESOCKET: Final[int] = pycurl.ACTIVESOCKET
 
 
 class Handle:
@@ -45,7 +47,7 @@ class Handle:
     Three kinds, because options stay: "get" has no content, "post" has it in one piece, "feed" takes it piece by piece.
     """
 
-    __slots__ = ("_custom", "_driver", "_fresh", "_sockets", "curl", "kind", "transfer")
+    __slots__ = ("_custom", "_driver", "_fd", "_fresh", "_sockets", "curl", "kind", "transfer")
 
     def __init__(self, kind: str, options: CurlOptions, driver: Driver, sockets: Sockets) -> None:
         self._driver = driver
@@ -54,6 +56,7 @@ class Handle:
         self.transfer: Transfer | None = None
         self._custom: str | None = None
         self._fresh = False
+        self._fd = UNKNOWN  # of the connection that the transfer is on, as far as it was found out
         self.curl = pycurl.Curl()
         self.curl.handle = self
         self._set_options(options)
@@ -95,6 +98,7 @@ class Handle:
         request = transfer.request
         kind = self.kind
         self.transfer = transfer
+        self._fd = UNKNOWN
         setopt = self.curl.setopt
         setopt(_URL, request.url)
         setopt(_HTTPHEADER, request.lines)
@@ -113,6 +117,14 @@ class Handle:
             self._fresh = fresh
             setopt(_FRESH_CONNECT, int(fresh))
 
+    def repause(self, transfer: Transfer) -> None:
+        """Give libcurl the wanted pause flags. Not from within a callback."""
+        if self._fd < 0:
+            self._fd = self.curl.getinfo(_ACTIVESOCKET)
+        self._driver.known.add(self._fd)  # it is this transfer's, so nobody else can have got its number
+        with suppress(pycurl.error):  # it failed while paused; its end is on its way through info_read
+            self.curl.pause(transfer.pauses)
+
     def unload(self) -> None:
         """Let go of the transfer and of content worth mentioning."""
         transfer, self.transfer = self.transfer, None
@@ -123,6 +135,7 @@ class Handle:
 
     def _opened(self, fd: int, _purpose: int) -> int:
         self._sockets.opened(fd)
+        self._driver.opened(fd)
         return _OK
 
     def _before_send(self, _remote_ip: str, _local_ip: str, _remote_port: int, local_port: int) -> int:
@@ -134,7 +147,8 @@ class Handle:
             if fd == CLOSED:
                 transfer.stale = True
                 return _ABORT
-            self._driver.known = fd
+            self._fd = fd
+            self._driver.known.add(fd)
         transfer.attempted = True
         transfer.touched = self._driver.clock.now
         return _OK

@@ -10,12 +10,14 @@ import pytest
 
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
+from gateway.selector import run
 from tests.harness.messages import proxy_request
 from tests.harness.ports import LOOPBACK
 
 if TYPE_CHECKING:
     from gateway.protocol.caller import Caller
     from gateway.protocol.message import Fault, RequestHead
+    from gateway.turns import Turns
 
 
 class Mistake(Exception):  # noqa: N818 (what it stands for is a bug, whatever its name)
@@ -34,13 +36,13 @@ class BuggyGate:
         raise Mistake(fault, caller)
 
 
-async def meet(data: bytes) -> tuple[list[Any], bytes | None, int]:
+async def meet(turns: Turns, data: bytes) -> tuple[list[Any], bytes | None, int]:
     """Send `data`; return what the loop was told, what came back (None: a reset), and the connections left."""
     told: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context.get("exception")))
     listener = socket.create_server((LOOPBACK, 0))
     listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
-    server = CallerServer(BuggyGate(), patience=Patience(5.0, 5.0, 1.0), max_connections=10)
+    server = CallerServer(BuggyGate(), turns, patience=Patience(5.0, 5.0, 1.0), max_connections=10)
     server.listen_on([listener])
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     writer.write(data)
@@ -58,6 +60,6 @@ async def meet(data: bytes) -> tuple[list[Any], bytes | None, int]:
 @pytest.mark.parametrize("data", [proxy_request(), b"\0 no request\r\n\r\n"], ids=["request", "garbage"])
 def test_a_bug_is_not_told_as_the_clients_fault(data: bytes) -> None:
     """The loop gets the bug with its cause, the client a reset in place of an answer, and no connection is kept."""
-    told, heard, left = asyncio.run(meet(data))
+    told, heard, left = run(lambda turns: meet(turns, data))
     assert [type(bug.__context__ or bug) for bug in told] == [Mistake]
     assert (heard, left) == (None, 0)

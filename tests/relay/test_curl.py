@@ -13,12 +13,14 @@ from gateway.relay.curl import CurlRelay
 from gateway.relay.options import CurlOptions
 from gateway.relay.phases import Phases
 from gateway.relay.upstream import OriginFailure, Request
+from gateway.selector import run
 from tests.harness.messages import http_response
 from tests.harness.ports import refused_port
 from tests.relay.carriers import Listener
 
 if TYPE_CHECKING:
     from gateway.relay.transfer import Transfer
+    from gateway.turns import Turns
     from tests.harness.origin import OriginConnection, ScriptedOrigin, StartOrigin
 
 WAIT_SECONDS: Final = 5.0
@@ -57,14 +59,14 @@ def tell(story: Story) -> list[str]:
     """Run a story with a relay; return the alarms that it raised."""
     alarms: list[str] = []
 
-    async def run() -> None:
-        relay = CurlRelay(force_instance=True, options=OPTIONS, alarm=alarms.append)
+    async def story_told(turns: Turns) -> None:
+        relay = CurlRelay(force_instance=True, turns=turns, options=OPTIONS, alarm=alarms.append)
         try:
             await story(relay)
         finally:
             relay.close()
 
-    asyncio.run(run())
+    run(story_told)
     return alarms
 
 

@@ -10,10 +10,12 @@ from gateway.relay.curl import CurlRelay
 from gateway.relay.options import CurlOptions
 from gateway.relay.phases import Phases
 from gateway.relay.upstream import OriginFailure, Request
+from gateway.selector import run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.turns import Turns
     from tests.harness.origin import StartOrigin
 
 PATIENCE_SECONDS = 5
@@ -67,16 +69,16 @@ def test_a_socket_that_cannot_be_watched_costs_one_request_and_not_the_gateway(s
         relay.open(Request("POST", url, [], 2, b"{}", repeatable=False), listener)
         return await asyncio.wait_for(listener.ended, PATIENCE_SECONDS)
 
-    async def story() -> list[int | OriginFailure]:
+    async def story(turns: Turns) -> list[int | OriginFailure]:
         options = CurlOptions(phases=Phases(2, 2, 2), ca_file=None, max_transfers=10)
-        relay = CurlRelay(force_instance=True, options=options, alarm=alarms.append)
+        relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=alarms.append)
         answers = [await ask(relay)]
         relay._driver._epoll = FullSet(relay._driver._epoll)  # type: ignore[assignment]
         answers += [await ask(relay), await ask(relay)]
         relay.close()
         return answers
 
-    before, hit, after = asyncio.run(story())
+    before, hit, after = run(story)
     assert before == after == 200
     assert isinstance(hit, OriginFailure)
     assert (hit.error_type, hit.sent) == ("origin_failed", True)
