@@ -54,6 +54,7 @@ class Driver:
         self._due_at = 0.0
         self.clock: Final = Clock()
         self.known: Final[set[int]] = set()  # sockets just seen to be alive: what they are registered for still holds
+        self.urgent = False  # a transfer holds much that should be told before the next one is read
         self._open_set()
 
     def _open_set(self) -> None:
@@ -166,6 +167,9 @@ class Driver:
         for fd, events in ready:
             if fd not in self._idle:
                 self._act(fd, _SELECTED[events & 31])
+                if self.urgent:  # a window each for all that are ready would be tens of megabytes
+                    self.urgent = False
+                    self._after()
             elif not kicked:
                 self._forget(fd)
 

@@ -29,6 +29,8 @@ _PAUSE_READ: Final = 0x10000001  # CURL_READFUNC_PAUSE
 _ABORT_READ: Final = 0x10000000  # CURL_READFUNC_ABORT
 _NO_SEEK: Final = 1  # CURL_SEEKFUNC_FAIL
 _UPLOAD_BYTES: Final = 65_536
+_LARGE_BYTES: Final = 65_536  # content of one transfer that is passed on before the next socket is read
+_HEAD_BYTES: Final = 16_384  # libcurl's least: it keeps such a buffer for each open request, for its head
 _IDLE_CONNECTION_SECONDS: Final = 20  # younger than any origin's own bound, so that few pooled connections are stale
 _CONTENT_KEPT_BYTES: Final = 4096  # a pooled handle keeps no larger content alive
 
@@ -90,6 +92,8 @@ class Handle:
             fixed[pycurl.SEEKFUNCTION] = self._seek
             fixed[pycurl.FORBID_REUSE] = 1  # an origin that answers early closes behind it: nothing may follow there
             fixed[pycurl.UPLOAD_BUFFERSIZE] = _UPLOAD_BYTES
+        else:
+            fixed[pycurl.UPLOAD_BUFFERSIZE] = _HEAD_BYTES
         for option, value in fixed.items():
             self.curl.setopt(option, value)
 
@@ -163,6 +167,8 @@ class Handle:
             return _REFUSED
         if transfer.put(piece):
             self.curl.pause(transfer.pauses)
+        if transfer.window >= _LARGE_BYTES:
+            self._driver.urgent = True
         return None
 
     def _read(self, most: int) -> bytes | int:

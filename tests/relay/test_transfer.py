@@ -8,7 +8,7 @@ import pytest
 
 from gateway.relay.engine import Engine
 from gateway.relay.phases import Phases
-from gateway.relay.transfer import HIGH_MARK_BYTES, LOW_MARK_BYTES, WINDOW_BYTES, Transfer
+from gateway.relay.transfer import HIGH_MARK_BYTES, LOW_MARK_BYTES, PIECE_BYTES, WINDOW_BYTES, Transfer
 from tests.relay.carriers import Carrier, Listener, answer, poll, request, send, upload
 
 PHASES: Final = Phases(connect=10, first_byte=900, idle=300)
@@ -123,12 +123,21 @@ def test_a_turn_takes_no_more_than_its_window(engine: Engine, carrier: Carrier, 
     """Then it stops, is told, and goes on."""
     transfer = engine.open(request(), listener)
     answer(transfer)
-    assert transfer.put(b"x" * (WINDOW_BYTES - 1)) is False
-    assert transfer.put(b"x") is True
+    stops = [transfer.put(b"x" * PIECE_BYTES) for _ in range(WINDOW_BYTES // PIECE_BYTES)]
+    assert stops == [False] * (len(stops) - 1) + [True]
     assert transfer.pauses == PAUSE_RECV
     engine.tell()
     assert sum(map(len, listener.pieces)) == WINDOW_BYTES
     assert (transfer.pauses, carrier.repaused) == (0, [0])
+
+
+def test_a_turn_ends_with_a_read_where_that_is_in_sight(engine: Engine, listener: Listener) -> None:
+    """From half a window on it stops behind a small piece, the last of a read: else libcurl would keep the rest."""
+    transfer = engine.open(request(), listener)
+    answer(transfer)
+    assert not transfer.put(b"x")
+    assert not any(transfer.put(b"x" * PIECE_BYTES) for _ in range(WINDOW_BYTES // PIECE_BYTES // 2))
+    assert transfer.put(b"x" * (PIECE_BYTES - 1))
 
 
 def test_a_held_transfer_stays_paused_when_its_window_is_told(
