@@ -35,8 +35,8 @@ test-compiled: setup-test compiled
 compiled: $(COMPILED)/.stamp
 
 lint: setup-test
-	@$(VENV)/bin/ruff check gateway tests tools setup.py
-	@$(VENV)/bin/ruff format --check gateway tests tools setup.py
+	@$(VENV)/bin/ruff check gateway tests tools benchmarks setup.py
+	@$(VENV)/bin/ruff format --check gateway tests tools benchmarks setup.py
 	@$(VENV)/bin/mypy
 
 # The gateway beside its peers; the results go to benchmarks/RESULTS.md.

@@ -125,7 +125,7 @@ CHECKS: Final = (
     Check("50 MB down, per CPU-second, × nginx", partial(_down, peer="nginx"), 1.0, at_least=True, strictly=True),
     Check("memory growth for each 50 MB transfer, MB", _worst_transfer, 0.5),
     Check("memory growth of 200 readers at 1 KB/s, MB", partial(_most, case="readers", key="growth_mb"), 8, "{:.1f}"),
-    Check("metrics and log, % of CPU", partial(_median, case="profile", key=METERING), 10, "{:.1f}"),
+    Check("metrics and log, % of CPU", partial(_median, case="metering", key=METERING), 10, "{:.1f}"),
     Check("two workers on cores of their own, × one", _two_workers, 1.8, at_least=True),
     Check("stale connections: POSTs sent twice", partial(_most, case="stale", key="twice"), 0, "{:.0f}"),
     Check("stale connections: 5xx", partial(_most, case="stale", key="failed"), 0, "{:.0f}"),

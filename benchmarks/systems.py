@@ -93,7 +93,8 @@ def gateway(  # noqa: PLR0913 (each is a setting of its own, given by name)
         }
         return Launch((str(GATEWAY_PYTHON), "-m", module, "serve"), Route(place.port, SECRET), env)
 
-    missing = _needs(COMPILED / ".stamp", "its compiled build") if compiled else _needs(GATEWAY_PYTHON, "its environment")
+    built, what = (COMPILED / ".stamp", "its compiled build") if compiled else (GATEWAY_PYTHON, "its environment")
+    missing = _needs(built, what)
     return System(name, launch, missing, secrets, spreads)
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.case import Case, Entry, Figures, Stage
+from benchmarks.case import Case, Column, Entry, Figures, Stage
 from benchmarks.load.wrk import LoadError, send_posts
-from benchmarks.places import TOOLS
+from benchmarks.places import COMPILED, GATEWAY_PYTHON, ROOT, TOOLS
 from benchmarks.processes import cpu_of, cpu_seconds
 from benchmarks.sampling import FOLDER_VARIABLE
-from benchmarks.systems import System, gateway
+from benchmarks.systems import GATEWAY, System, gateway
 
 if TYPE_CHECKING:
     from benchmarks.running import Running
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 CONNECTIONS: Final = 64
 _WRITE_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.02
+_TIMING_SECONDS: Final = 60.0
 _FUNCTIONS: Final = 40
 METERING: Final = "metrics and log, with all that they call and the log's thread"
 FUNCTIONS_FILE: Final = TOOLS / "functions.txt"
@@ -62,6 +64,31 @@ def measure_shares(stage: Stage) -> Figures:
     }
 
 
+def measure_metering(stage: Stage) -> Figures:
+    """Put on small POSTs; the log's thread as the kernel counted it, the metrics as they take by themselves."""
+    running = stage.running
+    family, before = running.cpu, {pid: _other_threads(pid) for pid in running.pids}
+    posts = send_posts(running.route, connections=CONNECTIONS, seconds=stage.extent.post_seconds, keys=running.keys)
+    worker = _busiest(running)
+    family, threads = running.cpu - family, _other_threads(worker) - before[worker]
+    cpu_us, metrics_us = 1e6 * family / posts.requests, _metrics_alone_us()
+    return {
+        "cpu_us": cpu_us,
+        "log_us": cpu_us * threads / family,
+        "metrics_us": metrics_us,
+        METERING: 100 * (threads / family + metrics_us / cpu_us),
+    }
+
+
+def _metrics_alone_us() -> float:
+    command = (str(GATEWAY_PYTHON), "-P", "-m", "benchmarks.metrics_alone")
+    env = {**os.environ, "PYTHONPATH": f"{COMPILED}:{ROOT}"}
+    timed = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=_TIMING_SECONDS)
+    if timed.returncode:
+        raise LoadError(f"the metrics alone could not be timed: {timed.stderr[-200:]}")
+    return float(timed.stdout)
+
+
 def _busiest(running: Running) -> int:
     return max(running.pids, key=lambda pid: cpu_seconds([pid]))
 
@@ -94,9 +121,23 @@ def _keep_functions(notes: dict[str, Any]) -> None:
 
 CASES: Final = (
     Case(
+        key="metering",
+        title="What metrics and log take",
+        how="64 connections, small POSTs; the log's thread as the kernel counts it, the metrics timed by themselves",
+        columns=(
+            Column("cpu_us", "CPU µs a request", 1, better="less"),
+            Column("log_us", "log µs", 2, better="less"),
+            Column("metrics_us", "metrics µs", 2, better="less"),
+            Column(METERING, "both, %", 1, better="less"),
+        ),
+        entries=(Entry("gateway", GATEWAY, measure_metering),),
+        group="profile",
+    ),
+    Case(
         key="profile",
-        title="Where the gateway's CPU time goes",
-        how="64 connections, small POSTs; % of the CPU time of all its processes, by sampling its worker every 2 ms",
+        title="Where the CPU time of the pure gateway goes",
+        how="not compiled, so that functions can be told apart; 64 connections, small POSTs; % of the CPU time of all"
+        " its processes, by sampling its worker every 2 ms",
         columns=(),
         entries=(Entry("gateway", sampled_gateway(), measure_shares),),
         group="profile",

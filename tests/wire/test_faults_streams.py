@@ -182,6 +182,19 @@ def test_a_reader_that_takes_a_little_is_not_cut(impatient: Scene) -> None:
     assert impatient.settled()[0]["outcome"] == "ok"
 
 
+def test_a_slow_reader_is_judged_by_what_it_takes(impatient: Scene) -> None:
+    """The gateway's kernel takes its next portion when hundreds of kilobytes have gone: three seconds, at this pace."""
+    impatient.play(filling(impatient, fields=[PNG]))
+    pause = threading.Event()
+    with impatient.connect(receive_buffer_bytes=16384) as client:
+        begin_to_read(impatient, client, free=True)
+        began = time.monotonic()
+        while time.monotonic() - began < 3 * (IDLE_SECONDS + LOOK_SECONDS):
+            assert sum(map(len, client.reader.pieces(20_000))) == 20_000
+            pause.wait(IDLE_SECONDS / 5)
+    assert impatient.settled()[0]["duration_ms"] > 3000 * (IDLE_SECONDS + LOOK_SECONDS)
+
+
 # -- in step ----------------------------------------------------------------------------------------------------------
 
 ODD: Final = {
