@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gateway.turns import Turns
 
-READ_BYTES: Final = 65_536
+READ_BYTES: Final = 131_072
 _FIRST_READ_BYTES: Final = 8_192  # a head and small content; a buffer of the full size costs a small request a tenth
 _JOINED_BYTES: Final = 16_384  # below it one copy is cheaper than a gathering write
 _PIECES_A_WRITE: Final = 512  # well under IOV_MAX
