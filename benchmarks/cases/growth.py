@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.case import Measure
 
 CONNECTIONS: Final = 64
-_SILENT_PATH: Final = "/bench/events/2/3600000"
+_SILENT_PATH: Final = "/bench/events/2/3600000/requests/1"  # free: over when its caller has left
 _OPEN_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 2.0
 _COLUMNS: Final = (

@@ -33,7 +33,7 @@ _BULK_BYTES: Final = 20_000_000
 _BULK_EVERY_SECONDS: Final = 5.0
 _BULK_SECONDS: Final = 30.0
 _READ_PATH: Final = "/bench/down/20000000"
-_EVENTS_PATH: Final = "/bench/events/3600/1000"
+_EVENTS_PATH: Final = "/bench/events/3600/1000/requests/1"  # free: over when its caller has left
 
 
 @dataclass(frozen=True, slots=True)
