@@ -161,7 +161,7 @@ class CallerStream:
 
     def falls_behind(self) -> bool:
         """Return whether more should wait for `on_drained`: so that what waits does so at the origin, and not here."""
-        if self.backlog:
+        if self.backlog or self.waits:
             return True
         if self.progress - self._looked_at < _LOOK_BYTES or self.is_closed:
             return False

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.relay.clock import Clock
+from gateway.relay.phases import Phases
 from gateway.relay.upstream import OriginFailure, Request
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from gateway.relay.transfer import Transfer
 
+PHASES = Phases(connect=10, first_byte=900, idle=300)
 URL = "http://127.0.0.1:1/"
 HEAD = (b"HTTP/1.1 200 OK\r\n", b"Content-Type: text/plain\r\n", b"\r\n")
 

@@ -6,39 +6,19 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gateway.relay.engine import Engine
-from gateway.relay.phases import Phases
-from tests.relay.carriers import Carrier, Listener, answer, poll, request, send, upload
+from tests.relay.carriers import PHASES, Carrier, Listener, answer, poll, request, send, upload
 
 if TYPE_CHECKING:
+    from gateway.relay.engine import Engine
     from gateway.relay.transfer import Transfer
     from gateway.relay.upstream import Request
 
-PHASES: Final = Phases(connect=10, first_byte=900, idle=300)
 REFUSED: Final = 7
 UNRESOLVED: Final = 6
 TIMED_OUT: Final = 28
 NO_TLS: Final = 60
 ABORTED: Final = 42
 RECEIVE_FAILED: Final = 56
-
-
-@pytest.fixture
-def carrier() -> Carrier:
-    """Return a carrier."""
-    return Carrier()
-
-
-@pytest.fixture
-def engine(carrier: Carrier) -> Engine:
-    """Return the engine over it."""
-    return Engine(carrier, PHASES)
-
-
-@pytest.fixture
-def listener() -> Listener:
-    """Return an exchange."""
-    return Listener()
 
 
 def failed(engine: Engine, transfer: Transfer, code: int) -> None:

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gateway.relay.engine import Engine
-from gateway.relay.phases import Phases
 from gateway.relay.transfer import HIGH_MARK_BYTES, LOW_MARK_BYTES, PIECE_BYTES, WINDOW_BYTES, Transfer
-from tests.relay.carriers import Carrier, Listener, answer, poll, request, send, upload
+from tests.relay.carriers import PHASES, Carrier, Listener, answer, poll, request, send, upload
 
-PHASES: Final = Phases(connect=10, first_byte=900, idle=300)
+if TYPE_CHECKING:
+    from gateway.relay.engine import Engine
+
 PAUSE_RECV: Final = 1
 PAUSE_SEND: Final = 4
 PIECE: Final = b"x" * 65_536
-
-
-@pytest.fixture
-def carrier() -> Carrier:
-    """Return a carrier."""
-    return Carrier()
-
-
-@pytest.fixture
-def engine(carrier: Carrier) -> Engine:
-    """Return the engine over it."""
-    return Engine(carrier, PHASES)
-
-
-@pytest.fixture
-def listener() -> Listener:
-    """Return an exchange."""
-    return Listener()
 
 
 # -- towards the origin -----------------------------------------------------------------------------------------------

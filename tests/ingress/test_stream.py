@@ -1,0 +1,63 @@
+"""A caller's socket by itself: how much waits for one who does not read, and where."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final
+
+from gateway.ingress.stream import CallerStream, prepare_listener
+from gateway.selector import run
+from tests.harness.ports import LOOPBACK
+
+if TYPE_CHECKING:
+    from gateway.turns import Turns
+
+PIECE: Final = b"x" * 65_536
+MOST_BYTES: Final = 1_500_000  # the receiver's buffer, half a megabyte unsent, and what is on its way
+PATIENCE_SECONDS: Final = 10
+
+
+class Owner:
+    """Waits for the caller to catch up."""
+
+    def __init__(self) -> None:
+        self.drained = asyncio.Event()
+
+    def on_bytes(self, data: bytes) -> None:
+        """Expect nothing."""
+        raise AssertionError(data)
+
+    def on_drained(self) -> None:
+        """Note it."""
+        self.drained.set()
+
+    def on_lost(self) -> None:
+        """Expect the caller to stay."""
+        raise AssertionError
+
+
+def test_what_a_caller_does_not_take_is_not_taken_on() -> None:
+    """It falls behind while nothing is kept here and little by the kernel, and is told of when it has caught up."""
+
+    async def main(turns: Turns) -> None:
+        with socket.create_server((LOOPBACK, 0)) as listener, socket.socket() as caller:
+            prepare_listener(listener)
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            caller.connect(listener.getsockname())
+            stream, owner = CallerStream(listener.accept()[0], turns), Owner()
+            stream.start(owner)
+            while not stream.falls_behind():
+                stream.send([PIECE])
+                assert stream.progress < MOST_BYTES
+            assert stream.backlog == 0
+            assert stream.falls_behind()
+            caller.setblocking(False)  # noqa: FBT003 (the standard library's signature)
+            loop, left = asyncio.get_running_loop(), stream.progress
+            while left:
+                left -= len(await asyncio.wait_for(loop.sock_recv(caller, left), PATIENCE_SECONDS))
+            await asyncio.wait_for(owner.drained.wait(), PATIENCE_SECONDS)
+            assert not stream.falls_behind()
+            stream.close()
+
+    run(main)
