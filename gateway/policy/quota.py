@@ -1,0 +1,179 @@
+"""Limits as the hot path reads them, and what callers are told of them.
+
+The decisions it carries:
+
+* Requests and bytes are counted by the generic cell rate algorithm: of each bucket only the moment is kept at which it
+  would be full again ("tat", the theoretical arrival time). A call adds `interval` for each unit; it is granted while
+  that moment is no further ahead than `span`. So granted = quota / window x t + burst, whatever the order of calls.
+* A limit's name in the store says whose it is and what it counts, so that a reload keeps what was consumed, and a
+  limit that begins to count something else begins anew.
+* Fields are those of draft-ietf-httpapi-ratelimit-headers (11): `t` is when the next unit comes; on a refusal only the
+  limits that refuse are told, with the same moment as Retry-After.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
+
+from gateway.protocol.problem import Problem, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Unit = Literal["requests", "content-bytes", "concurrent-requests"]
+
+REQUESTS: Final = 0
+BYTES: Final = 1
+CONCURRENT: Final = 2
+_KIND_OF: Final = MappingProxyType({"requests": REQUESTS, "content-bytes": BYTES, "concurrent-requests": CONCURRENT})
+
+LEASE_SECONDS: Final = 30.0
+"""How long a slot is held for a process that says nothing any more (CONTRACT 8)."""
+
+
+class Limit:
+    """One limit of one owner. Times in seconds.
+
+    `interval`: what one unit takes to come back; `span`: what a whole bucket takes. Both 0 for concurrency, whose
+    `burst` is how many may be under way. `store_name` is the same for the same owner, name and unit.
+    """
+
+    def __init__(  # noqa: PLR0913 (one row of the policy file)
+        self,
+        name: str,
+        owner: str,
+        unit: Unit,
+        *,
+        quota: int,
+        window: float,
+        burst: int | None = None,
+        max_wait: float = 0.0,
+        shadow: bool = False,
+    ) -> None:
+        self.name: Final = name
+        self.owner: Final = owner
+        self.unit: Final = unit
+        self.kind: Final = _KIND_OF[unit]
+        self.quota: Final = quota
+        self.window: Final = window
+        self.burst: Final = burst if burst is not None else quota
+        self.max_wait: Final = max_wait
+        self.shadow: Final = shadow
+        self.interval: Final = window / quota if self.kind != CONCURRENT else 0.0
+        self.span: Final = self.interval * self.burst
+        self.store_name: Final = f"{owner}/{name}/{unit}"
+
+    def share(self, parts: int) -> Limit:
+        """Return this limit for one of so many that cannot hear of each other."""
+        if parts <= 1:
+            return self
+        if self.kind == CONCURRENT:
+            mine = max(1, self.quota // parts)
+            return Limit(self.name, self.owner, self.unit, quota=mine, window=0.0, shadow=self.shadow)
+        return Limit(
+            self.name,
+            self.owner,
+            self.unit,
+            quota=self.quota,
+            window=self.window * parts,
+            burst=max(1, self.burst // parts),
+            max_wait=self.max_wait,
+            shadow=self.shadow,
+        )
+
+
+class LimitSet:
+    """The limits that one class of a principal's calls meets, all or nothing.
+
+    `tag` groups what has to live on one node of a cluster. `names` are what callers read, each one unlike the others.
+    """
+
+    def __init__(self, tag: str, limits: Iterable[Limit]) -> None:
+        self.tag: Final = tag
+        self.limits: Final = tuple(limits)
+        self.names: Final = _names(self.limits)
+        self.policy_line: Final = self._policy_line()
+        self.has_bytes: Final = any(limit.kind == BYTES for limit in self.limits)
+        self.has_leases: Final = any(limit.kind == CONCURRENT for limit in self.limits)
+        self.waits: Final = any(limit.kind == CONCURRENT and limit.max_wait > 0 for limit in self.limits)
+
+    def _policy_line(self) -> bytes:
+        told = [
+            _policy_of(limit, name) for limit, name in zip(self.limits, self.names, strict=True) if not limit.shadow
+        ]
+        return b"RateLimit-Policy: %b\r\n" % ", ".join(told).encode() if told else b""
+
+    def share(self, parts: int) -> LimitSet:
+        """Return these limits for one of so many that cannot hear of each other."""
+        return LimitSet(self.tag, (limit.share(parts) for limit in self.limits)) if parts > 1 else self
+
+
+NO_LIMITS: Final = LimitSet("", ())
+
+
+def _names(limits: Sequence[Limit]) -> tuple[str, ...]:
+    """Return the names as callers read them: a team's limit that is called like the key's says whose it is."""
+    names: list[str] = []
+    for limit in limits:
+        names.append(limit.name if limit.name not in names else f"{limit.owner.partition('/')[0]}.{limit.name}")
+    return tuple(names)
+
+
+def _policy_of(limit: Limit, name: str) -> str:
+    if limit.kind == CONCURRENT:
+        return f'"{name}";q={limit.quota};qu="{limit.unit}"'
+    unit = f';qu="{limit.unit}"' if limit.kind == BYTES else ""
+    return f'"{name}";q={limit.quota}{unit};w={int(limit.window)}'
+
+
+class Verdict:
+    """What became of one request's asking.
+
+    `delay`: seconds that a granted call waits for its turn. For each limit of the set, `remaining` has what is left and
+    `waits` the seconds until there is one unit more (bytes: until all is there again; -1: cannot be said). `refused_by`
+    is the place of the first limit that said no, -1 where granted; `retry_after` the seconds until all of them would
+    say yes. `shadowed` are the places of limits that would have said no if they were enforced.
+    """
+
+    __slots__ = ("delay", "granted", "refused_by", "remaining", "retry_after", "shadowed", "waits")
+
+    def __init__(self) -> None:
+        self.granted = True
+        self.delay = 0.0
+        self.refused_by = -1
+        self.retry_after = 0.0
+        self.remaining: list[int] = []
+        self.waits: list[float] = []
+        self.shadowed: list[int] = []
+
+
+def granted_lines(limits: LimitSet, verdict: Verdict) -> bytes:
+    """Return RateLimit and RateLimit-Policy, with their line ends, for an answer to a granted call."""
+    told = b""
+    for place, limit in enumerate(limits.limits):
+        if not limit.shadow:
+            wait = verdict.waits[place]
+            item = b'"%b";r=%d' % (limits.names[place].encode(), verdict.remaining[place])
+            if wait >= 0.0:
+                item += b";t=%d" % ceil(wait)
+            told = told + b", " + item if told else item
+    return limits.policy_line + b"RateLimit: " + told + b"\r\n" if told else b""
+
+
+def quota_exceeded(limits: LimitSet, verdict: Verdict) -> Problem:
+    """Return the refusal of a call beyond its quota (CONTRACT 4, 8)."""
+    limit, name = limits.limits[verdict.refused_by], limits.names[verdict.refused_by]
+    seconds = max(1, ceil(verdict.retry_after))
+    period = f" in {int(limit.window)} s" if limit.window else " at once"
+    return refusal(
+        "quota_exceeded",
+        f"The limit {name} of {limit.owner.replace('/', ' ')} is spent: {limit.quota} {limit.unit}{period}; "
+        f"try again in {seconds} s.",
+        (
+            (b"retry-after", b"%d" % seconds),
+            (b"ratelimit-policy", limits.policy_line[len(b"RateLimit-Policy: ") : -2]),
+            (b"ratelimit", b'"%b";r=0;t=%d' % (name.encode(), seconds)),
+        ),
+    )
