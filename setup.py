@@ -13,8 +13,8 @@ from typing import Final
 from setuptools import Extension, setup
 
 HERE: Final = Path(__file__).parent
-PACKAGES: Final = ("ingress", "metering", "policy", "protocol", "relay")
-MODULES: Final = ("admission", "desk", "exchange", "gate", "pressure", "turns")
+PACKAGES: Final = ("ingress", "metering", "policy", "protocol", "relay", "state")
+MODULES: Final = ("admission", "delivery", "desk", "exchange", "gate", "pressure", "turns", "turnstile", "waiting")
 LEFT_OUT: Final = frozenset(
     {
         "ingress/server.py",
@@ -25,8 +25,10 @@ LEFT_OUT: Final = frozenset(
         "metering/metrics.py",
         "metering/roll.py",
         "policy/document.py",
+        "policy/principals.py",
         "relay/curl.py",
         "relay/options.py",
+        "state/jobs.py",
     }
 )
 

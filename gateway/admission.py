@@ -40,9 +40,10 @@ _LONG_TOKEN_REQUEST: Final = refusal("content_too_large", "A token request is no
 class Admission:
     """What was found out about a request until it was admitted or refused."""
 
-    __slots__ = ("call", "job", "principal", "problem", "target")
+    __slots__ = ("call", "head", "job", "principal", "problem", "target")
 
-    def __init__(self) -> None:
+    def __init__(self, head: RequestHead) -> None:
+        self.head: Final = head
         self.principal: Principal | None = None
         self.target: Target | None = None
         self.call: Call | None = None
@@ -67,11 +68,11 @@ class Door:
 
     def admit(self, head: RequestHead, *, now: float) -> Admission:
         """Judge a head; `now` in seconds since the epoch. `problem` is None where it may pass."""
-        admission = Admission()
+        admission = Admission(head)
         if head.method not in METHODS:
             return admission.refuse(_BAD_METHOD)
         rules = self._rules
-        who = identify(head.fields, rules.keys_by_digest, now=now, allow_anonymous=rules.allow_anonymous)
+        who = identify(head.fields, rules.keys_by_digest, now=now, anonymous=rules.anonymous)
         if isinstance(who, Problem):
             return admission.refuse(who)
         admission.principal = who

@@ -29,7 +29,10 @@ from gateway.protocol.reply import Replies
 from gateway.relay.curl import CurlRelay
 from gateway.relay.options import CurlOptions
 from gateway.relay.phases import Phases
+from gateway.state.local import LocalStore
+from gateway.turnstile import Turnstile
 from gateway.version import VERSION
+from gateway.waiting import WaitingRoom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.ruleset import Ruleset
     from gateway.settings import Settings
     from gateway.state.jobs import JobTable
+    from gateway.state.local import Quotas
     from gateway.turns import Turns
 
 _BACKLOG: Final = 1024
@@ -56,9 +60,19 @@ class Worker:
     """One worker's parts, made within its running loop."""
 
     def __init__(  # noqa: PLR0913 (all that a worker shares with others, given once)
-        self, turns: Turns, settings: Settings, rules: Ruleset, *, board: Board, seat: Seat, log: Log, jobs: JobTable
+        self,
+        turns: Turns,
+        settings: Settings,
+        rules: Ruleset,
+        *,
+        board: Board,
+        seat: Seat,
+        log: Log,
+        jobs: JobTable,
+        quotas: Quotas,
     ) -> None:
         self._relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
+        later = asyncio.get_running_loop().call_later
         meter = Meter(seat.region, board.endpoints, emit=log.exchange)
         log.count_to(meter.count_dropped)
         desk = Desk(
@@ -70,7 +84,16 @@ class Worker:
             replies=Replies(rules.cors_origins),
             origins=_origins(settings),
             remember_job=jobs.remember,
-            later=asyncio.get_running_loop().call_later,
+            turnstile=Turnstile(
+                local=LocalStore(quotas, seat=board.workers.index(seat)),
+                shared=None,
+                on_loss=rules.on_quota_loss,
+                counts=meter,
+                room=WaitingRoom(later),
+                later=later,
+            ),
+            trusted_proxies=settings.trusted_proxies,
+            later=later,
             wall=time,
         )
         pressure = MemoryPressure(own_group())

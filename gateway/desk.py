@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from gateway.policy.address import caller_address
+from gateway.policy.credential import CREDENTIAL_INVALID
 from gateway.policy.job import Job, submitted_id
 from gateway.relay.upstream import Request
 
@@ -12,11 +14,14 @@ if TYPE_CHECKING:
 
     from gateway.admission import Admission, Door
     from gateway.metering.meter import Meter
+    from gateway.policy.address import Network
     from gateway.policy.target import Target
     from gateway.protocol.fields import CallerFields, OriginFields
     from gateway.protocol.message import RequestHead
+    from gateway.protocol.problem import Problem
     from gateway.protocol.reply import Replies
     from gateway.relay.upstream import Upstream
+    from gateway.turnstile import Ticket, Turnstile
 
 _SUBMITTED: Final = 200
 
@@ -32,7 +37,8 @@ class Desk:
     """The parts; a plain class, since each request looks into it a dozen times.
 
     `origins` maps a host to the base URL to connect to in its place. `remember_job` binds a queue request id to its
-    submitter. `later(seconds, call)` calls back. `wall` gives seconds since the epoch.
+    submitter. `trusted_proxies` are believed about addresses. `later(seconds, call)` calls back. `wall` gives seconds
+    since the epoch.
     """
 
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
@@ -46,6 +52,8 @@ class Desk:
         replies: Replies,
         origins: Mapping[str, str],
         remember_job: Callable[[str, Job], None],
+        turnstile: Turnstile,
+        trusted_proxies: Sequence[Network],
         later: Callable[[float, Callable[[], None]], Cancellable],
         wall: Callable[[], float],
     ) -> None:
@@ -57,8 +65,30 @@ class Desk:
         self.replies: Final = replies
         self.origins: Final = origins
         self.remember_job: Final = remember_job
+        self.turnstile: Final = turnstile
+        self.trusted_proxies: Final = trusted_proxies
         self.later: Final = later
         self.wall: Final = wall
+
+    def judged(self, admission: Admission) -> Problem | None:
+        """Return an admission's problem; guesses at keys are limited by address, and no valid key with them."""
+        problem = admission.problem
+        if problem is CREDENTIAL_INVALID:
+            return self.turnstile.miss(self.address_of(admission.head)) or problem
+        return problem
+
+    def enter(self, admission: Admission, request_id: str, told: Callable[[], None]) -> Ticket:
+        """Return the ticket of an admitted request; where it waits, `told` is called when that is over."""
+        principal, call = admission.principal, admission.call
+        if principal is None or call is None:
+            raise AssertionError("entered without an admission")
+        limits = principal.paid if call.billing == "paid" else principal.free
+        address = self.address_of(admission.head) if principal.by_address and limits.limits else ""
+        return self.turnstile.enter(principal, limits, lease=request_id, address=address, told=told)
+
+    def address_of(self, head: RequestHead) -> str:
+        """Return the address that a request is counted by."""
+        return caller_address(head.peer, head.fields, self.trusted_proxies)
 
     def note_answer(self, admission: Admission, status: int, content: Sequence[bytes]) -> None:
         """Read what a whole JSON answer says about later requests: a submit's request id, bound to who paid."""

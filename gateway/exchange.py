@@ -15,8 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.admission import LONGEST_TOKEN_REQUEST_BYTES, Admission, too_large
-from gateway.metering.usage import units_of
-from gateway.protocol.fields import AnswerHead, first
+from gateway.delivery import Delivery
 from gateway.protocol.problem import Problem, origin_problem, refusal
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.desk import Cancellable, Desk
     from gateway.metering.meter import Exchanged, Outcome
     from gateway.protocol.caller import Caller
-    from gateway.protocol.message import Fault, RequestHead
+    from gateway.protocol.message import Fault
     from gateway.relay.upstream import OriginFailure, Transfer
 
 SMALL_BYTES: Final = 65_536  # content up to here is gathered and sent in one piece
@@ -34,56 +33,74 @@ READ_ON_BYTES: Final = 64 * 1024 * 1024
 READ_ON_SECONDS: Final = 300.0
 
 
-class Exchange:
+class Exchange(Delivery):
     """One request between its caller and the origin (`Handler` of the ingress, `Answer` of the relay)."""
 
     def __init__(
         self,
         desk: Desk,
-        request: RequestHead,
+        admission: Admission,
         caller: Caller,
         *,
         record: Exchanged,
         ended: Callable[[Exchange], None],
     ) -> None:
-        self._desk = desk
+        super().__init__(desk, admission.head, caller, record=record)
         self._ended = ended
-        self._request = request
-        self._caller = caller
-        self.record = record
-        self._page = first(request.fields, b"origin")
-        self._admission: Admission | None = None
-        self._paid = True
-        self._gathered: list[bytes] | None = None  # content to be sent in one piece
-        self._room = 0  # bytes of content that may still come
+        self._admission = admission
+        self._kept: list[bytes] = []  # content, until it may be sent, or to be sent in one piece
+        self._most_bytes = 0
         self._request_whole = False
+        self._is_sent = False  # to the origin, or begun to be
         self._transfer: Transfer | None = None
-        self._busy_since = request.received_at
-        self._answer: AnswerHead | None = None
         self._held: list[bytes] | None = None  # a paid JSON answer, until it is whole
-        self._responded = False
         self._gone = False  # the caller has left; the answer is read on for its units
         self._patience: Cancellable | None = None
 
     # -- the request ------------------------------------------------------------------------------------------------
 
-    def begin(self, admission: Admission) -> None:
-        """Take an admitted request: gather small content, stream the rest."""
-        self._admission = admission
-        call = admission.call
-        if call is None or admission.principal is None:
+    def begin(self) -> None:
+        """Take an admitted request; content that may be refused is looked at before anything is taken for it."""
+        admission, door = self._admission, self._desk.door
+        call, principal = admission.call, admission.principal
+        if call is None or principal is None:
             raise AssertionError("begun without an admission")
         self._paid = call.billing == "paid"
-        self._room = self._desk.door.most_bytes(admission.principal)
-        length = self._request.length
-        if self._desk.door.checks_apps(admission):
-            self._room = min(self._room, LONGEST_TOKEN_REQUEST_BYTES)
-            self._gathered = []
-        elif length is not None and 0 <= length <= SMALL_BYTES:
-            self._gathered = []
-        elif length is not None:
-            self._open(length, None)
-        self._caller.proceed()
+        self._most_bytes = door.most_bytes(principal)
+        if door.checks_apps(admission):
+            self._most_bytes = min(self._most_bytes, LONGEST_TOKEN_REQUEST_BYTES)
+            self._caller.proceed()
+        else:
+            self._enter()
+
+    def _enter(self) -> None:
+        ticket = self._ticket = self._desk.enter(self._admission, self.record.request_id, self._on_turn)
+        if ticket.waits:
+            self._caller.hold_content()
+        else:
+            self._go_on()
+
+    def _on_turn(self) -> None:
+        """Go on after a wait."""
+        if not self.record.closed:
+            self._caller.resume_content()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Gather small content, stream the rest."""
+        problem = self._ticket.problem if self._ticket is not None else None
+        if problem is not None:
+            self.give_up(problem, "refused")
+        elif self._request_whole:
+            self._open_whole()
+        else:
+            length = self._request.length
+            if length is not None and not 0 <= length <= SMALL_BYTES:
+                self._open(length, None)
+                kept, self._kept = self._kept, []
+                for piece in kept:
+                    self._feed(piece)
+            self._caller.proceed()
 
     def on_content(self, piece: bytes) -> None:
         """Take a piece of the request's content."""
@@ -91,12 +108,17 @@ class Exchange:
         if record.closed or self._gone:
             return
         record.request_bytes += len(piece)
-        self._room -= len(piece)
-        if self._room < 0:
-            self.give_up(too_large(record.request_bytes + self._room), "refused")
-        elif self._gathered is not None:
-            self._gathered.append(piece)
-        elif self._transfer is not None and not self._transfer.feed(piece):
+        if record.request_bytes > self._most_bytes:
+            self.give_up(too_large(self._most_bytes), "refused")
+        elif self._transfer is not None:
+            self._feed(piece)
+        else:
+            self._kept.append(piece)
+
+    def _feed(self, piece: bytes) -> None:
+        if self._ticket is not None and self._ticket.counts_bytes:
+            self._ticket.count(len(piece))
+        if self._transfer is not None and not self._transfer.feed(piece):
             self._caller.hold_content()
 
     def on_end(self) -> None:
@@ -104,43 +126,43 @@ class Exchange:
         if self.record.closed:
             return
         self._request_whole = True
-        if self._gathered is not None:
-            content = b"".join(self._gathered)
-            self._gathered = None
-            self._busy_since = monotonic()  # up to here it was the caller's time
-            self._open_checked(content)
-        elif self._transfer is not None:
+        if self._transfer is not None:
             self._transfer.feed_end()
-        elif self._request.method in ("POST", "PUT"):  # these say their length, also when it is none
-            self._open(0, b"")
-        else:
+            return
+        if self._request.length is not None:
+            self._busy_since = monotonic()  # up to here it was the caller's time
+        if self._ticket is None:  # a token request, which its content decides about
+            problem = self._desk.door.admit_apps(self._admission, b"".join(self._kept))
+            if problem is not None:
+                self.give_up(problem, "refused")
+            else:
+                self._enter()
+        elif not self._ticket.waits:
+            self._open_whole()
+
+    def _open_whole(self) -> None:
+        if self._request.length is None and self._request.method not in ("POST", "PUT"):
             self._open(None, None)
+            return
+        content = b"".join(self._kept)  # these methods say their length, also when there is none
+        self._kept = []
+        if self._ticket is not None and self._ticket.counts_bytes:
+            self._ticket.count(len(content))
+        self._open(len(content), content)
 
     def on_room(self) -> None:
         """The origin has taken what was queued."""
         if not self.record.closed:
             self._caller.resume_content()
 
-    def _open_checked(self, content: bytes) -> None:
-        admission, door = self._admission, self._desk.door
-        if admission is not None and door.checks_apps(admission):
-            problem = door.admit_apps(admission, content)
-            if problem is not None:
-                self.give_up(problem, "refused")
-                return
-        self._open(len(content), content)
-
     def _open(self, length: int | None, content: bytes | None) -> None:
-        target = self._admission.target if self._admission else None
+        target = self._admission.target
         if target is None:
             raise AssertionError("opened without a target")
         forwarded = self._desk.forward(self._request, target, length=length, content=content, paid=self._paid)
+        self._is_sent = True
         self._transfer = self._desk.upstream.open(forwarded, self)
         self._rest()
-
-    def _rest(self) -> None:
-        """Add what passed since the gateway last began to work on this to its own share of the duration."""
-        self.record.overhead_seconds = (self.record.overhead_seconds or 0.0) + monotonic() - self._busy_since
 
     # -- the answer -------------------------------------------------------------------------------------------------
 
@@ -158,27 +180,13 @@ class Exchange:
             self._send(pieces, whole=whole)
 
     def _on_head(self, status: int, raw: list[bytes]) -> None:
-        record = self.record
-        answer = self._answer = self._desk.to_caller.read(status, raw)
-        record.first_byte_seconds = self._busy_since - self._request.received_at
-        record.fal_request_id = answer.request_id
-        record.units = units_of(answer.units)
+        answer = self._note_head(status, raw)
         if self._gone:
             return
         if self._paid and answer.content_type.startswith(b"application/json") and (answer.length or 0) <= HELD_BYTES:
             self._held = []
         else:
             self._respond(answer.length)
-
-    def _respond(self, length: int | None) -> None:
-        answer = self._answer
-        if answer is None:
-            raise AssertionError("responded without an answer")
-        self._responded = True
-        self.record.status = answer.status
-        lines = self._desk.replies.relayed(answer, request_id=self.record.request_id, page=self._page)
-        self._caller.respond(answer.status, lines, length)
-        self._rest()
 
     def _hold(self, pieces: Sequence[bytes], *, whole: bool) -> None:
         held = self._held or []
@@ -190,7 +198,7 @@ class Exchange:
         self._held = None
         has_content = self._answer is not None and (size > 0 or self._answer.length == 0)
         self._respond(size if whole and has_content else self._answer.length if self._answer else None)
-        if whole and self._admission is not None:
+        if whole:
             self._desk.note_answer(self._admission, self.record.status, held)
         self._send(held, whole=whole)
 
@@ -264,22 +272,13 @@ class Exchange:
             self._caller.cut()
             self._close("cut")
         else:
-            self._reply(problem, outcome)
+            self._reply(problem)
+            self._close(outcome)
 
     def refuse(self, problem: Problem) -> None:
         """Answer with a refusal."""
-        self._reply(problem, "refused")
-
-    def _reply(self, problem: Problem, outcome: Outcome) -> None:
-        record = self.record
-        lines, content = self._desk.replies.problem(problem, request_id=record.request_id, page=self._page)
-        record.status = problem.status
-        record.error_type = problem.error_type
-        record.response_bytes = len(content)
-        self._responded = True
-        self._caller.respond(problem.status, lines, len(content))
-        self._caller.send((content,), last=True)
-        self._close(outcome)
+        self._reply(problem)
+        self._close("refused")
 
     def _drop_transfer(self) -> None:
         transfer, self._transfer = self._transfer, None
@@ -295,5 +294,6 @@ class Exchange:
         record.outcome = outcome
         record.duration_seconds = monotonic() - self._request.received_at
         self._desk.meter.close(record)
-        if self._admission is not None:
-            self._ended(self)
+        if self._ticket is not None:
+            self._ticket.end(used=self._is_sent)
+        self._ended(self)

@@ -108,17 +108,17 @@ class Gatehouse:
         if head.method == "OPTIONS":
             self._preflight(head, caller, record)
             return self._answered
-        exchange = Exchange(self.desk, head, caller, record=record, ended=self._open.discard)
         admission = self.desk.door.admit(head, now=self.desk.wall())
+        exchange = Exchange(self.desk, admission, caller, record=record, ended=self._open.discard)
         _note(record, admission)
-        problem = admission.problem or self._crowded(head.length)
+        problem = self.desk.judged(admission) or self._crowded(head.length)
         if problem is not None:
             exchange.refuse(problem)
             return exchange
         self._open.add(exchange)
         self.desk.meter.open(record)
         try:
-            exchange.begin(admission)
+            exchange.begin()
         except BaseException:  # a bug goes on to the loop's log; the exchange must not stay open for it
             exchange.give_up(_BUG, "gateway_failed")
             raise

@@ -21,6 +21,7 @@ from gateway.metering.board import Board, Seat, State
 from gateway.metering.meter import Meter
 from gateway.ops.server import serve_ops
 from gateway.state.jobs import JobTable
+from gateway.state.local import Quotas
 from gateway.worker import Lifeline, run_worker
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Supervisor:
         self._ops_listener.listen()
         self._board = Board(workers=settings.workers)
         self._jobs = JobTable()
+        self._quotas = Quotas(seats=settings.workers)
         self._lifeline = Lifeline()
         self._children = [Child(self._board.ops, is_ops=True)]
         self._children += [Child(seat, is_ops=False) for seat in self._board.workers]
@@ -141,6 +143,8 @@ class Supervisor:
 
     def _bury(self, child: Child, code: int) -> None:
         child.seat.vacate()
+        if not child.is_ops:
+            self._quotas.vacate(self._board.workers.index(child.seat))
         if not self._stops:
             steady = monotonic() - child.started_at > _STEADY_SECONDS
             child.delay = _FIRST_DELAY_SECONDS if steady else min(child.delay * 2, _LONGEST_DELAY_SECONDS)
@@ -191,6 +195,7 @@ class Supervisor:
                     seat=child.seat,
                     log=self._log,
                     jobs=self._jobs,
+                    quotas=self._quotas,
                     listener=app.listen(host, port),
                     lifeline=self._lifeline,
                 )

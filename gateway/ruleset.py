@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import yaml
 from pydantic import ValidationError
 
-from gateway.policy.credential import Principal
-from gateway.policy.document import Document, Key, Price
+from gateway.policy.document import Document, Price
 from gateway.policy.glob import GlobSet, compile_globs
+from gateway.policy.principals import anonymous_principal, key_principal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
+
+    from gateway.policy.credential import Principal
 
 Place = tuple[str | int, ...]
 Fault = tuple[Place, str]
@@ -36,16 +38,12 @@ _LONGEST_TEXT: Final = 4096
 _LOADER: Final = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 _NOT_YET: Final[tuple[tuple[str, tuple[object, ...]], ...]] = (
-    ("teams.*.limits", ([],)),
     ("teams.*.budgets", ([],)),
     ("teams.*.fal_key_env", ()),
     ("teams.*.fal_key_file", ()),
-    ("keys.*.limits", ([],)),
     ("keys.*.budgets", ([],)),
-    ("clients.anonymous.limits", ([],)),
     ("attribution.fal_tags", (False,)),
     ("price_source", ("policy",)),
-    ("on_state_loss", ()),
     ("unpriced_endpoints", ()),
     ("settle_deadline", ()),
     ("budget_webhook", ()),
@@ -69,19 +67,21 @@ class Ruleset:
 
     `endpoint_globs` None: all. `keys`: (key, team) in the order of the file. `prices` by endpoint. `named_endpoints`:
     priced, or named without a wildcard; metrics may show them, and a last `stream` of theirs is part of the name.
+    `anonymous` None: callers need a key. `on_quota_loss`: what becomes of limits while their store is away.
     """
 
     keys_by_digest: Mapping[bytes, Principal]
     url_patterns: GlobSet
     binary_patterns: GlobSet
     endpoint_globs: GlobSet | None
-    allow_anonymous: bool
+    anonymous: Principal | None
     cors_origins: frozenset[bytes]
     isolate_jobs: Literal["none", "team", "key"]
     teams: tuple[str, ...]
     keys: tuple[tuple[str, str], ...]
     prices: Mapping[str, Price]
     named_endpoints: frozenset[str]
+    on_quota_loss: Literal["open", "local", "closed"]
 
 
 class _Reader:
@@ -264,12 +264,6 @@ def ruleset_with_key(digest: bytes) -> Ruleset:
     return _compiled(Document.model_validate({"teams": [{"id": "default"}], "keys": [key]}))
 
 
-def _principal(key: Key) -> Principal:
-    expires_at = key.expires_at.timestamp() if key.expires_at else None
-    endpoints = compile_globs(key.allowed_endpoints) if key.allowed_endpoints else None
-    return Principal(key.id, key.team, expires_at, endpoints, key.max_body_bytes)
-
-
 def _named(document: Document) -> frozenset[str]:
     lists = [document.targets.allowed_endpoints, *(key.allowed_endpoints or [] for key in document.keys)]
     literal = (pattern for patterns in lists for pattern in patterns if "*" not in pattern)
@@ -278,18 +272,20 @@ def _named(document: Document) -> frozenset[str]:
 
 def _compiled(document: Document) -> Ruleset:
     targets, clients = document.targets, document.clients
-    keys = [(key, _principal(key)) for key in document.keys]
+    teams = {team.id: team for team in document.teams}
+    keys = [(key, key_principal(key, teams)) for key in document.keys]
     by_digest = {bytes.fromhex(text.partition(":")[2]): principal for key, principal in keys for text in key.digests}
     return Ruleset(
         keys_by_digest=MappingProxyType(by_digest),
         url_patterns=compile_globs(targets.allowed_url_patterns),
         binary_patterns=compile_globs(targets.binary_url_patterns),
         endpoint_globs=compile_globs(targets.allowed_endpoints) if targets.allowed_endpoints else None,
-        allow_anonymous=clients.allow_unauthorized_requests,
+        anonymous=anonymous_principal(clients),
         cors_origins=frozenset(origin.encode() for origin in clients.cors_allowed_origins),
         isolate_jobs=targets.isolate_jobs,
         teams=tuple(team.id for team in document.teams),
         keys=tuple((key.id, key.team) for key in document.keys),
         prices=MappingProxyType({price.endpoint: price for price in document.prices}),
         named_endpoints=_named(document),
+        on_quota_loss=document.on_state_loss or "local",
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.ruleset import Ruleset
     from gateway.settings import Settings
     from gateway.state.jobs import JobTable
+    from gateway.state.local import Quotas
     from gateway.turns import Turns
 
 _LOOK_SECONDS: Final = 0.05
@@ -88,13 +89,14 @@ def run_worker(  # noqa: PLR0913 (called in one place, by name)
     seat: Seat,
     log: Log,
     jobs: JobTable,
+    quotas: Quotas,
     listener: socket.socket,
     lifeline: Lifeline,
 ) -> None:
     """Serve callers on a listening socket until SIGTERM, then drain."""
 
     async def serve(turns: Turns) -> None:
-        worker = Worker(turns, settings, rules, board=board, seat=seat, log=log, jobs=jobs)
+        worker = Worker(turns, settings, rules, board=board, seat=seat, log=log, jobs=jobs, quotas=quotas)
         stop = Stop()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask)
         lifeline.on_cut(stop.ask)

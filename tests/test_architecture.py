@@ -26,6 +26,7 @@ EVERYWHERE: Final = frozenset({"version"})
 BELOW_APP: Final = frozenset(
     {
         "admission",
+        "delivery",
         "desk",
         "exchange",
         "gate",
@@ -41,6 +42,8 @@ BELOW_APP: Final = frozenset(
         "settings",
         "state",
         "turns",
+        "turnstile",
+        "waiting",
     }
 )
 
@@ -59,8 +62,11 @@ MAY_IMPORT: Final = MappingProxyType(
         "metering": frozenset({"metering", "protocol"}),
         "ingress": frozenset({"ingress", "protocol", "turns"}),
         "admission": frozenset({"policy", "protocol", "ruleset"}),
-        "desk": frozenset({"admission", "metering", "policy", "protocol", "relay.upstream"}),
-        "exchange": frozenset({"admission", "desk", "metering", "protocol", "relay.upstream"}),
+        "waiting": frozenset({"policy"}),
+        "turnstile": frozenset({"policy", "protocol", "state", "waiting"}),
+        "desk": frozenset({"admission", "metering", "policy", "protocol", "relay.upstream", "turnstile"}),
+        "delivery": frozenset({"desk", "metering", "protocol", "turnstile"}),
+        "exchange": frozenset({"admission", "delivery", "desk", "metering", "protocol", "relay.upstream"}),
         "pressure": frozenset(),
         "gate": frozenset({"admission", "desk", "exchange", "metering", "pressure", "protocol"}),
         "ops": frozenset({"ops", "metering"}),

@@ -23,6 +23,9 @@ from gateway.relay.engine import Engine
 from gateway.relay.phases import Phases
 from gateway.relay.upstream import OriginFailure, Request
 from gateway.ruleset import ruleset_with_key
+from gateway.state.local import LocalStore, Quotas
+from gateway.turnstile import Turnstile
+from gateway.waiting import WaitingRoom
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,15 +138,25 @@ def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
     records: list[Exchanged] = []
     region, endpoints = Region(), EndpointLabels()
     rules = ruleset_with_key(digest_of(b"secret"))
+    meter = Meter(region, endpoints, emit=records.append)
     desk = Desk(
         door=Door(rules, max_body_bytes=10**6, find_job=lambda _job: None),
         upstream=BrokenUpstream(),
-        meter=Meter(region, endpoints, emit=records.append),
+        meter=meter,
         to_origin=OriginFields(()),
         to_caller=CallerFields(),
         replies=Replies(frozenset()),
         origins={},
         remember_job=lambda _id, _job: None,
+        turnstile=Turnstile(
+            local=LocalStore(Quotas(places=8, address_places=8)),
+            shared=None,
+            on_loss="local",
+            counts=meter,
+            room=WaitingRoom(never),
+            later=never,
+        ),
+        trusted_proxies=(),
         later=never,
         wall=lambda: 0.0,
     )

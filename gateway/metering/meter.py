@@ -121,6 +121,7 @@ class Meter:
         self._failures = {error: self._cell(metrics.UPSTREAM_FAILURES, (error,)) for error in ORIGIN_ERRORS}
         self._gone = self._cell(metrics.CLIENTS_GONE, ())
         self._dropped = self._cell(metrics.LOG_LINES_DROPPED, ())
+        self._degraded = self._cell(metrics.DEGRADED_REQUESTS, ())
         self._timers = {billing: self._timer_cells(billing) for billing in CLASSES}
         self._inflight = {billing: self._cell(metrics.INFLIGHT_REQUESTS, (billing,)) for billing in CLASSES}
         region.zero(metrics.INFLIGHT_REQUESTS.name)
@@ -169,6 +170,14 @@ class Meter:
     def count_dropped(self, lines: int) -> None:
         """Count log lines that were lost."""
         self._cells[self._dropped] += lines
+
+    def count_shadowed(self, team: str, key: str, count: int) -> None:
+        """Count limits that would have refused a call if they were enforced."""
+        self._cells[self._cell(metrics.SHADOW_REFUSALS, (team, key))] += count
+
+    def count_degraded(self) -> None:
+        """Count a call that was judged without the shared store."""
+        self._cells[self._degraded] += 1
 
     def introduce(self, keys: Iterable[tuple[str, str]], *, endpoints: Iterable[str]) -> None:
         """Start the series of each configured key (team, key) and priced endpoint at 0 (CONTRACT 8).

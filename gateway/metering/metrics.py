@@ -103,6 +103,13 @@ LOG_LINES_DROPPED: Final = Family(
     "log_lines_dropped_total", "counter", (), "Log lines lost to a full queue, a stalled reader or a full disk."
 )
 
+SHADOW_REFUSALS: Final = Family(
+    "shadow_refusals_total", "counter", ("team", "key"), "Refusals that limits in shadow mode would have made."
+)
+DEGRADED_REQUESTS: Final = Family(
+    "degraded_requests_total", "counter", (), "Requests whose limits were judged while the shared store was away."
+)
+
 COUNTED: Final = (
     REQUESTS,
     REQUEST_DURATION,
@@ -115,6 +122,8 @@ COUNTED: Final = (
     UPSTREAM_FAILURES,
     CLIENTS_GONE,
     LOG_LINES_DROPPED,
+    SHADOW_REFUSALS,
+    DEGRADED_REQUESTS,
 )
 """Families that live in the cells of each process and are summed at a scrape."""
 

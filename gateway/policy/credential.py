@@ -20,6 +20,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from gateway.policy.quota import NO_LIMITS, LimitSet
 from gateway.protocol.problem import Problem, refusal
 
 if TYPE_CHECKING:
@@ -55,29 +56,35 @@ CREDENTIAL_INVALID: Final = refusal("credential_invalid", "The gateway key is no
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: `expires_at` in seconds since the epoch; None in the last three means no bound."""
+    """Who calls: `expires_at` in seconds since the epoch; None there and in the next two means no bound.
+
+    `paid` and `free` are the limits that its calls of either class meet. `by_address`: they are each address's own.
+    """
 
     key: str
     team: str
     expires_at: float | None
     endpoints: GlobSet | None
     max_body_bytes: int | None
+    paid: LimitSet = NO_LIMITS
+    free: LimitSet = NO_LIMITS
+    by_address: bool = False
 
 
-ANONYMOUS: Final = Principal("anonymous", "anonymous", None, None, None)
+ANONYMOUS: Final = Principal("anonymous", "anonymous", None, None, None, by_address=True)
 
 
 def identify(
-    fields: Sequence[tuple[bytes, bytes]], keys: Mapping[bytes, Principal], *, now: float, allow_anonymous: bool
+    fields: Sequence[tuple[bytes, bytes]], keys: Mapping[bytes, Principal], *, now: float, anonymous: Principal | None
 ) -> Principal | Problem:
     """Return whose request this is, or why nobody's.
 
     `fields` have lower-case names and stripped values, `keys` goes by the SHA-256 of a key's text, `now` is in
-    seconds since the epoch.
+    seconds since the epoch. `anonymous` stands for callers without a key; None: there may be none.
     """
     found = [field for field in fields if field[0] in _CREDENTIAL_FIELDS]
     if not found:
-        return ANONYMOUS if allow_anonymous else CREDENTIAL_MISSING
+        return anonymous or CREDENTIAL_MISSING
     if len(found) > 1:
         return CREDENTIAL_INVALID
     name, value = found[0]

@@ -65,6 +65,15 @@ class Limit:
         self.span: Final = self.interval * self.burst
         self.store_name: Final = f"{owner}/{name}/{unit}"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Limit) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def _values(self) -> tuple[str, int, float, int, float, bool]:
+        return self.store_name, self.quota, self.window, self.burst, self.max_wait, self.shadow
+
     def share(self, parts: int) -> Limit:
         """Return this limit for one of so many that cannot hear of each other."""
         if parts <= 1:
@@ -94,10 +103,19 @@ class LimitSet:
         self.tag: Final = tag
         self.limits: Final = tuple(limits)
         self.names: Final = _names(self.limits)
+        self.items: Final = tuple(b'"%b";r=' % name.encode() for name in self.names)
         self.policy_line: Final = self._policy_line()
         self.has_bytes: Final = any(limit.kind == BYTES for limit in self.limits)
         self.has_leases: Final = any(limit.kind == CONCURRENT for limit in self.limits)
         self.waits: Final = any(limit.kind == CONCURRENT and limit.max_wait > 0 for limit in self.limits)
+        self._parts = 1
+        self._share: LimitSet = self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LimitSet) and (self.tag, self.limits) == (other.tag, other.limits)
+
+    def __hash__(self) -> int:
+        return hash((self.tag, self.limits))
 
     def _policy_line(self) -> bytes:
         told = [
@@ -107,10 +125,10 @@ class LimitSet:
 
     def share(self, parts: int) -> LimitSet:
         """Return these limits for one of so many that cannot hear of each other."""
-        return LimitSet(self.tag, (limit.share(parts) for limit in self.limits)) if parts > 1 else self
-
-
-NO_LIMITS: Final = LimitSet("", ())
+        if parts != self._parts:  # remembered: it changes when a gateway joins or leaves, and is asked at each request
+            self._parts = parts
+            self._share = LimitSet(self.tag, [limit.share(parts) for limit in self.limits]) if parts > 1 else self
+        return self._share
 
 
 def _names(limits: Sequence[Limit]) -> tuple[str, ...]:
@@ -128,13 +146,16 @@ def _policy_of(limit: Limit, name: str) -> str:
     return f'"{name}";q={limit.quota}{unit};w={int(limit.window)}'
 
 
+NO_LIMITS: Final = LimitSet("", ())
+
+
 class Verdict:
     """What became of one request's asking.
 
     `delay`: seconds that a granted call waits for its turn. For each limit of the set, `remaining` has what is left and
     `waits` the seconds until there is one unit more (bytes: until all is there again; -1: cannot be said). `refused_by`
-    is the place of the first limit that said no, -1 where granted; `retry_after` the seconds until all of them would
-    say yes. `shadowed` are the places of limits that would have said no if they were enforced.
+    is the rank of the first limit that said no, -1 where granted; `retry_after` the seconds until all of them would
+    say yes. `shadowed` are the ranks of limits that would have said no if they were enforced.
     """
 
     __slots__ = ("delay", "granted", "refused_by", "remaining", "retry_after", "shadowed", "waits")
@@ -149,17 +170,17 @@ class Verdict:
         self.shadowed: list[int] = []
 
 
-def granted_lines(limits: LimitSet, verdict: Verdict) -> bytes:
-    """Return RateLimit and RateLimit-Policy, with their line ends, for an answer to a granted call."""
+def granted_lines(limits: LimitSet, verdict: Verdict) -> tuple[bytes, ...]:
+    """Return RateLimit-Policy and RateLimit, with their line ends, for an answer to a granted call."""
     told = b""
-    for place, limit in enumerate(limits.limits):
+    for rank, limit in enumerate(limits.limits):
         if not limit.shadow:
-            wait = verdict.waits[place]
-            item = b'"%b";r=%d' % (limits.names[place].encode(), verdict.remaining[place])
+            wait = verdict.waits[rank]
+            item = limits.items[rank] + b"%d" % verdict.remaining[rank]
             if wait >= 0.0:
                 item += b";t=%d" % ceil(wait)
             told = told + b", " + item if told else item
-    return limits.policy_line + b"RateLimit: " + told + b"\r\n" if told else b""
+    return (limits.policy_line, b"RateLimit: " + told + b"\r\n") if told else ()
 
 
 def quota_exceeded(limits: LimitSet, verdict: Verdict) -> Problem:

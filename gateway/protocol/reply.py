@@ -34,23 +34,27 @@ class Replies:
         """Take the exact origins (`https://app.example`) that may read answers."""
         self._cors_origins = cors_origins
 
-    def relayed(self, head: AnswerHead, *, request_id: str, page: bytes | None) -> list[bytes]:
-        """Return the lines of an origin's answer; `page` is the caller's Origin field."""
+    def relayed(self, head: AnswerHead, own: Sequence[bytes], *, request_id: str, page: bytes | None) -> list[bytes]:
+        """Return the lines of an origin's answer, and `own` ones; `page` is the caller's Origin field."""
         lines = head.lines
         if head.content_type.startswith(_EVENT_STREAM):
             lines = [line for line in lines if not line.lower().startswith((b"cache-control:", b"x-accel-buffering:"))]
             lines.extend(_STREAM_LINES)
         lines.append(b"x-gateway-request-id: %b\r\n" % request_id.encode())
+        lines.extend(own)
         return lines + self._cors(lines, page)
 
-    def problem(self, problem: Problem, *, request_id: str, page: bytes | None) -> tuple[list[bytes], bytes]:
-        """Return the lines and the content of a refusal or an origin failure (CONTRACT 4)."""
+    def problem(
+        self, problem: Problem, own: Sequence[bytes] = (), *, request_id: str, page: bytes | None
+    ) -> tuple[list[bytes], bytes]:
+        """Return the lines, `own` ones with them, and the content of a refusal or an origin failure (CONTRACT 4)."""
         lines = [
             b"Content-Type: application/json\r\n",
             b"Cache-Control: no-store\r\n",
             b"x-fal-error-type: %b\r\n" % problem.error_type.encode(),
             b"x-gateway-request-id: %b\r\n" % request_id.encode(),
             *(b"%b: %b\r\n" % field for field in problem.fields),
+            *own,
         ]
         return lines + self._cors(lines, page), render(problem, request_id)
 

@@ -186,19 +186,12 @@ WRONG = (
 )
 
 NOT_ENFORCED = (
-    (limit("unit: requests, quota: 1, window: 1s"), "teams[0].limits"),
     (budget("usd: '5', period: day"), "teams[0].budgets"),
     (team("fal_key_env: FAL_KEY_DESIGN"), "teams[0].fal_key_env"),
     (team("fal_key_file: /run/secrets/fal"), "teams[0].fal_key_file"),
-    (key("limits: [{name: n, unit: concurrent-requests, quota: 8, class: paid}]"), "keys[0].limits"),
     (key("budgets: [{usd: 50, period: month, warn_at: [0.5, 1]}]"), "keys[0].budgets"),
-    (
-        "clients: {anonymous: {limits: [{name: n, unit: content-bytes, quota: 9, window: 1h, burst: 3}]}}",
-        "clients.anonymous.limits",
-    ),
     ("attribution: {fal_tags: true}", "attribution.fal_tags"),
     ("price_source: fal", "price_source"),
-    ("on_state_loss: local", "on_state_loss"),
     ("unpriced_endpoints: refuse", "unpriced_endpoints"),
     ("settle_deadline: 24h", "settle_deadline"),
     ("budget_webhook: {url: 'https://h/x', secret_env: HOOK}", "budget_webhook"),
@@ -270,7 +263,6 @@ ALL_ERRORS = [
     ("keys[1].id", "is the same as keys[0].id (line 13)"),
     ("keys[1].digests[0]", "is the same as keys[0].digests[0] (line 15)"),
     ("keys[1].digests[1]", "should read sha256: and the 64 hex digits of the whole key (line 15)"),
-    ("keys[1].limits", f"{NOT_YET} (line 16)"),
     ("keys[1].limits[0].window", "missing; requests are counted in a window (line 17)"),
     ("keys[1].limits[0].quota", "Input should be greater than or equal to 1 (line 19)"),
     ("keys[1].limits[1].name", "is the same as keys[1].limits[0].name (line 20)"),

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.policy.credential import digest_of, new_key_text
+from gateway.policy.credential import ANONYMOUS, digest_of, new_key_text
 from gateway.policy.document import Document
 from gateway.policy.target import DEFAULT_URL_PATTERNS
 from gateway.ruleset import PolicyError, load_ruleset, load_ruleset_file, ruleset_with_key
@@ -57,7 +57,7 @@ def test_an_empty_file_makes_the_defaults() -> None:
         rules = load_ruleset(text, origin="p")
         assert rules.url_patterns.patterns == DEFAULT_URL_PATTERNS
         assert (rules.endpoint_globs, rules.binary_patterns.patterns, rules.isolate_jobs) == (None, (), "team")
-        assert (rules.allow_anonymous, rules.cors_origins) == (False, frozenset())
+        assert (rules.anonymous, rules.cors_origins) == (None, frozenset())
         assert (dict(rules.keys_by_digest), rules.teams, rules.keys, dict(rules.prices)) == ({}, (), (), {})
 
 
@@ -77,7 +77,8 @@ def test_every_field_arrives_as_a_plain_value() -> None:
     assert rules.binary_patterns.matches("rest.fal.ai/storage/x")
     assert rules.endpoint_globs is not None
     assert rules.endpoint_globs.matches("acme/app")
-    assert (rules.allow_anonymous, rules.isolate_jobs) == (True, "key")
+    assert rules.anonymous is not None
+    assert (rules.anonymous.key, rules.isolate_jobs) == (ANONYMOUS.key, "key")
     assert rules.cors_origins == {b"https://app.example.com", b"http://localhost:3000", b"http://[::1]:1", b"app://x"}
     assert (rules.teams, rules.keys) == (("design", "0.a_b-c"), (("web", "design"), ("all", "0.a_b-c")))
     flux, second = rules.prices["fal-ai/flux/dev"], rules.prices["fal-ai/y"]
@@ -159,14 +160,14 @@ def test_a_key_made_for_this_run_opens_the_defaults() -> None:
     assert (principal.key, principal.team, principal.expires_at) == ("default", "default", None)
     assert (rules.teams, rules.keys) == (("default",), (("default", "default"),))
     assert rules.url_patterns.patterns == DEFAULT_URL_PATTERNS
-    assert not rules.allow_anonymous
+    assert rules.anonymous is None
 
 
 def test_a_ruleset_is_frozen() -> None:
     """A reload swaps the whole; nobody changes a part of it."""
     rules: Any = ruleset_with_key(bytes(32))
     with pytest.raises(FrozenInstanceError):
-        rules.allow_anonymous = True
+        rules.anonymous = None
     with pytest.raises(TypeError):
         rules.keys_by_digest[b""] = None
 

@@ -62,7 +62,7 @@ class CountingKeys(Mapping[bytes, Principal]):
 
 def caller_of(*fields: tuple[bytes, bytes], now: float = NOW - 1, anonymous: bool = False) -> Principal | Problem:
     """Return whom the gateway takes a request with these fields for."""
-    return identify([(b"host", b"gateway"), *fields], KEYS, now=now, allow_anonymous=anonymous)
+    return identify([(b"host", b"gateway"), *fields], KEYS, now=now, anonymous=ANONYMOUS if anonymous else None)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_the_problems_are_what_clients_expect() -> None:
 def test_hopeless_credentials_are_not_looked_up(text: bytes) -> None:
     """Too long, empty or mistyped: refused without a look-up."""
     keys = CountingKeys()
-    refused = identify([(b"x-gateway-key", text)], keys, now=NOW, allow_anonymous=False)
+    refused = identify([(b"x-gateway-key", text)], keys, now=NOW, anonymous=None)
     assert (refused, keys.asked) == (CREDENTIAL_INVALID, 0)
 
 
 def test_the_longest_credential_is_looked_up() -> None:
     """512 bytes are still a credential."""
-    principal = identify([(b"x-gateway-key", b"a" * 512)], {digest_of(b"a" * 512): OWN}, now=NOW, allow_anonymous=False)
+    principal = identify([(b"x-gateway-key", b"a" * 512)], {digest_of(b"a" * 512): OWN}, now=NOW, anonymous=None)
     assert principal is OWN
 
 

@@ -1,0 +1,73 @@
+"""The caller's side of an exchange: one answer at most, the origin's or the gateway's own, and what is known of it.
+
+Apart from exchange.py, which decides when and what, so that how an answer is put together stands in one place.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from gateway.metering.usage import units_of
+from gateway.protocol.fields import AnswerHead, first
+
+if TYPE_CHECKING:
+    from gateway.desk import Desk
+    from gateway.metering.meter import Exchanged
+    from gateway.protocol.caller import Caller
+    from gateway.protocol.message import RequestHead
+    from gateway.protocol.problem import Problem
+    from gateway.turnstile import Ticket
+
+
+class Delivery:
+    """What is told to one caller. `_responded`: a head has gone out, and cannot be taken back."""
+
+    def __init__(self, desk: Desk, request: RequestHead, caller: Caller, *, record: Exchanged) -> None:
+        self._desk = desk
+        self._request = request
+        self._caller = caller
+        self.record = record
+        self._page = first(request.fields, b"origin")
+        self._ticket: Ticket | None = None
+        self._paid = True
+        self._busy_since = request.received_at
+        self._answer: AnswerHead | None = None
+        self._responded = False
+
+    def _rest(self) -> None:
+        """Add what passed since the gateway last began to work on this to its own share of the duration."""
+        self.record.overhead_seconds = (self.record.overhead_seconds or 0.0) + monotonic() - self._busy_since
+
+    def _note_head(self, status: int, raw: list[bytes]) -> AnswerHead:
+        """Read the origin's head, and write down what it says."""
+        record = self.record
+        answer = self._answer = self._desk.to_caller.read(status, raw)
+        record.first_byte_seconds = self._busy_since - self._request.received_at
+        record.fal_request_id = answer.request_id
+        record.units = units_of(answer.units)
+        return answer
+
+    def _respond(self, length: int | None) -> None:
+        """Begin the origin's answer; `length` of its content in bytes, None where it is not known."""
+        answer = self._answer
+        if answer is None:
+            raise AssertionError("responded without an answer")
+        self._responded = True
+        self.record.status = answer.status
+        own = self._ticket.lines if self._ticket is not None else ()
+        lines = self._desk.replies.relayed(answer, own, request_id=self.record.request_id, page=self._page)
+        self._caller.respond(answer.status, lines, length)
+        self._rest()
+
+    def _reply(self, problem: Problem) -> None:
+        """Answer with a refusal or an origin failure, whole."""
+        record = self.record
+        own = self._ticket.lines if self._ticket is not None else ()
+        lines, content = self._desk.replies.problem(problem, own, request_id=record.request_id, page=self._page)
+        record.status = problem.status
+        record.error_type = problem.error_type
+        record.response_bytes = len(content)
+        self._responded = True
+        self._caller.respond(problem.status, lines, len(content))
+        self._caller.send((content,), last=True)

@@ -1,0 +1,69 @@
+"""The keys of a policy file as principals: what they may call, and the limits that their calls meet.
+
+The decision: a key's own limits and its team's are put together once, for paid calls and for free ones, so that a
+request finds what it meets without a search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.policy.credential import ANONYMOUS, Principal
+from gateway.policy.glob import compile_globs
+from gateway.policy.quota import Limit, LimitSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.policy import document
+
+Owned = tuple[str, "Sequence[document.Limit]"]
+"""An owner as the store names it (`key/web-prod`, `team/design`, `anonymous`), and its limits."""
+
+
+def key_principal(key: document.Key, teams: Mapping[str, document.Team]) -> Principal:
+    """Return whom a key stands for; `teams` by id."""
+    team = teams.get(key.team)
+    shared = [(f"team/{team.id}", team.limits)] if team else []
+    paid, free = _limit_sets(key.team, (f"key/{key.id}", key.limits), *shared)
+    return Principal(
+        key.id,
+        key.team,
+        key.expires_at.timestamp() if key.expires_at else None,
+        compile_globs(key.allowed_endpoints) if key.allowed_endpoints else None,
+        key.max_body_bytes,
+        paid,
+        free,
+    )
+
+
+def anonymous_principal(clients: document.Clients) -> Principal | None:
+    """Return whom callers without a key stand for, None where there may be none."""
+    if not clients.allow_unauthorized_requests:
+        return None
+    paid, free = _limit_sets(ANONYMOUS.team, (ANONYMOUS.team, clients.anonymous.limits))
+    return replace(ANONYMOUS, paid=paid, free=free)
+
+
+def _limit_sets(tag: str, *owned: Owned) -> tuple[LimitSet, LimitSet]:
+    """Return what paid calls and what free calls meet, in the order of the owners and of the file.
+
+    `tag` groups what lives on one node of a cluster: a team, since its keys share its limits.
+    """
+    paid = [_limit(limit, owner) for owner, limits in owned for limit in limits if limit.class_ != "free"]
+    free = [_limit(limit, owner) for owner, limits in owned for limit in limits if limit.class_ != "paid"]
+    return LimitSet(tag, paid), LimitSet(tag, free)
+
+
+def _limit(limit: document.Limit, owner: str) -> Limit:
+    return Limit(
+        limit.name,
+        owner,
+        limit.unit,
+        quota=limit.quota,
+        window=limit.window or 0.0,
+        burst=limit.burst,
+        max_wait=limit.max_wait,
+        shadow=limit.shadow,
+    )

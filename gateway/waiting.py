@@ -1,0 +1,89 @@
+"""Calls that wait a moment for a slot instead of being refused: in the order in which they came, limit by limit.
+
+Calls beyond a rate need no queue: their turn is worked out when they ask (`Verdict.delay`). A slot becomes free when
+another exchange ends, here or in another worker, so the first in each line asks again: at once when a slot is given
+back here, else some fifty times a second. Nobody overtakes within a worker; the bound is the limit's `max_wait`, and
+lines are no longer than there may be requests in flight.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gateway.policy.quota import CONCURRENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.policy.quota import LimitSet
+
+_LOOK_SECONDS: Final = 0.02
+
+
+class Waiter(Protocol):
+    """A call in line. `is_over`: it was granted, refused or given up, and stands in line no more."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is to be taken out of its line."""
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the store has still to answer it."""
+
+    def ask_again(self) -> None:
+        """Ask the store once more, or give up when the time is over."""
+
+
+class WaitingRoom:
+    """The lines of one worker."""
+
+    def __init__(self, later: Callable[[float, Callable[[], None]], object]) -> None:
+        """`later(seconds, call)` calls back."""
+        self._later = later
+        self._lines: dict[str, deque[Waiter]] = {}
+        self._is_due = False
+
+    def line_for(self, limits: LimitSet) -> str | None:
+        """Return the limit at which others wait already, so that who comes now has to stand behind them."""
+        if limits.waits and self._lines:
+            for limit in limits.limits:
+                if limit.kind == CONCURRENT and limit.store_name in self._lines:
+                    return limit.store_name
+        return None
+
+    def add(self, waiter: Waiter, line: str) -> None:
+        """Stand in a line, at its end."""
+        self._lines.setdefault(line, deque()).append(waiter)
+        self._look_in(_LOOK_SECONDS)
+
+    def slot_freed(self) -> None:
+        """Let the first ones ask again, once what is going on is over."""
+        if self._lines:
+            self._is_due = False
+            self._look_in(0.0)
+
+    def _look_in(self, seconds: float) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._is_due = False
+        for name, line in list(self._lines.items()):
+            self._move_up(line)
+            if not line:
+                del self._lines[name]
+        if self._lines:
+            self._look_in(_LOOK_SECONDS)
+
+    @staticmethod
+    def _move_up(line: deque[Waiter]) -> None:
+        while line:
+            first = line[0]
+            if not first.is_over and not first.is_asking:
+                first.ask_again()
+            if not first.is_over:
+                return
+            line.popleft()
