@@ -23,12 +23,15 @@ from gateway.gate import Gatehouse
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
 from gateway.metering.meter import Meter
+from gateway.policy.edition import Edition, edition_of
 from gateway.pressure import LOOK_SECONDS, MemoryPressure, own_group
 from gateway.protocol.fields import CallerFields, OriginFields
 from gateway.protocol.reply import Replies
+from gateway.protocol.sender import Sender
 from gateway.relay.curl import CurlRelay
 from gateway.relay.options import CurlOptions
 from gateway.relay.phases import Phases
+from gateway.ruleset import compile_rules
 from gateway.state.local import LocalStore
 from gateway.turnstile import Turnstile
 from gateway.version import VERSION
@@ -37,17 +40,25 @@ from gateway.waiting import WaitingRoom
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.bulletin import Bulletin
     from gateway.metering.board import Board, Seat
     from gateway.metering.log import Log
-    from gateway.ruleset import Ruleset
     from gateway.settings import Settings
     from gateway.state.jobs import JobTable
     from gateway.state.local import Quotas
     from gateway.turns import Turns
 
 _BACKLOG: Final = 1024
+_FOLLOW_SECONDS: Final = 0.1  # until a policy that is in force elsewhere is so here
 _DESCRIPTORS_KEPT: Final = 64
 """For the loop, the log, the listener and whatever libraries open."""
+
+_OWN_FIELDS: Final = (
+    b"x-fal-client-proxy: fal-gateway/" + VERSION.encode(),
+    b"via: 1.1 fal-gateway",
+    b"expect:",
+)
+"""Field lines that every request to the origin gets; `name:` takes out one of libcurl's own."""
 
 _SYSTEM_CA_FILES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -63,42 +74,35 @@ class Worker:
         self,
         turns: Turns,
         settings: Settings,
-        rules: Ruleset,
         *,
+        bulletin: Bulletin,
         board: Board,
         seat: Seat,
         log: Log,
         jobs: JobTable,
         quotas: Quotas,
     ) -> None:
+        self._settings = settings
+        self._bulletin = bulletin
+        self._board = board
+        self._seat = seat
+        self._jobs = jobs
         self._relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
-        later = asyncio.get_running_loop().call_later
-        meter = Meter(seat.region, board.endpoints, emit=log.exchange)
-        log.count_to(meter.count_dropped)
-        desk = Desk(
-            door=Door(rules, max_body_bytes=settings.max_body_bytes, find_job=jobs.find),
-            upstream=self._relay.engine,
-            meter=meter,
-            to_origin=OriginFields(_own_fields(settings)),
-            to_caller=CallerFields(),
-            replies=Replies(rules.cors_origins),
-            origins=_origins(settings),
-            remember_job=jobs.remember,
-            turnstile=Turnstile(
-                local=LocalStore(quotas, seat=board.workers.index(seat)),
-                shared=None,
-                on_loss=rules.on_quota_loss,
-                counts=meter,
-                room=WaitingRoom(later),
-                later=later,
-            ),
-            trusted_proxies=settings.trusted_proxies,
-            later=later,
-            wall=time,
-        )
+        self._meter = Meter(seat.region, board.endpoints, emit=log.exchange)
+        log.count_to(self._meter.count_dropped)
+        self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
+        self._store = LocalStore(quotas, seat=board.workers.index(seat))
+        self._room = WaitingRoom(asyncio.get_running_loop().call_later)
+        self._followed, content = bulletin.read()
+        desk = self._desk(edition_of(content))
+        seat.generation = self._followed
         pressure = MemoryPressure(own_group())
-        self._look = PeriodicCallback(pressure.look, LOOK_SECONDS * 1000)
-        self._look.start()
+        self._periodic = (
+            PeriodicCallback(pressure.look, LOOK_SECONDS * 1000),
+            PeriodicCallback(self._follow, _FOLLOW_SECONDS * 1000),
+        )
+        for callback in self._periodic:
+            callback.start()
         self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure)
         self.server = CallerServer(
             self.gate,
@@ -106,6 +110,43 @@ class Worker:
             patience=Patience(settings.client_header_timeout, settings.client_idle_timeout, settings.client_least_rate),
             max_connections=most_connections(),
         )
+
+    def _desk(self, edition: Edition) -> Desk:
+        """Return what exchanges work with under this policy; those under way keep the desk that they began with."""
+        rules, settings = compile_rules(edition.document), self._settings
+        later = asyncio.get_running_loop().call_later
+        self._board.endpoints.configure(rules.named_endpoints)
+        own_key = settings.fal_key.get_secret_value() if settings.fal_key else ""
+        return Desk(
+            door=Door(rules, max_body_bytes=settings.max_body_bytes, find_job=self._jobs.find),
+            upstream=self._relay.engine,
+            meter=self._meter,
+            to_origin=self._to_origin,
+            sender=Sender(own_key, edition.team_keys, tags=rules.fal_tags),
+            to_caller=self._to_caller,
+            replies=Replies(rules.cors_origins),
+            origins=_origins(settings),
+            remember_job=self._jobs.remember,
+            turnstile=Turnstile(
+                local=self._store,
+                shared=None,
+                on_loss=rules.on_quota_loss,
+                counts=self._meter,
+                room=self._room,
+                later=later,
+            ),
+            trusted_proxies=settings.trusted_proxies,
+            later=later,
+            wall=time,
+        )
+
+    def _follow(self) -> None:
+        """Put a newer policy in force, where there is one."""
+        if self._bulletin.generation == self._followed:
+            return
+        self._followed, content = self._bulletin.read()  # first, or a bug below would be told ten times a second
+        self.gate.desk = self._desk(edition_of(content))
+        self._seat.generation = self._followed
 
     @property
     def is_busy(self) -> bool:
@@ -119,7 +160,8 @@ class Worker:
 
     def close(self) -> int:
         """Cut what is still open; returns how many exchanges that were."""
-        self._look.stop()
+        for callback in self._periodic:
+            callback.stop()
         cut = self.gate.stop()
         self.server.close_all()
         self._relay.close()
@@ -140,17 +182,6 @@ def _system_ca_file() -> str | None:
     """Return the system's CA bundle: libcurl comes with an OpenSSL of its own, which looks where nothing is."""
     known = (ssl.get_default_verify_paths().cafile, *_SYSTEM_CA_FILES)
     return next((path for path in known if path and Path(path).is_file()), None)
-
-
-def _own_fields(settings: Settings) -> tuple[bytes, ...]:
-    """Return the field lines that every request to the origin gets; `name:` takes out one of libcurl's own."""
-    key = settings.fal_key.get_secret_value() if settings.fal_key else ""
-    return (
-        b"authorization: Key " + key.encode(),
-        b"x-fal-client-proxy: fal-gateway/" + VERSION.encode(),
-        b"via: 1.1 fal-gateway",
-        b"expect:",
-    )
 
 
 def _origins(settings: Settings) -> Mapping[str, str]:

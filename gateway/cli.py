@@ -19,8 +19,10 @@ from gateway import lifecycle
 from gateway.emulator import server as emulator
 from gateway.metering.log import Log
 from gateway.policy.credential import digest_of, new_key_text
-from gateway.policy.document import identifier
-from gateway.ruleset import PolicyError, Ruleset, load_ruleset_file, ruleset_with_key
+from gateway.policy.edition import Edition
+from gateway.policy.grammar import identifier
+from gateway.policyfile import LoadedPolicy, load_policy
+from gateway.ruleset import PolicyError, document_with_key
 from gateway.settings import HIGHEST_PORT, Settings, SettingsError, load_settings
 from gateway.version import VERSION
 
@@ -91,8 +93,9 @@ def _port(text: str) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    environ = _environ(FALGW_POLICY=arguments.policy, FALGW_WORKERS=arguments.workers)
     try:
-        settings, rules = _configured(_environ(FALGW_POLICY=arguments.policy, FALGW_WORKERS=arguments.workers))
+        settings, policy = _configured(environ)
     except ConfigurationError as error:
         _say(*error.errors, to=sys.stderr)
         return EXIT_CONFIG
@@ -100,13 +103,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     console = settings.log_format == "console" or (settings.log_format is None and sys.stderr.isatty())
 
     def announce(gateway: lifecycle.Supervisor) -> None:
-        if rules is None:
+        if policy is None:
             _say(*_welcome(gateway.address, secret))
 
     try:
         return lifecycle.run(
             settings,
-            rules or ruleset_with_key(digest_of(secret.encode())),
+            policy.edition if policy else _edition_with_key(secret),
+            environ=environ,
             log=Log(level=settings.log_level, console=console),
             announce=announce,
         )
@@ -117,12 +121,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     try:
-        settings, rules = _configured(_environ(FALGW_POLICY=arguments.policy), need_credential=False)
+        settings, policy = _configured(_environ(FALGW_POLICY=arguments.policy), need_credential=False)
     except ConfigurationError as error:
         _say(*error.errors)
         return EXIT_FAILED
-    _say(_summary(settings, rules))
-    if settings.fal_key is None:  # a policy is checked where the secret is not, in a pipeline for one
+    _say(_summary(settings, policy))
+    for fault in policy.absent if policy else ():  # a policy is checked where secrets are not, in a pipeline for one
+        _say(f"{fault.place}: {fault.message}: `serve` will want it")
+    if settings.fal_key is None:
         _say("no fal credential is set: `serve` will want FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET, or FAL_KEY_FILE")
     return 0
 
@@ -158,27 +164,33 @@ def _environ(**flags: str | None) -> dict[str, str]:
     return {**os.environ, **{name: value for name, value in flags.items() if value is not None}}
 
 
-def _configured(environ: Mapping[str, str], *, need_credential: bool = True) -> tuple[Settings, Ruleset | None]:
-    """Return settings, and the rules of the policy file if there is one; ConfigurationError tells all that is wrong."""
+def _edition_with_key(secret: str) -> Edition:
+    return Edition(document=document_with_key(digest_of(secret.encode())), team_keys={}, source="")
+
+
+def _configured(environ: Mapping[str, str], *, need_credential: bool = True) -> tuple[Settings, LoadedPolicy | None]:
+    """Return settings, and the policy of the file if there is one; ConfigurationError tells all that is wrong."""
     errors: list[str] = []
-    settings = rules = None
+    settings = policy = None
     try:
         settings = load_settings(environ, need_credential=need_credential)
     except SettingsError as error:
         errors += str(error).splitlines()
     try:
-        rules = load_ruleset_file(Path(environ["FALGW_POLICY"])) if environ.get("FALGW_POLICY") else None
+        file = environ.get("FALGW_POLICY")
+        policy = load_policy(Path(file), environ, needs_credentials=need_credential) if file else None
     except PolicyError as error:
         errors += str(error).splitlines()
     if errors or settings is None:
         raise ConfigurationError(errors)
-    return settings, rules
+    return settings, policy
 
 
-def _summary(settings: Settings, rules: Ruleset | None) -> str:
-    if rules is None:
+def _summary(settings: Settings, policy: LoadedPolicy | None) -> str:
+    if policy is None:
         return "settings are valid; without a policy file: the defaults, and a key made for each run"
-    counts = f"{len(rules.keys)} keys in {len(rules.teams)} teams, {len(rules.prices)} prices"
+    document = policy.edition.document
+    counts = f"{len(document.keys)} keys in {len(document.teams)} teams, {len(document.prices)} prices"
     return f"settings and {settings.policy} are valid: {counts}"
 
 

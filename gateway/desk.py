@@ -1,4 +1,4 @@
-"""What every exchange of one worker works with, put together once by the composition root."""
+"""What every exchange of one worker works with, put together by the composition root, once for each policy."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from gateway.admission import Admission, Door
     from gateway.metering.meter import Meter
     from gateway.policy.address import Network
-    from gateway.policy.target import Target
     from gateway.protocol.fields import CallerFields, OriginFields
     from gateway.protocol.message import RequestHead
     from gateway.protocol.problem import Problem
     from gateway.protocol.reply import Replies
+    from gateway.protocol.sender import Sender
     from gateway.relay.upstream import Upstream
     from gateway.turnstile import Ticket, Turnstile
 
@@ -48,6 +48,7 @@ class Desk:
         upstream: Upstream,
         meter: Meter,
         to_origin: OriginFields,
+        sender: Sender,
         to_caller: CallerFields,
         replies: Replies,
         origins: Mapping[str, str],
@@ -61,6 +62,7 @@ class Desk:
         self.upstream: Final = upstream
         self.meter: Final = meter
         self.to_origin: Final = to_origin
+        self.sender: Final = sender
         self.to_caller: Final = to_caller
         self.replies: Final = replies
         self.origins: Final = origins
@@ -100,10 +102,13 @@ class Desk:
             self.remember_job(job_id, Job(principal.team, principal.key, call.endpoint))
 
     def forward(
-        self, head: RequestHead, target: Target, *, length: int | None, content: bytes | None, paid: bool
+        self, head: RequestHead, admission: Admission, *, length: int | None, content: bytes | None, paid: bool
     ) -> Request:
         """Return what is sent to the origin for an admitted request; see relay/upstream.py for length and content."""
-        lines = self.to_origin.lines(head.fields)
+        target, principal = admission.target, admission.principal
+        if target is None or principal is None:
+            raise AssertionError("forwarded without an admission")
+        lines = self.sender.sign(self.to_origin.lines(head.fields), team=principal.team, key=principal.key)
         base = self.origins.get(target.host)
         url = target.url
         if base is not None:

@@ -156,10 +156,7 @@ class Exchange(Delivery):
             self._caller.resume_content()
 
     def _open(self, length: int | None, content: bytes | None) -> None:
-        target = self._admission.target
-        if target is None:
-            raise AssertionError("opened without a target")
-        forwarded = self._desk.forward(self._request, target, length=length, content=content, paid=self._paid)
+        forwarded = self._desk.forward(self._request, self._admission, length=length, content=content, paid=self._paid)
         self._is_sent = True
         self._transfer = self._desk.upstream.open(forwarded, self)
         self._rest()

@@ -2,8 +2,9 @@
 
 A small supervisor without threads or an event loop forks one ops process and the workers, and forks again what dies:
 its memory is clean at every fork, and a scrape or a probe never waits for a busy worker. It never touches the data
-path. On SIGTERM readiness goes first, callers are still accepted for the shutdown delay, then exchanges run out up to
-the drain timeout (RELIABILITY 2). A worker whose supervisor is gone drains by itself.
+path, so it is the one that reads the policy again (reload.py), too. On SIGTERM readiness goes first, callers are still
+accepted for the shutdown delay, then exchanges run out up to the drain timeout (RELIABILITY 2). A worker whose
+supervisor is gone drains by itself.
 """
 
 from __future__ import annotations
@@ -17,19 +18,23 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway import app, exchange
+from gateway.bulletin import Bulletin
 from gateway.metering.board import Board, Seat, State
 from gateway.metering.meter import Meter
+from gateway.metering.metrics import POLICY_RELOAD_ERRORS
 from gateway.ops.server import serve_ops
+from gateway.reload import Reloads
+from gateway.ruleset import compile_rules
 from gateway.state.jobs import JobTable
 from gateway.state.local import Quotas
 from gateway.worker import Lifeline, run_worker
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway.metering.log import Log
-    from gateway.ruleset import Ruleset
+    from gateway.policy.edition import Edition
     from gateway.settings import Settings
 
 _SIGNALS: Final = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP))
@@ -55,9 +60,9 @@ class Child:
 class Supervisor:
     """The first process."""
 
-    def __init__(self, settings: Settings, rules: Ruleset, *, log: Log) -> None:
-        """Bind both listeners; OSError names what cannot be had."""
-        self._settings, self._rules, self._log = settings, rules, log
+    def __init__(self, settings: Settings, policy: Edition, *, environ: Mapping[str, str], log: Log) -> None:
+        """Bind both listeners; OSError names what cannot be had. `environ`: where teams' credentials may stand."""
+        self._settings, self._log = settings, log
         app.bind(settings.host, settings.port, shared=False).close()  # another gateway may not share the port
         self._reserved = app.bind(settings.host, settings.port, shared=True)  # kept for workers that come back
         self._ops_listener = app.bind(settings.ops_host, settings.ops_port, shared=False)
@@ -70,10 +75,18 @@ class Supervisor:
         self._children += [Child(seat, is_ops=False) for seat in self._board.workers]
         self._stops = 0  # how often it was asked to stop
         self._events = structlog.get_logger()
-        meter = Meter(self._board.supervisor.region, self._board.endpoints, emit=log.exchange)
-        log.count_to(meter.count_dropped)
-        self._board.endpoints.configure(rules.named_endpoints)
-        meter.introduce(((team, key) for key, team in rules.keys), endpoints=rules.prices)
+        self._meter = Meter(self._board.supervisor.region, self._board.endpoints, emit=log.exchange)
+        log.count_to(self._meter.count_dropped)
+        self._reload_errors = self._board.supervisor.region.claim_spare(POLICY_RELOAD_ERRORS.name, ())
+        self._bulletin = Bulletin()
+        self._put_in_force(policy)
+        self._reloads = Reloads(
+            policy,
+            path=settings.policy,
+            environ=environ,
+            put_in_force=self._put_in_force,
+            count_error=self._count_reload_error,
+        )
 
     @property
     def address(self) -> str:
@@ -119,7 +132,8 @@ class Supervisor:
         if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
             self._stop()
         elif received is not None and received.si_signo == signal.SIGHUP:
-            self._events.warning("policy_reload_unsupported")
+            self._reloads.reload()
+        self._reloads.look(monotonic())
         self._reap()
         for child in self._children:
             if not child.pid and not self._stops and monotonic() >= child.due_at:
@@ -165,6 +179,18 @@ class Supervisor:
                 os.kill(ops.pid, signal.SIGKILL)
             signal.sigtimedwait((signal.SIGCHLD,), _TICK_SECONDS)
 
+    # -- policy -----------------------------------------------------------------------------------------------------
+
+    def _put_in_force(self, policy: Edition) -> int:
+        """Hand a policy to the workers, once the metrics know it; return its generation."""
+        rules = compile_rules(policy.document)
+        self._board.endpoints.configure(rules.named_endpoints)
+        self._meter.introduce(((team, key) for key, team in rules.keys), endpoints=rules.prices)
+        return self._bulletin.publish(policy.to_json())
+
+    def _count_reload_error(self) -> None:
+        self._board.supervisor.region.cells[self._reload_errors] += 1
+
     # -- processes --------------------------------------------------------------------------------------------------
 
     def _fork(self, child: Child) -> None:
@@ -177,7 +203,8 @@ class Supervisor:
         """Become the child; never returns."""
         code = 1
         try:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor acts on it
+            for number in (signal.SIGINT, signal.SIGHUP):  # these reach the whole group; the supervisor acts on them
+                signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self._lifeline.hold_end()
             child.seat.take(os.getpid())
@@ -190,7 +217,7 @@ class Supervisor:
                 host, port = self._reserved.getsockname()[:2]
                 run_worker(
                     self._settings,
-                    self._rules,
+                    bulletin=self._bulletin,
                     board=self._board,
                     seat=child.seat,
                     log=self._log,
@@ -213,14 +240,21 @@ def _name(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def run(settings: Settings, rules: Ruleset, *, log: Log, announce: Callable[[Supervisor], None]) -> int:
+def run(
+    settings: Settings,
+    policy: Edition,
+    *,
+    environ: Mapping[str, str],
+    log: Log,
+    announce: Callable[[Supervisor], None],
+) -> int:
     """Run the gateway until it is stopped; `announce` is called once all workers are ready. Returns the exit code.
 
-    OSError where a listener cannot be bound.
+    `environ` holds the variables that a policy may name. OSError where a listener cannot be bound.
     """
     app.raise_descriptor_limit()
     log.install()
-    supervisor = Supervisor(settings, rules, log=log)
+    supervisor = Supervisor(settings, policy, environ=environ, log=log)
     if supervisor.start():
         announce(supervisor)
     supervisor.supervise()

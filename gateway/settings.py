@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from gateway.falkey import fit_for_a_field, key_in_file
+
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
@@ -32,7 +34,6 @@ _BASE_URL: Final = re.compile(
 )
 _LONGEST_SECONDS: Final = 7 * 86_400
 HIGHEST_PORT: Final = 65_535
-_KEY_FILE_LIMIT_BYTES: Final = 4096
 _WILDCARD_HOSTS: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 (compared with, not listened on)
 
 
@@ -198,24 +199,6 @@ def _unknown(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return errors
 
 
-def _key_out_of(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(_KEY_FILE_LIMIT_BYTES + 1)
-    except OSError as fault:
-        raise ValueError(f"cannot be read: {fault.strerror}") from fault
-    if len(content) > _KEY_FILE_LIMIT_BYTES:
-        raise ValueError(f"is longer than {_KEY_FILE_LIMIT_BYTES} bytes; is it the key's file?")
-    return content.decode("ascii", errors="replace").strip("\r\n")
-
-
-def _fit_for_a_field(key: str) -> str:
-    """Return the key; a blank, a line break or a letter beyond ASCII could not stand in a header, or would split it."""
-    if not re.fullmatch(r"[!-~]+", key):
-        raise ValueError("should be one word of printable ASCII characters")
-    return key
-
-
 def _credential(environ: Mapping[str, str]) -> str | None:
     """Return the upstream key out of the one source that is set, None without one; ValueError where unusable."""
     pair = [name for name in ("FAL_KEY_ID", "FAL_KEY_SECRET") if name in environ]
@@ -225,10 +208,10 @@ def _credential(environ: Mapping[str, str]) -> str | None:
     if len(pair) == 1:
         raise ValueError(f"FAL_KEY_ID and FAL_KEY_SECRET go together; only {pair[0]} is set")
     if pair:
-        return _fit_for_a_field(f"{environ['FAL_KEY_ID']}:{environ['FAL_KEY_SECRET']}")
+        return fit_for_a_field(f"{environ['FAL_KEY_ID']}:{environ['FAL_KEY_SECRET']}")
     if "FAL_KEY_FILE" in environ:
-        return _fit_for_a_field(_key_out_of(environ["FAL_KEY_FILE"]))
-    return _fit_for_a_field(environ["FAL_KEY"]) if "FAL_KEY" in environ else None
+        return key_in_file(environ["FAL_KEY_FILE"])
+    return fit_for_a_field(environ["FAL_KEY"]) if "FAL_KEY" in environ else None
 
 
 def _credential_or_errors(environ: Mapping[str, str], *, needed: bool) -> tuple[str | None, list[tuple[str, str]]]:

@@ -20,15 +20,14 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from gateway.bulletin import Bulletin
     from gateway.metering.log import Log
-    from gateway.ruleset import Ruleset
     from gateway.settings import Settings
     from gateway.state.jobs import JobTable
     from gateway.state.local import Quotas
     from gateway.turns import Turns
 
 _LOOK_SECONDS: Final = 0.05
-_FIRST_GENERATION: Final = 1
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _KEPT_BYTES: Final = 16 * 1024 * 1024
 _LARGE_BYTES: Final = 4 * 1024 * 1024
@@ -83,8 +82,8 @@ class Stop:
 
 def run_worker(  # noqa: PLR0913 (called in one place, by name)
     settings: Settings,
-    rules: Ruleset,
     *,
+    bulletin: Bulletin,
     board: Board,
     seat: Seat,
     log: Log,
@@ -96,7 +95,7 @@ def run_worker(  # noqa: PLR0913 (called in one place, by name)
     """Serve callers on a listening socket until SIGTERM, then drain."""
 
     async def serve(turns: Turns) -> None:
-        worker = Worker(turns, settings, rules, board=board, seat=seat, log=log, jobs=jobs, quotas=quotas)
+        worker = Worker(turns, settings, bulletin=bulletin, board=board, seat=seat, log=log, jobs=jobs, quotas=quotas)
         stop = Stop()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask)
         lifeline.on_cut(stop.ask)
@@ -104,7 +103,6 @@ def run_worker(  # noqa: PLR0913 (called in one place, by name)
         keep_freed_memory()
         gc.freeze()  # what is here by now stays
         gc.set_threshold(*_COLLECT_AT)
-        seat.generation = _FIRST_GENERATION
         seat.state = State.READY
         await stop.wait()
         seat.state = State.DRAINING

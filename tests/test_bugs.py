@@ -18,6 +18,7 @@ from gateway.pressure import MemoryPressure
 from gateway.protocol.fields import CallerFields, OriginFields
 from gateway.protocol.message import RequestHead
 from gateway.protocol.reply import Replies
+from gateway.protocol.sender import Sender
 from gateway.relay.clock import Clock
 from gateway.relay.engine import Engine
 from gateway.relay.phases import Phases
@@ -144,6 +145,7 @@ def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
         upstream=BrokenUpstream(),
         meter=meter,
         to_origin=OriginFields(()),
+        sender=Sender("", {}, tags=False),
         to_caller=CallerFields(),
         replies=Replies(frozenset()),
         origins={},

@@ -102,6 +102,9 @@ CLIENTS_GONE: Final = Family("clients_gone_total", "counter", (), "Clients that 
 LOG_LINES_DROPPED: Final = Family(
     "log_lines_dropped_total", "counter", (), "Log lines lost to a full queue, a stalled reader or a full disk."
 )
+POLICY_RELOAD_ERRORS: Final = Family(
+    "policy_reload_errors_total", "counter", (), "Reloads of the policy, or of a team's credential, that failed."
+)
 
 SHADOW_REFUSALS: Final = Family(
     "shadow_refusals_total", "counter", ("team", "key"), "Refusals that limits in shadow mode would have made."
@@ -124,6 +127,7 @@ COUNTED: Final = (
     LOG_LINES_DROPPED,
     SHADOW_REFUSALS,
     DEGRADED_REQUESTS,
+    POLICY_RELOAD_ERRORS,
 )
 """Families that live in the cells of each process and are summed at a scrape."""
 

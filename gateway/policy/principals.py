@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.policy.credential import ANONYMOUS, Principal
-from gateway.policy.glob import compile_globs
+from gateway.policy.glob import GlobSet
 from gateway.policy.quota import Limit, LimitSet
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def key_principal(key: document.Key, teams: Mapping[str, document.Team]) -> Prin
         key.id,
         key.team,
         key.expires_at.timestamp() if key.expires_at else None,
-        compile_globs(key.allowed_endpoints) if key.allowed_endpoints else None,
+        GlobSet(tuple(key.allowed_endpoints)) if key.allowed_endpoints else None,
         key.max_body_bytes,
         paid,
         free,

@@ -123,6 +123,26 @@ def test_check_finds_half_a_credential(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["check"]) == 1
 
 
+def test_check_makes_a_note_of_a_teams_credential_that_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pipeline has no secrets: the policy is judged without them. One that is there and unfit is an error."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("teams: [{id: a, fal_key_env: FAL_KEY_A}, {id: b, fal_key_file: b}]\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", str(policy)]) == 0
+    notes = capsys.readouterr().out.splitlines()[1:3]
+    assert notes == [
+        "teams[0].fal_key_env: names a variable that is not set: `serve` will want it",
+        "teams[1].fal_key_file: cannot be read: No such file or directory: `serve` will want it",
+    ]
+    monkeypatch.setenv("FAL_KEY_A", f"{CANARY} x")
+    assert main(["check", str(policy)]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{policy}: teams[0].fal_key_env: should be one word of printable ASCII characters\n"
+    assert CANARY not in out + err
+
+
 def test_check_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No database, no lock, no rewritten file is left by it."""
     policy = tmp_path / "policy.yaml"

@@ -187,10 +187,7 @@ WRONG = (
 
 NOT_ENFORCED = (
     (budget("usd: '5', period: day"), "teams[0].budgets"),
-    (team("fal_key_env: FAL_KEY_DESIGN"), "teams[0].fal_key_env"),
-    (team("fal_key_file: /run/secrets/fal"), "teams[0].fal_key_file"),
     (key("budgets: [{usd: 50, period: month, warn_at: [0.5, 1]}]"), "keys[0].budgets"),
-    ("attribution: {fal_tags: true}", "attribution.fal_tags"),
     ("price_source: fal", "price_source"),
     ("unpriced_endpoints: refuse", "unpriced_endpoints"),
     ("settle_deadline: 24h", "settle_deadline"),

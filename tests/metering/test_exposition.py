@@ -29,6 +29,7 @@ FAMILIES = {
     "upstream_failures": "counter",
     "clients_gone": "counter",
     "log_lines_dropped": "counter",
+    "policy_reload_errors": "counter",
     "policy_generation": "gauge",
     "workers": "gauge",
     "build_info": "gauge",

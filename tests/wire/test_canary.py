@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ from tests.harness.messages import http_response, message, proxy_head, proxy_req
 from tests.harness.origin import ScriptedOrigin
 from tests.harness.policy import GatewayKey, policy_text
 from tests.harness.process import GatewayProcess
+from tests.harness.waiting import until
 from tests.wire.stage import PAGE, Script
 
 if TYPE_CHECKING:
@@ -25,7 +27,14 @@ if TYPE_CHECKING:
 
 
 SECRET: Final = FAL_KEY.partition(":")[2]
-FAL_CANARIES: Final = (FAL_KEY.encode(), SECRET.encode(), base64.b64encode(FAL_KEY.encode()))
+TEAM_SECRETS: Final = ("team-canary-before-4d1e", "team-canary-after-90b6", "team canary unfit-c2f8")
+TEAM_KEYS: Final = tuple(f"team-key-id:{secret}" for secret in TEAM_SECRETS)
+FAL_CANARIES: Final = (
+    FAL_KEY.encode(),
+    SECRET.encode(),
+    base64.b64encode(FAL_KEY.encode()),
+    *(secret.encode() for secret in TEAM_SECRETS),
+)
 QUERY: Final = "query-canary-51c2"
 TARGET: Final = "target-canary-08bd"
 CONTENT: Final = "content-canary-9e0d"
@@ -37,7 +46,11 @@ FREE: Final = "https://queue.fal.run/fal-ai/flux/requests/764cabcf/status"
 class Aviary:
     """One gateway that has been through everything, and every byte that its clients got from it."""
 
-    def __init__(self, gateway: Gateway, origin: ScriptedOrigin, *, script: Script, key: GatewayKey) -> None:
+    def __init__(
+        self, gateway: Gateway, origin: ScriptedOrigin, *, script: Script, keys: tuple[GatewayKey, GatewayKey]
+    ) -> None:
+        key, self.team_key = keys
+        self.team_file = gateway.policy_file.parent / "team-key"
         self.gateway = gateway
         self.origin = origin
         self.key = key
@@ -83,6 +96,22 @@ class Aviary:
         ):
             self.ask(request)
         self._fail(good)
+        self._rotate()
+
+    def _rotate(self) -> None:
+        """Let a team's credential change in its file, then go bad, and let the policy go bad with it."""
+        gateway, team_key = self.gateway, self.team_key
+        self.script.answer = http_response()
+        self.ask(proxy_request(key=team_key))
+        self.team_file.write_text(TEAM_KEYS[1], encoding="utf-8")
+        gateway.wait_for_event("credential_reloaded")
+        until(lambda: gateway.ask_ops("/readyz").json()["policy_generation"] == 2, "the new credential in force")
+        self.ask(proxy_request(key=team_key))
+        self.team_file.write_text(TEAM_KEYS[2], encoding="utf-8")
+        gateway.wait_for_event("credential_reload_failed")
+        gateway.process.signal(signal.SIGHUP)
+        gateway.wait_for_event("policy_reload_failed")
+        self.ask(proxy_request(key=team_key))
 
     def _fail(self, good: bytes) -> None:
         """Let the origin refuse, redirect, break off and talk nonsense."""
@@ -105,11 +134,16 @@ def aviary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aviary]:
     """Run a gateway, take it through everything, and wait until all of it is in the log."""
     script = Script()
     key = GatewayKey(entry={"allowed_endpoints": ["fal-ai/**"], "max_body_bytes": 4000})
-    policy = policy_text(key, clients={"cors_allowed_origins": [PAGE]})
+    team_key = GatewayKey(id="own", team="own")
+    folder = tmp_path_factory.mktemp("aviary")
+    team_file = folder / "team-key"
+    team_file.write_text(TEAM_KEYS[0], encoding="utf-8")
+    teams = [{"id": key.team}, {"id": "own", "fal_key_file": str(team_file)}]
+    policy = policy_text(key, team_key, teams=teams, clients={"cors_allowed_origins": [PAGE]})
     with ScriptedOrigin(script) as origin:
         env = {"FALGW_ORIGIN_OVERRIDES": origin.overrides}
-        with Gateway(tmp_path_factory.mktemp("aviary"), policy=policy, env=env) as gateway:
-            birds = Aviary(gateway.wait_ready(), origin, script=script, key=key)
+        with Gateway(folder, policy=policy, env=env) as gateway:
+            birds = Aviary(gateway.wait_ready(), origin, script=script, keys=(key, team_key))
             birds.go_through_everything()
             script.answer = http_response(fields=[("x-fal-request-id", "the-last-one")])
             birds.ask(proxy_request(key=key))
@@ -181,9 +215,19 @@ def test_the_gateway_key_never_reaches_the_origin(aviary: Aviary) -> None:
             received.head.start + b"\n".join(b"%b: %b" % field for field in received.head.fields) + received.body
         )
         assert aviary.key.secret.encode() not in everything
+        assert aviary.team_key.secret.encode() not in everything
         assert WRONG_KEY.encode() not in everything
-        assert received.head.values(b"authorization") == [b"Key " + FAL_KEY.encode()]
-        assert everything.count(SECRET.encode()) == 1
+        (authorization,) = received.head.values(b"authorization")
+        assert authorization in {b"Key " + key.encode() for key in (FAL_KEY, *TEAM_KEYS[:2])}
+        assert everything.count(authorization.rpartition(b":")[2]) == 1
+
+
+def test_a_teams_credential_goes_with_its_own_requests_alone(aviary: Aviary) -> None:
+    """Old, then new, then the new one still when its file has gone bad; with no other team's request."""
+    seen = [received.head.values(b"authorization")[0].decode() for received in aviary.origin.requests]
+    assert [value for value in seen if value != f"Key {FAL_KEY}"] == [
+        f"Key {key}" for key in (TEAM_KEYS[0], TEAM_KEYS[1], TEAM_KEYS[1])
+    ]
 
 
 @pytest.mark.parametrize("key", [FAL_KEY, f"{SECRET} {SECRET}", f"{SECRET}\x7f"])
