@@ -29,6 +29,8 @@ FAMILIES = {
     "upstream_failures": "counter",
     "clients_gone": "counter",
     "log_lines_dropped": "counter",
+    "shadow_refusals": "counter",
+    "degraded_requests": "counter",
     "policy_reload_errors": "counter",
     "policy_generation": "gauge",
     "workers": "gauge",
