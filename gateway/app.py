@@ -144,8 +144,8 @@ class Worker:
     async def _follow(self) -> None:
         """Put a newer policy in force, where there is one.
 
-        A thread makes its rules: the loop takes its turn every 5 ms then, and does not stand still for the 100 ms that
-        1,000 keys with three limits each take.
+        A thread makes its rules: the loop has its turn every 5 ms, where it would stand still for the 63 ms of CPU time
+        that 1,000 keys with three limits each take.
         """
         if self._bulletin.generation == self._followed:
             return

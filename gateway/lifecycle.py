@@ -24,7 +24,7 @@ from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS
 from gateway.ops.server import serve_ops
 from gateway.reload import Reloads
-from gateway.ruleset import compile_rules
+from gateway.ruleset import named_endpoints
 from gateway.state.jobs import JobTable
 from gateway.state.local import Quotas
 from gateway.worker import Lifeline, run_worker
@@ -183,9 +183,10 @@ class Supervisor:
 
     def _put_in_force(self, policy: Edition) -> int:
         """Hand a policy to the workers, once the metrics know it; return its generation."""
-        rules = compile_rules(policy.document)
-        self._board.endpoints.configure(rules.named_endpoints)
-        self._meter.introduce(((team, key) for key, team in rules.keys), endpoints=rules.prices)
+        document = policy.document
+        self._board.endpoints.configure(named_endpoints(document))
+        priced = [price.endpoint for price in document.prices]
+        self._meter.introduce(((key.team, key.id) for key in document.keys), endpoints=priced)
         return self._bulletin.publish(policy.to_json())
 
     def _count_reload_error(self) -> None:
