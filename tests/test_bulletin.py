@@ -72,6 +72,21 @@ def test_readers_find_whole_editions_while_others_are_written(bulletin: Bulletin
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in readers] == [0] * READERS
 
 
+@pytest.mark.parametrize("torn", [False, True])
+def test_an_edition_counts_from_the_last_store_on(bulletin: Bulletin, *, torn: bool) -> None:
+    """What a writer left that died before it stored the number, whole or torn, hides nothing; the next covers it."""
+    bulletin.publish(b"one")
+    bulletin.publish(b"two")
+    bulletin.publish(b"x" * 90_000)
+    bulletin._newest[0] = 2
+    if torn:
+        start = bulletin._start(3)
+        bulletin._whole[start + 5 : start + 50_000] = bytes(49_995)
+    assert bulletin.read() == (2, b"two")
+    assert bulletin.publish(b"three") == 3
+    assert bulletin.read() == (3, b"three")
+
+
 def test_a_writer_that_is_killed_leaves_the_newest_whole(bulletin: Bulletin) -> None:
     """Wherever the kill falls, the last edition whose number was stored can be read."""
     bulletin.publish(content_of(1))

@@ -277,6 +277,19 @@ def test_reloads_in_a_row_end_with_the_last(open_house: Callable[..., House]) ->
         assert (house.statuses(GOES), house.statuses(STAYS)) == ([401] * WORKERS, [200] * WORKERS)
 
 
+def test_limits_change_with_the_policy(open_house: Callable[..., House]) -> None:
+    """A limit that a reload brings holds in all workers together, and one that it takes away holds no more."""
+    limits = [{"name": "few", "unit": "requests", "quota": 1, "window": "3600s"}]
+    house = open_house(ONE)
+    assert house.statuses(STAYS) == [200] * WORKERS
+    house.replace(policy_text(GatewayKey(id=STAYS.id, secret=STAYS.secret, entry={"limits": limits})))
+    house.wait_for_generation(2)
+    assert house.statuses(STAYS) == [200, 429]
+    house.replace(ONE)
+    house.wait_for_generation(3)
+    assert house.statuses(STAYS) == [200] * WORKERS
+
+
 def test_metrics_know_what_a_reload_brings(open_house: Callable[..., House]) -> None:
     """New keys and prices start at 0, and an endpoint that is priced now has a label of its own in every worker."""
     crowd = [f"https://fal.run/crowd/app-{number}" for number in range(60)]
