@@ -31,6 +31,9 @@ LEFT_OUT: Final = frozenset(
         "relay/curl.py",
         "relay/options.py",
         "state/jobs.py",
+        "state/redis_address.py",
+        "state/redis_link.py",
+        "state/redis_store.py",
     }
 )
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from gateway.falkey import fit_for_a_field, key_in_file
+from gateway.state.redis_address import parse_redis_url
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -115,14 +116,19 @@ def _url_of(*schemes: str, not_yet: tuple[str, ...] = ()) -> Callable[[SecretStr
     return check
 
 
-_REDIS: Final = ("redis", "rediss", "unix", "valkey", "valkeys")
+def _redis_url(url: SecretStr) -> SecretStr:
+    """Let the one who will connect there read it, so that a start fails and not a request."""
+    parse_redis_url(url.get_secret_value())
+    return url
+
+
 _POSTGRESQL: Final = ("postgresql",)
 
 Host = Annotated[str, AfterValidator(_listener_host)]
 Port = Annotated[int, Field(ge=0, le=HIGHEST_PORT)]
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, le=_LONGEST_SECONDS, allow_inf_nan=False)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_url_of(*_REDIS, not_yet=_REDIS))]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_url_of("sqlite", *_POSTGRESQL, not_yet=_POSTGRESQL))]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 Overrides = Annotated[Mapping[str, BaseUrl], BeforeValidator(_overrides)]
@@ -147,9 +153,7 @@ class Settings(BaseModel):
         default=None, description="policy file; without one, built-in defaults and a key for this run"
     )
     workers: int = Field(default=1, ge=1, le=256, description="processes that share the data port")
-    redis_url: RedisUrl | None = Field(
-        default=None, description="Redis or Valkey shared by replicas; not supported yet"
-    )
+    redis_url: RedisUrl | None = Field(default=None, description="Redis or Valkey shared by replicas")
     database_url: DatabaseUrl = Field(
         default=SecretStr("sqlite:///fal-gateway.db"), description="ledger; `postgresql://` is not supported yet"
     )

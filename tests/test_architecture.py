@@ -58,7 +58,7 @@ MAY_IMPORT: Final = MappingProxyType(
         "yamltree": frozenset(),
         "ruleset": frozenset({"policy", "protocol", "yamltree"}),
         "falkey": frozenset(),
-        "settings": frozenset({"falkey"}),
+        "settings": frozenset({"falkey", "state.redis_address"}),
         "teamkeys": frozenset({"falkey", "policy"}),
         "bulletin": frozenset(),
         "policyfile": frozenset({"bulletin", "policy", "ruleset", "teamkeys"}),
@@ -106,6 +106,8 @@ MAY_USE: Final = MappingProxyType(
         "ops": frozenset({"prometheus_client", "tornado"}),
         "emulator": frozenset({"tornado"}),
         "app": frozenset({"structlog", "tornado"}),
+        "state.redis_link": frozenset({"redis"}),
+        "state.redis_store": frozenset({"structlog"}),
         "worker": frozenset({"structlog"}),
         "lifecycle": frozenset({"structlog"}),
     }

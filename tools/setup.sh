@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 VENV=.venv
 CLIENTS=tests/clients
 # command that must be there : Debian package that brings it
-SYSTEM_NEEDS=("chromium:chromium" "curl:curl")
+SYSTEM_NEEDS=("chromium:chromium" "curl:curl" "redis-server:redis-server")
 BENCH=.tools/bench
 COMPILED=.tools/compiled
 BENCH_NEEDS=("cc:build-essential" "wrk:wrk" "nginx:nginx" "haproxy:haproxy")
@@ -98,6 +98,12 @@ install_system_packages() {
   [ "${#missing[@]}" -gt 0 ] || return 0
   may_install || fail "the tests need these Debian packages, and they can't be installed from here: ${missing[*]}"
   apt_install "${missing[@]}"
+  [[ " ${missing[*]} " != *" redis-server "* ]] || stop_servers redis-server
+}
+
+# Debian starts servers as it installs them; here only their programs are wanted. Takes names of services.
+stop_servers() {
+  systemctl disable --quiet --now "$@" 2>/dev/null || true  # no systemd: nothing was started
 }
 
 # Each peer on its own: one that cannot be had is no reason to go without the others.
@@ -122,11 +128,9 @@ install_bench_programs() {
   [ "${#missing[@]}" -gt 0 ] || return 0
   may_install || missing_peer "no way to install ${missing[*]}" || return
   apt_install "${missing[@]}" || missing_peer "could not install ${missing[*]}" || return
-  # Debian starts servers as it installs them; here only their programs are wanted.
   local server
   for server in nginx haproxy; do
-    [[ " ${missing[*]} " = *" $server "* ]] || continue
-    systemctl disable --quiet --now "$server" 2>/dev/null || true  # no systemd: nothing was started
+    [[ " ${missing[*]} " != *" $server "* ]] || stop_servers "$server"
   done
 }
 

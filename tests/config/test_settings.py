@@ -39,10 +39,8 @@ WRONG = (
     Wrong("FALGW_WORKERS", "1.5", "valid integer"),
     Wrong("FALGW_REDIS_URL", "http://h", "should begin with redis://"),
     Wrong("FALGW_REDIS_URL", "redis://", "name a place"),
-    Wrong("FALGW_REDIS_URL", "redis://h:6379/0", "not supported by this release yet"),
-    Wrong("FALGW_REDIS_URL", "rediss://h", "not supported by this release yet"),
-    Wrong("FALGW_REDIS_URL", "unix:///run/redis.sock", "not supported by this release yet"),
-    Wrong("FALGW_REDIS_URL", "valkey://h", "not supported by this release yet"),
+    Wrong("FALGW_REDIS_URL", "redis://h:canary", "port should be 1 to 65535"),
+    Wrong("FALGW_REDIS_URL", "rediss://h?ssl_ca_certs=/no/such/bundle.pem", "cannot be read: No such file"),
     Wrong("FALGW_DATABASE_URL", "mysql://h/d", "should begin with sqlite://, postgresql://"),
     Wrong("FALGW_DATABASE_URL", "gateway.db", "should begin with sqlite://"),
     Wrong("FALGW_DATABASE_URL", "postgresql://u:p@h/d", "not supported by this release yet"),
@@ -247,8 +245,11 @@ def test_no_secret_is_in_a_repr_or_a_message() -> None:
     """The credential and URLs that may hold a password print as stars, also where they are wrong."""
     settings = load_settings({**KEY, "FALGW_DATABASE_URL": "sqlite:///canary.db"})
     assert "canary" not in f"{settings!r} {settings}"
-    errors = refused({**KEY, "FALGW_REDIS_URL": "redis://:canary@h", "FALGW_DATABASE_URL": "mysql://canary@h"})
+    errors = refused({**KEY, "FALGW_REDIS_URL": "redis://:canary@h/x", "FALGW_DATABASE_URL": "mysql://canary@h"})
+    assert len(errors) == 2
     assert "canary" not in str(errors)
+    settings = load_settings({**KEY, "FALGW_REDIS_URL": "redis://:canary@h"})
+    assert "canary" not in f"{settings!r} {settings}"
 
 
 def test_settings_are_frozen() -> None:

@@ -1,0 +1,147 @@
+"""The calls whose answers somebody waits for: a request's question, a job, a heartbeat.
+
+The decision it carries: whoever waits is told on the loop's next step and not within the reader of the connection, so
+that a bug of one request's cannot end the connection of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from gateway.state.redis_commands import Plan, beat, find, free, read_job, read_verdict
+from gateway.state.redis_pipeline import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.policy.job import Job
+    from gateway.policy.quota import Verdict
+    from gateway.state.redis_leases import Leases
+    from gateway.state.store import Ask
+
+
+class AskCall(Call):
+    """A request's question. A grant that comes too late is undone."""
+
+    __slots__ = ("_leases", "_plan", "_told", "_undo", "ask")
+
+    def __init__(
+        self,
+        ask: Ask,
+        plan: Plan,
+        told: Callable[[Verdict | None], None],
+        *,
+        leases: Leases,
+        undo: Callable[[Ask, Verdict], None],
+    ) -> None:
+        super().__init__(plan.ask(ask.lease.encode()))
+        self.ask: Final = ask
+        self._plan = plan
+        self._told = told
+        self._leases = leases
+        self._undo = undo
+
+    def accept(self, answer: object) -> None:
+        """Hold the slots, and tell the verdict."""
+        verdict = read_verdict(answer, self._plan.width)
+        if verdict.granted and self._plan.slots:
+            self._leases.hold(self.ask.lease.encode(), self._taken(verdict))
+        asyncio.get_running_loop().call_soon(self._told, verdict)
+
+    def fail(self) -> None:
+        """Tell that there is no answer."""
+        asyncio.get_running_loop().call_soon(self._told, None)
+
+    def late(self, answer: object) -> None:
+        """Undo what was granted after all: the request was decided without the store."""
+        verdict = read_verdict(answer, self._plan.width)
+        if verdict.granted:
+            self._leases.hold(self.ask.lease.encode(), self._taken(verdict))
+            self._undo(self.ask, verdict)
+
+    def lose(self) -> None:
+        """Owe the slots that may have been taken."""
+        self._leases.owe(self.ask.lease.encode(), [key for _, key in self._plan.slots])
+
+    def _taken(self, verdict: Verdict) -> list[bytes]:
+        return [key for place, key in self._plan.slots if place not in verdict.shadowed]
+
+
+class FreeCall(Call):
+    """The return of slots of one limit. What is not known to have arrived is owed."""
+
+    __slots__ = ("_key", "_leases", "_names")
+
+    def __init__(self, key: bytes, names: Sequence[bytes], *, leases: Leases) -> None:
+        super().__init__(free(key, names))
+        self._key = key
+        self._names = names
+        self._leases = leases
+
+    def fail(self) -> None:
+        """Owe them; to free a slot twice does no harm."""
+        for name in self._names:
+            self._leases.owe(name, (self._key,))
+
+
+class JobCall(Call):
+    """The question whose a job is."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, job_id: str, told: Callable[[Job | None, bool], None]) -> None:
+        super().__init__(find(job_id))
+        self._told = told
+
+    def accept(self, answer: object) -> None:
+        """Tell the job, or that it is not known."""
+        asyncio.get_running_loop().call_soon(self._told, read_job(answer), True)  # noqa: FBT003 (call_soon's signature)
+
+    def fail(self) -> None:
+        """Tell that there is no answer."""
+        asyncio.get_running_loop().call_soon(self._told, None, False)  # noqa: FBT003 (call_soon's signature)
+
+
+class BeatCall(Call):
+    """The heartbeat of this gateway."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, replica: bytes, told: Callable[[int], None]) -> None:
+        super().__init__(beat(replica))
+        self._told = told
+
+    def accept(self, answer: object) -> None:
+        """Tell how many gateways live."""
+        self._told(living(answer))
+
+
+class LastCall(Call):
+    """The call behind which nothing is under way any more."""
+
+    __slots__ = ("done",)
+
+    def __init__(self, replica: bytes) -> None:
+        super().__init__(beat(replica))
+        self.done: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
+
+    def accept(self, answer: object) -> None:
+        """All before it is answered."""
+        living(answer)
+        self._end()
+
+    def fail(self) -> None:
+        """All before it had its time."""
+        self._end()
+
+    def _end(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+def living(answer: object) -> int:
+    """Return how many gateways a heartbeat's answer counts; ValueError where it is no number."""
+    if not isinstance(answer, int):
+        raise ValueError("no number")  # noqa: TRY004 (what the store said is no value of this question's)
+    return max(1, answer)

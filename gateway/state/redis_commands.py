@@ -1,0 +1,213 @@
+"""What is sent to the store and how its answers read: keys, packed commands, verdicts.
+
+The decisions: all keys of one call carry one hash tag, so that a cluster keeps them on one node; and what stays the
+same for a set of limits is packed once (`Plan`), since packing 20 words anew would cost more than all the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from gateway.policy.job import Job
+from gateway.policy.quota import BYTES, CONCURRENT, LEASE_SECONDS, REQUESTS, Verdict
+from gateway.state.redis_scripts import ASK, MOVE, RENEW, ROW, Script
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from gateway.policy.quota import Limit, LimitSet
+
+JOB_SECONDS: Final = 7 * 86_400
+REPLICA_SECONDS: Final = 15
+REPLICAS_KEY: Final = b"fgw:{replicas}"
+MOST_LEASES_A_COMMAND: Final = 500
+_MICROSECOND: Final = 1e-6
+_MOST_PLANS: Final = 2_048
+_JOB_FIELDS: Final = 3
+
+
+def bulk(word: bytes) -> bytes:
+    """Return one word as RESP writes it."""
+    return b"$%d\r\n%b\r\n" % (len(word), word)
+
+
+def pack(words: Iterable[bytes]) -> bytes:
+    """Return words one behind the other as RESP writes them."""
+    return b"".join(map(bulk, words))
+
+
+class Command:
+    """One command, packed but for its head: how many words it has, and the script that it runs, if it runs one."""
+
+    __slots__ = ("rest", "script", "words")
+
+    def __init__(self, rest: bytes, words: int, script: Script | None = None) -> None:
+        self.rest: Final = rest
+        self.words: Final = words
+        self.script: Final = script
+
+    def packed(self, *, by_text: bool = False) -> bytes:
+        """Return what goes over the wire; `by_text` brings the script along, for a store that has forgotten it."""
+        if self.script is None:
+            return b"*%d\r\n%b" % (self.words, self.rest)
+        head = self.script.by_text if by_text else self.script.by_digest
+        return b"*%d\r\n%b%b" % (self.words + 2, head, self.rest)
+
+
+def plain(*words: bytes) -> Command:
+    """Return a command that runs no script."""
+    return Command(pack(words), len(words))
+
+
+def scripted(script: Script, keys: Collection[bytes], arguments: Collection[bytes]) -> Command:
+    """Return a call of a script."""
+    return Command(pack((b"%d" % len(keys), *keys, *arguments)), 1 + len(keys) + len(arguments), script)
+
+
+class Plan:
+    """The commands about one set of limits, for callers with a key or for one address without."""
+
+    __slots__ = ("_after", "_before", "_buckets", "_words", "has_shadow", "limits", "slots", "width")
+
+    def __init__(self, limits: LimitSet, address: str) -> None:
+        tag = _without_braces(f"{limits.tag}|{address}")
+        keys = [f"fgw:{{{tag}}}:{limit.store_name}".encode() for limit in limits.limits]
+        rows = [word for limit in limits.limits for word in _row(limit)]
+        self.limits: Final = limits  # held, so that its identity stays its own
+        self.width: Final = len(keys)
+        self.has_shadow: Final = any(limit.shadow for limit in limits.limits)
+        self.slots: Final = tuple(
+            (place, keys[place]) for place, limit in enumerate(limits.limits) if limit.kind == CONCURRENT
+        )
+        """Place and key of each limit on concurrency."""
+        self._buckets: Final = tuple(
+            (place, keys[place], limit) for place, limit in enumerate(limits.limits) if limit.kind != CONCURRENT
+        )
+        self._before: Final = pack((b"%d" % len(keys), *keys))
+        self._after: Final = pack(rows)
+        self._words: Final = 2 + len(keys) + ROW * len(keys)
+
+    def ask(self, lease: bytes) -> Command:
+        """Return the question of a request."""
+        return Command(b"%b$%d\r\n%b\r\n%b" % (self._before, len(lease), lease, self._after), self._words, ASK)
+
+    def undo(self, spared: Collection[int]) -> Command | None:
+        """Return what gives a unit back to each limit on requests, but for those at the places that took none."""
+        return self._move(-1, REQUESTS, spared)
+
+    def charge(self, count: int) -> Command | None:
+        """Return what counts so many bytes against each limit on bytes."""
+        return self._move(count, BYTES, ())
+
+    def _move(self, units: int, kind: int, spared: Collection[int]) -> Command | None:
+        moved = [(key, limit) for place, key, limit in self._buckets if limit.kind == kind and place not in spared]
+        arguments = [word for _, limit in moved for word in (b"%d" % units, *_reach(limit))]
+        return scripted(MOVE, [key for key, _ in moved], arguments) if moved else None
+
+
+class Plans:
+    """The plans in use; bounded by beginning anew, since a reload leaves old ones behind and addresses are many."""
+
+    def __init__(self) -> None:
+        self._plans: dict[tuple[int, str], Plan] = {}  # by identity, since to compare sets is dear
+
+    def plan(self, limits: LimitSet, address: str) -> Plan:
+        """Return the plan for a set of limits."""
+        found = self._plans.get((id(limits), address))
+        if found is None:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            found = self._plans[id(limits), address] = Plan(limits, address)
+        return found
+
+
+def _without_braces(tag: str) -> str:
+    """Return a text that may stand between the braces of a hash tag, unlike that of any other."""
+    return tag.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+
+
+def _number(number: float) -> bytes:
+    return b"%.17g" % number
+
+
+def _ahead(limit: Limit) -> float:
+    return limit.max_wait if limit.kind == REQUESTS else limit.window
+
+
+def _row(limit: Limit) -> tuple[bytes, ...]:
+    shadow = b"1" if limit.shadow else b"0"
+    if limit.kind == CONCURRENT:
+        return (b"%d" % limit.kind, b"%d" % limit.burst, _number(LEASE_SECONDS), b"0", shadow)
+    return (b"%d" % limit.kind, _number(limit.interval), _number(limit.span), _number(_ahead(limit)), shadow)
+
+
+def _reach(limit: Limit) -> tuple[bytes, bytes, bytes]:
+    """Return a limit's interval, span, and how much further ahead its moment may lie."""
+    return _number(limit.interval), _number(limit.span), _number(_ahead(limit))
+
+
+def free(key: bytes, leases: Collection[bytes]) -> Command:
+    """Return what gives slots of one limit back."""
+    return plain(b"ZREM", key, *leases)
+
+
+def renew(key: bytes, leases: Collection[bytes]) -> Command:
+    """Return what holds slots of one limit for another while, also where the store has lost them."""
+    return scripted(RENEW, (key,), (_number(LEASE_SECONDS), *leases))
+
+
+def beat(replica: bytes) -> Command:
+    """Return what says that a gateway lives; the answer is how many do."""
+    return scripted(RENEW, (REPLICAS_KEY,), (b"%d" % REPLICA_SECONDS, replica))
+
+
+def _job_key(job_id: str) -> bytes:
+    return b"fgw:job:" + job_id.encode("utf-8", "surrogatepass")  # JSON can spell half a surrogate pair
+
+
+def find(job_id: str) -> Command:
+    """Return the question for a job."""
+    return plain(b"GET", _job_key(job_id))
+
+
+def remember(job_id: str, job: Job) -> Command:
+    """Return what binds a job's id to its submitter for seven days."""
+    text = json.dumps((job.team, job.key, job.endpoint)).encode()
+    return plain(b"SET", _job_key(job_id), text, b"EX", b"%d" % JOB_SECONDS)
+
+
+def read_job(answer: object) -> Job | None:
+    """Return the job that an answer tells of; one that is written otherwise counts as not remembered.
+
+    ValueError where the store answered something that is no answer to this question.
+    """
+    if answer is None:
+        return None
+    if not isinstance(answer, bytes):
+        raise ValueError("no text")  # noqa: TRY004 (what the store said is no value of this question's)
+    try:
+        fields = json.loads(answer)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, list) or len(fields) != _JOB_FIELDS or not all(isinstance(each, str) for each in fields):
+        return None
+    return Job(*fields)
+
+
+def read_verdict(answer: object, width: int) -> Verdict:
+    """Return the verdict on so many limits; ValueError where the answer is none."""
+    if not isinstance(answer, bytes):
+        raise ValueError("no text")  # noqa: TRY004 (the same)
+    granted, delay, refused_by, retry_after, *told = map(int, answer.split())
+    if len(told) != 3 * width or not -1 <= refused_by < width:
+        raise ValueError("an answer to another question")
+    verdict = Verdict()
+    verdict.granted = granted == 1
+    verdict.delay = delay * _MICROSECOND
+    verdict.refused_by = refused_by
+    verdict.retry_after = retry_after * _MICROSECOND
+    verdict.remaining = told[::3]
+    verdict.waits = [wait * _MICROSECOND if wait >= 0 else -1.0 for wait in told[1::3]]
+    verdict.shadowed = [place for place, beyond in enumerate(told[2::3]) if beyond]
+    return verdict

@@ -1,0 +1,135 @@
+"""A TCP proxy between the gateway and its store that breaks what it carries, as a network or a server would.
+
+The decision it carries: a mode holds from the moment that it is set, also for connections that are open already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+from tests.harness.client import LINGER_RESET
+from tests.harness.ports import LOOPBACK, ReservedPort
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Mode = Literal["pass", "refuse", "black_hole", "slow", "flapping", "garbage"]
+"""`refuse`: nobody listens, open connections are reset. `black_hole`: taken, and never answered. `slow`: each answer
+comes `delay_seconds` late. `flapping`: each connection is reset after a few answers. `garbage`: answers are nonsense.
+"""
+
+GARBAGE: Final = b"$1x\r\n*-7\r\n\x00\xff%?:\r\n" * 8
+ANSWERS_BEFORE_FLAP: Final = 8
+_PIECE_BYTES: Final = 65_536
+
+
+class FaultProxy:
+    """A proxy on a port of its own that stays the same, before a port on 127.0.0.1."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
+        self.delay_seconds = 0.2
+        self.connections = 0
+        self._mode: Mode = "pass"
+        self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = self._listen()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the gateway finds the store."""
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    @property
+    def mode(self) -> Mode:
+        """What it does now."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        before, self._mode = self._mode, mode
+        if mode == "refuse":
+            self._refuse()
+        elif before == "refuse":
+            self._listener = self._listen()
+
+    def close(self) -> None:
+        """End everything that it carries."""
+        self._refuse()
+        self._reserved.release()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((LOOPBACK, self.port))
+        listener.listen()
+        self._begin(lambda: self._accept(listener))
+        return listener
+
+    def _refuse(self) -> None:
+        for each in (self._listener, *self._open):
+            with contextlib.suppress(OSError):  # ended already
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._open.clear()
+
+    def _begin(self, body: Callable[[], None]) -> None:
+        thread = threading.Thread(target=body, name="fault-proxy", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+                far = socket.create_connection((LOOPBACK, self._target))
+            except OSError:
+                return  # closed: that is how this loop ends; a target that is away ends it too
+            self.connections += 1
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._open.append(end)
+            self._begin(lambda near=near, far=far: self._carry(near, far, self._asking))  # type: ignore[misc]
+            self._begin(lambda near=near, far=far: self._carry(far, near, self._answering))  # type: ignore[misc]
+
+    def _carry(self, source: socket.socket, sink: socket.socket, change: Callable[[bytes, int], bytes | None]) -> None:
+        count = 0
+        with contextlib.suppress(OSError):  # one end has left: so does the other
+            while piece := source.recv(_PIECE_BYTES):
+                count += 1
+                changed = change(piece, count)
+                if changed is None:
+                    sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+                    break
+                sink.sendall(changed)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):  # ended already
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _asking(self, piece: bytes, _count: int) -> bytes | None:
+        return b"" if self._mode == "black_hole" else piece
+
+    def _answering(self, piece: bytes, count: int) -> bytes | None:
+        if self._mode == "slow":
+            time.sleep(self.delay_seconds)  # the fault itself
+        if self._mode == "flapping" and count > ANSWERS_BEFORE_FLAP:
+            return None
+        if self._mode == "garbage":
+            return GARBAGE
+        return b"" if self._mode == "black_hole" else piece
