@@ -47,13 +47,21 @@ class RawClient:
     """One connection to a port on loopback. Every wait is bounded by `timeout_seconds`."""
 
     def __init__(
-        self, port: int, *, timeout_seconds: float = TIMEOUT_SECONDS, receive_buffer_bytes: int | None = None
+        self,
+        port: int,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        receive_buffer_bytes: int | None = None,
+        address: str | None = None,
     ) -> None:
+        """Connect; from an `address` on loopback, where it matters who calls."""
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.socket.settimeout(timeout_seconds)
         if receive_buffer_bytes is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         try:
+            if address is not None:
+                self.socket.bind((address, 0))
             self.socket.connect((LOOPBACK, port))
         except OSError:
             self.socket.close()

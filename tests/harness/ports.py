@@ -7,10 +7,20 @@ two tests can't be given the same one.
 
 from __future__ import annotations
 
+import itertools
 import socket
 from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
+
+
+_addresses: Final = itertools.count(1)
+
+
+def fresh_address() -> str:
+    """Return an address on loopback that no caller of this session had: what is limited by address begins anew."""
+    number = next(_addresses)
+    return f"127.{100 + number // 62_500}.{1 + number // 250 % 250}.{1 + number % 250}"
 
 
 class ReservedPort:

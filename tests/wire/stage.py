@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.harness.client import RawClient, Response
 from tests.harness.messages import http_response
 from tests.harness.policy import GatewayKey, policy_text
+from tests.harness.ports import fresh_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,8 +81,8 @@ class Stage:
         self._script.answer = http_response()
 
     def ask(self, request: bytes, *, method: str = "POST") -> Response:
-        """Send a request on a connection of its own and return the whole answer."""
-        with RawClient(self.gateway.port) as client:
+        """Send a request on a connection and from an address of its own; return the whole answer."""
+        with RawClient(self.gateway.port, address=fresh_address()) as client:
             client.send(request)
             return client.read_response(method)
 
