@@ -139,8 +139,7 @@ class Ticket:
     def _judge(self, home: Store, ask: Ask) -> None:
         verdict = home.ask(ask, _never)
         if verdict is not None:
-            self._home = home
-            self._on_verdict(verdict)
+            self._on_verdict(verdict, home)
 
     def _on_shared_verdict(self, verdict: Verdict | None) -> None:
         turnstile, ask = self._turnstile, self._ask
@@ -150,11 +149,10 @@ class Ticket:
         if self._is_ended:
             if verdict is not None and verdict.granted and turnstile.shared is not None:
                 turnstile.shared.undo(ask)
-        elif verdict is None:
+        elif verdict is None or turnstile.shared is None:
             self._stand_in()
         else:
-            self._home = turnstile.shared
-            self._on_verdict(verdict)
+            self._on_verdict(verdict, turnstile.shared)
 
     def _stand_in(self) -> None:
         """Decide without the shared store."""
@@ -168,23 +166,25 @@ class Ticket:
         else:
             self._decide(None if turnstile.on_loss == "open" else _AWAY)
 
-    def _on_verdict(self, verdict: Verdict) -> None:
+    def _on_verdict(self, verdict: Verdict, home: Store) -> None:
         turnstile, ask, principal = self._turnstile, self._ask, self._principal
         if turnstile is None or ask is None or principal is None:
             return
         limits = ask.limits
+        if not verdict.granted and self._may_wait(limits, verdict, turnstile.room):
+            return  # it holds nothing that it could give back
         if verdict.shadowed:
             turnstile.counts.count_shadowed(principal.team, principal.key, len(verdict.shadowed))
-        if verdict.granted:
-            self.counts_bytes = limits.has_bytes
-            self.lines = granted_lines(limits, verdict)
-            if verdict.delay > 0.0:
-                turnstile.later(verdict.delay, self._let_in)
-            else:
-                self._decide(None)
-        elif not self._may_wait(limits, verdict, turnstile.room):
-            self._home = None
+        if not verdict.granted:
             self._decide(quota_exceeded(limits, verdict))
+            return
+        self._home = home
+        self.counts_bytes = limits.has_bytes
+        self.lines = granted_lines(limits, verdict)
+        if verdict.delay > 0.0:
+            turnstile.later(verdict.delay, self._let_in)
+        else:
+            self._decide(None)
 
     def _may_wait(self, limits: LimitSet, verdict: Verdict, room: WaitingRoom) -> bool:
         """Stay in line, or begin to, where a slot is all that is missing and there is time left."""

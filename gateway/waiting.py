@@ -43,7 +43,8 @@ class WaitingRoom:
         """`later(seconds, call)` calls back."""
         self._later = later
         self._lines: dict[str, deque[Waiter]] = {}
-        self._is_due = False
+        self._is_due = False  # a look around in a while
+        self._is_freed = False  # a look around at once
 
     def line_for(self, limits: LimitSet) -> str | None:
         """Return the limit at which others wait already, so that who comes now has to stand behind them."""
@@ -56,27 +57,35 @@ class WaitingRoom:
     def add(self, waiter: Waiter, line: str) -> None:
         """Stand in a line, at its end."""
         self._lines.setdefault(line, deque()).append(waiter)
-        self._look_in(_LOOK_SECONDS)
+        self._look_in_a_while()
 
     def slot_freed(self) -> None:
         """Let the first ones ask again, once what is going on is over."""
-        if self._lines:
-            self._is_due = False
-            self._look_in(0.0)
+        # Beside the look that is due anyway: were that one set anew, each slot would leave one more that sets itself anew.
+        if self._lines and not self._is_freed:
+            self._is_freed = True
+            self._later(0.0, self._look_at_once)
 
-    def _look_in(self, seconds: float) -> None:
+    def _look_at_once(self) -> None:
+        self._is_freed = False
+        self._look_around()
+
+    def _look_in_a_while(self) -> None:
         if not self._is_due:
             self._is_due = True
-            self._later(seconds, self._look)
+            self._later(_LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         self._is_due = False
+        self._look_around()
+        if self._lines:
+            self._look_in_a_while()
+
+    def _look_around(self) -> None:
         for name, line in list(self._lines.items()):
             self._move_up(line)
             if not line:
                 del self._lines[name]
-        if self._lines:
-            self._look_in(_LOOK_SECONDS)
 
     @staticmethod
     def _move_up(line: deque[Waiter]) -> None:

@@ -135,7 +135,10 @@ def _names(limits: Sequence[Limit]) -> tuple[str, ...]:
     """Return the names as callers read them: a team's limit that is called like the key's says whose it is."""
     names: list[str] = []
     for limit in limits:
-        names.append(limit.name if limit.name not in names else f"{limit.owner.partition('/')[0]}.{limit.name}")
+        name = limit.name
+        while name in names:  # twice where the key has a limit `team.x`, too
+            name = f"{limit.owner.partition('/')[0]}.{name}"
+        names.append(name)
     return tuple(names)
 
 
