@@ -7,7 +7,8 @@ BENCH := .tools/bench
 COMPILED := .tools/compiled
 # What is asked of the compiled gateway in `make test`; `make test-compiled` asks everything.
 COMPILED_TESTS := $(addprefix tests/wire/test_,answers.py build.py drain.py early_answers.py faults_upload.py fields.py \
-    framing.py memory.py once.py order.py smuggling.py)
+    framing.py memory.py once.py order.py smuggling.py) \
+    $(addprefix tests/limits/test_,content.py fields.py order.py waiting.py)
 # Seconds of the benchmark's soak; `make bench SOAK=600` for ten minutes. BENCH_ARGS: see `python -m benchmarks --help`.
 SOAK := 60
 BENCH_ARGS :=
@@ -29,7 +30,7 @@ test: setup-test
 	@exec $(PYTHON) -m pytest
 
 test-compiled: setup-test compiled
-	@PYTHONPATH=$(abspath $(COMPILED)) exec $(PYTHON) -m pytest tests/wire tests/clients
+	@PYTHONPATH=$(abspath $(COMPILED)) exec $(PYTHON) -m pytest tests/wire tests/limits tests/clients
 
 # The same gateway with its hot modules compiled to C (setup.py): what the benchmark measures.
 compiled: $(COMPILED)/.stamp

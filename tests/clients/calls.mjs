@@ -44,6 +44,7 @@ function readable(error) {
 
 const CALLS = {
   run: (fal, { endpoint, options }) => fal.run(endpoint, options),
+  twice: async (fal, { endpoint, options }) => [await fal.run(endpoint, options), await fal.run(endpoint, options)],
   submit: (fal, { endpoint, options }) => fal.queue.submit(endpoint, options),
   status: (fal, { endpoint, options }) => fal.queue.status(endpoint, options),
   result: (fal, { endpoint, options }) => fal.queue.result(endpoint, options),
