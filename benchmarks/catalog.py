@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.cases import behaviour, bodies, growth, posts, profile, soak, streams
+from benchmarks.cases import behaviour, bodies, growth, posts, profile, quotas, soak, streams
 
 if TYPE_CHECKING:
     from benchmarks.case import Case, Extent
@@ -19,5 +19,6 @@ def catalog(extent: Extent) -> tuple[Case, ...]:
         *behaviour.CASES,
         *growth.cases(extent),
         *profile.CASES,
+        *quotas.CASES,
         *soak.CASES,
     )

@@ -7,11 +7,13 @@ all rounds counts.
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.cases.profile import METERING
+from benchmarks.cases.quotas import LIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 _GATEWAY: Final = "gateway"
 _AT_ONCE: Final = 8
 _WORKERS: Final = 2
+_PAIR: Final = 2
 _CORES_FOR_TWO: Final = 4
 
 
@@ -107,6 +110,14 @@ def _two_workers(results: Results) -> float | None:
     return two / one if has_cores else min(_WORKERS, _WORKERS * one / two)
 
 
+def _limits(results: Results) -> float | None:
+    """Compare CPU time round by round, since the two took turns: the median of what limits add, in percent."""
+    rows = results.cases.get("quotas", {})
+    pairs = zip(*(rows[label].rounds for label in (_GATEWAY, LIMITED) if label in rows), strict=False)
+    added = [100 * (pair[1]["cpu_us"] / pair[0]["cpu_us"] - 1) for pair in pairs if len(pair) == _PAIR]
+    return statistics.median(added) if added else None
+
+
 _per_cpu_second = partial(_ratio, case="posts-64", key="per_cpu_second")
 _up, _down = (partial(_ratio, case=case, key="mb_per_cpu_second") for case in ("up", "down"))
 
@@ -126,6 +137,7 @@ CHECKS: Final = (
     Check("memory growth for each 50 MB transfer, MB", _worst_transfer, 0.5),
     Check("memory growth of 200 readers at 1 KB/s, MB", partial(_most, case="readers", key="growth_mb"), 8, "{:.1f}"),
     Check("metrics and log, % of CPU", partial(_median, case="metering", key=METERING), 10, "{:.1f}"),
+    Check("three limits, % of CPU", _limits, 3, "{:.1f}"),
     Check("two workers on cores of their own, × one", _two_workers, 1.8, at_least=True),
     Check("stale connections: POSTs sent twice", partial(_most, case="stale", key="twice"), 0, "{:.0f}"),
     Check("stale connections: 5xx", partial(_most, case="stale", key="failed"), 0, "{:.0f}"),

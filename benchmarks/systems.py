@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 SECRET: Final = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz"  # noqa: S105 (opens nothing but a benchmark)
 _ORIGIN_HOSTS: Final = ("fal.run", "queue.fal.run", "rest.fal.ai")
+_REQUESTS: Final = {"unit": "requests", "quota": 1_000_000_000, "window": "60s"}
+_KEY_LIMITS: Final = (
+    {"name": "submits", "class": "paid", **_REQUESTS},
+    {"name": "parallel", "class": "paid", "unit": "concurrent-requests", "quota": 1_000_000},
+)
+_TEAM_LIMITS: Final = ({"name": "pool", **_REQUESTS},)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +72,18 @@ def gateway(  # noqa: PLR0913 (each is a setting of its own, given by name)
     spreads: bool = False,
     compiled: bool = True,
     log_level: str = "info",
+    is_limited: bool = False,
 ) -> System:
     """Return the gateway with so many workers and keys; `module` is what `python -m` runs it by.
 
     `compiled`: with its hot modules compiled to C, as it is deployed, in place of the pure Python of this folder.
+    `is_limited`: under three limits that nobody reaches, two of the key and one of its team.
     """
     secrets = (SECRET, *(f"{SECRET}-{number}" for number in range(1, keys)))
 
     def launch(place: Place) -> Launch:
         policy = place.folder / "policy.json"
-        policy.write_text(json.dumps(_policy(secrets)), encoding="utf-8")
+        policy.write_text(json.dumps(_policy(secrets, is_limited=is_limited)), encoding="utf-8")
         base_url = f"http://{LOOPBACK}:{place.origin_port}"
         env = {
             "PYTHONPATH": f"{COMPILED}:{ROOT}" if compiled else str(ROOT),
@@ -98,13 +106,14 @@ def gateway(  # noqa: PLR0913 (each is a setting of its own, given by name)
     return System(name, launch, missing, secrets, spreads)
 
 
-def _policy(secrets: tuple[str, ...]) -> dict[str, object]:
+def _policy(secrets: tuple[str, ...], *, is_limited: bool) -> dict[str, object]:
+    own, shared = ({"limits": list(rows)} if is_limited else {} for rows in (_KEY_LIMITS, _TEAM_LIMITS))
     digests = (hashlib.sha256(secret.encode()).hexdigest() for secret in secrets)
     keys = [
-        {"id": f"key-{number}", "team": "bench", "digests": [f"sha256:{digest}"]}
+        {"id": f"key-{number}", "team": "bench", "digests": [f"sha256:{digest}"], **own}
         for number, digest in enumerate(digests)
     ]
-    return {"teams": [{"id": "bench"}], "keys": keys}
+    return {"teams": [{"id": "bench", **shared}], "keys": keys}
 
 
 def _needs(path: Path, what: str) -> Callable[[], str]:

@@ -33,18 +33,6 @@ def test_a_refused_call_is_retried_until_it_is_granted(start_gateway: StartGatew
     assert len(emulator.executions()) == 2
 
 
-def test_a_refusal_that_lasts_is_readable(start_gateway: StartGateway, emulator: Emulator) -> None:
-    """Where the quota does not come back in time, the user reads which limit it was."""
-    key = limited(quota=1, window=3600)
-    client = NodeClient(key.secret, proxy=start_gateway(emulator, policy=policy_text(key)).url)
-    outcome = client.call("twice", ENDPOINT, options={"input": PROMPT})
-    assert outcome.error is not None
-    assert (outcome.error["name"], outcome.error["status"]) == ("ApiError", 429)
-    assert outcome.statuses == [200, 429, 429, 429, 429]
-    assert outcome.error["body"]["error_type"] == "quota_exceeded"
-    assert "submits" in outcome.error["message"]
-
-
 def test_polls_do_not_wait_for_submits(start_gateway: StartGateway, emulator: Emulator) -> None:
     """A job whose submit has spent the whole quota is followed to its end: polls are of another class."""
     key = limited(quota=1, window=3600)
