@@ -17,7 +17,7 @@ from tests.limits.ground import left, limited, limits_policy, requests, slots
 from tests.wire.stage import assert_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.harness.client import RawClient
     from tests.harness.origin import OriginConnection
@@ -75,6 +75,15 @@ class Held:
     def permit(self, count: int = 1) -> None:
         """Let answers go."""
         self._permits.release(count)
+
+
+@pytest.fixture
+def held(scene: Scene) -> Iterator[Held]:
+    """Return the script that the module's origin plays in this test; in the end all of its answers are let go."""
+    script = Held()
+    scene.play(script)
+    yield script
+    script.permit(100)
 
 
 def begin(scene: Scene, stack: ExitStack, key: GatewayKey, *bodies: bytes) -> list[RawClient]:
@@ -148,10 +157,8 @@ def test_a_caller_that_leaves_gives_its_turn_back(scene: Scene) -> None:
 # -- slots ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_slot_goes_to_who_came_first(scene: Scene) -> None:
+def test_a_slot_goes_to_who_came_first(scene: Scene, held: Held) -> None:
     """Calls that wait for a slot get it in the order in which they came, each as soon as one is free."""
-    held = Held()
-    scene.play(held)
     with ExitStack() as stack:
         clients = begin(scene, stack, KEYS["line"], b"0", b"1", b"2", b"3")
         until(lambda: held.begun, "the first at the origin")
@@ -166,10 +173,8 @@ def test_a_slot_goes_to_who_came_first(scene: Scene) -> None:
     assert held.begun == [b"0", b"1", b"2", b"3"]
 
 
-def test_who_waits_too_long_for_a_slot_is_refused(scene: Scene) -> None:
+def test_who_waits_too_long_for_a_slot_is_refused(scene: Scene, held: Held) -> None:
     """After `max_wait` a call in line gets its 429, and not before."""
-    held = Held()
-    scene.play(held)
     with ExitStack() as stack:
         began = time.monotonic()
         first, second = begin(scene, stack, KEYS["limit"], b"0", b"1")
@@ -183,10 +188,8 @@ def test_who_waits_too_long_for_a_slot_is_refused(scene: Scene) -> None:
         assert scene.ask(scene.request(key=KEYS["limit"])).status == 200
 
 
-def test_who_leaves_a_line_is_not_waited_for(scene: Scene) -> None:
+def test_who_leaves_a_line_is_not_waited_for(scene: Scene, held: Held) -> None:
     """The one behind a caller who has left gets the slot, and nothing is sent for who has left."""
-    held = Held()
-    scene.play(held)
     with ExitStack() as stack:
         first, second, third = begin(scene, stack, KEYS["line"], b"0", b"1", b"2")
         second.reset()
@@ -196,10 +199,9 @@ def test_who_leaves_a_line_is_not_waited_for(scene: Scene) -> None:
     assert held.begun == [b"0", b"2"]
 
 
-def test_who_leaves_a_line_gives_back_nothing_that_it_had_not(scene: Scene) -> None:
+def test_who_leaves_a_line_gives_back_nothing_that_it_had_not(scene: Scene, held: Held) -> None:
     """A call that only waited for a slot took nothing of its key's rate, so its leaving adds nothing to it."""
-    held, key = Held(), KEYS["both"]
-    scene.play(held)
+    key = KEYS["both"]
     with ExitStack() as stack:
         (first,) = begin(scene, stack, key, b"0")
         for count in range(1, 4):
@@ -216,10 +218,9 @@ def test_who_leaves_a_line_gives_back_nothing_that_it_had_not(scene: Scene) -> N
 # -- meanwhile --------------------------------------------------------------------------------------------------------
 
 
-def test_a_waiting_call_is_silent_and_small(scene: Scene) -> None:
+def test_a_waiting_call_is_silent_and_small(scene: Scene, held: Held) -> None:
     """While a call waits, its origin hears nothing, it is not told to send its content, and what it sends stays out."""
-    held, key = Held(), KEYS["silent"]
-    scene.play(held)
+    key = KEYS["silent"]
     with ExitStack() as stack:
         (first,) = begin(scene, stack, key, b"0")
         until(lambda: held.begun, "the first at the origin")
