@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from gateway.waiting import WaitingRoom
 
 _COUNTED_AT_ONCE_BYTES: Final = 1_048_576  # of a long upload, so that others see it grow
-_AWAY: Final = refusal(
-    "state_unavailable", "The gateway's store of limits is away; try again.", ((b"retry-after", b"1"),)
-)
-
+_AWAY: Final = refusal("state_unavailable", "The store of limits is away; try again.", ((b"retry-after", b"1"),))
 
 _MISSES: Final = LimitSet("", (Limit("failed-authentications", "address", "requests", quota=20, window=60.0),))
 """Failed authentications of one address (CONTRACT 8)."""
@@ -76,6 +73,7 @@ class Ticket:
         "_uncounted",
         "counts_bytes",
         "is_asking",
+        "line",
         "lines",
         "problem",
         "waits",
@@ -95,6 +93,7 @@ class Ticket:
         self._uncounted = 0
         self.counts_bytes = False
         self.is_asking = False
+        self.line = ""  # where it waits for a slot
         self.waits = ask is not None
         self.problem: Problem | None = None
         self.lines: tuple[bytes, ...] = ()
@@ -113,8 +112,8 @@ class Ticket:
             return
         line = turnstile.room.line_for(ask.limits)
         if line is not None:
-            self._deadline = monotonic() + max(limit.max_wait for limit in ask.limits.limits)
-            turnstile.room.add(self, line)
+            self.line, self._deadline = line, monotonic() + max(limit.max_wait for limit in ask.limits.limits)
+            turnstile.room.add(self)
         else:
             self._ask_store()
         self._is_entered = True
@@ -194,7 +193,9 @@ class Ticket:
         now = monotonic()
         if self._deadline < 0.0:
             self._deadline = now + limit.max_wait
-            room.add(self, limit.store_name)
+        if self.line != limit.store_name:
+            self.line = limit.store_name
+            room.add(self)
         return now < self._deadline
 
     def _let_in(self) -> None:

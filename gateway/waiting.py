@@ -22,7 +22,11 @@ _LOOK_SECONDS: Final = 0.02
 
 
 class Waiter(Protocol):
-    """A call in line. `is_over`: it was granted, refused or given up, and stands in line no more."""
+    """A call in line: at the limit named by `line`, until it `is_over` (granted, refused or given up)."""
+
+    @property
+    def line(self) -> str:
+        """The store's name of the limit; another one once it is that one's slots that are missing."""
 
     @property
     def is_over(self) -> bool:
@@ -54,14 +58,14 @@ class WaitingRoom:
                     return limit.store_name
         return None
 
-    def add(self, waiter: Waiter, line: str) -> None:
-        """Stand in a line, at its end."""
-        self._lines.setdefault(line, deque()).append(waiter)
+    def add(self, waiter: Waiter) -> None:
+        """Stand in its line, at the end."""
+        self._lines.setdefault(waiter.line, deque()).append(waiter)
         self._look_in_a_while()
 
     def slot_freed(self) -> None:
         """Let the first ones ask again, once what is going on is over."""
-        # Beside the look that is due anyway: were that one set anew, each slot would leave one more that sets itself anew.
+        # Beside the look that is due anyway: setting that one anew would leave one more, for good, with each slot.
         if self._lines and not self._is_freed:
             self._is_freed = True
             self._later(0.0, self._look_at_once)
@@ -83,16 +87,16 @@ class WaitingRoom:
 
     def _look_around(self) -> None:
         for name, line in list(self._lines.items()):
-            self._move_up(line)
+            self._move_up(name, line)
             if not line:
                 del self._lines[name]
 
     @staticmethod
-    def _move_up(line: deque[Waiter]) -> None:
+    def _move_up(name: str, line: deque[Waiter]) -> None:
         while line:
             first = line[0]
             if not first.is_over and not first.is_asking:
                 first.ask_again()
-            if not first.is_over:
+            if not first.is_over and first.line == name:  # else it holds up nobody here
                 return
             line.popleft()

@@ -50,8 +50,9 @@ class Slots:
 class Scripted:
     """A call in line that asks a store of slots; `is_asking` where that answers later."""
 
-    def __init__(self, name: str, slots: Slots, *, is_asking: bool = False) -> None:
+    def __init__(self, name: str, slots: Slots, *, line: str = LINE, is_asking: bool = False) -> None:
         self.name = name
+        self.line = line
         self.is_over = False
         self.is_asking = is_asking
         self._slots = slots
@@ -81,7 +82,7 @@ def stand(room: WaitingRoom, slots: Slots, *names: str) -> list[Scripted]:
     """Let these stand in line."""
     waiters = [Scripted(name, slots) for name in names]
     for waiter in waiters:
-        room.add(waiter, LINE)
+        room.add(waiter)
     return waiters
 
 
@@ -144,7 +145,7 @@ def test_who_is_being_asked_for_is_not_asked_twice(room: WaitingRoom, clock: Clo
     """While a store has still to answer, its line stands still."""
     slots = Slots(2)
     asking = Scripted("a", slots, is_asking=True)
-    room.add(asking, LINE)
+    room.add(asking)
     stand(room, slots, "b")
     clock.move_on(0.1)
     assert slots.asked == 0
@@ -156,10 +157,23 @@ def test_who_is_being_asked_for_is_not_asked_twice(room: WaitingRoom, clock: Clo
 def test_lines_do_not_hold_each_other_up(room: WaitingRoom, clock: Clock) -> None:
     """Each limit has a line of its own."""
     full, empty = Slots(0), Slots(1)
-    room.add(Scripted("a", full), "one")
-    room.add(Scripted("b", empty), "other")
+    room.add(Scripted("a", full, line="one"))
+    room.add(Scripted("b", empty, line="other"))
     clock.move_on(0.03)
     assert (full.given, empty.given) == ([], ["b"])
+
+
+def test_who_moves_to_another_line_holds_up_none(room: WaitingRoom, clock: Clock) -> None:
+    """A call that now waits for the slots of another limit is passed over where it stood."""
+    slots = Slots(1)
+    moved = Scripted("a", Slots(0), line="other")
+    moved.line = LINE
+    room.add(moved)
+    stand(room, slots, "b")
+    moved.line = "other"
+    room.add(moved)
+    clock.move_on(0.03)
+    assert slots.given == ["b"]
 
 
 @pytest.mark.parametrize(("max_wait", "stands"), [(0.0, False), (1.0, True)])
@@ -168,6 +182,6 @@ def test_who_comes_now_stands_behind_who_waits(room: WaitingRoom, *, max_wait: f
     mine = Limit("parallel", "key/web", "concurrent-requests", quota=1, window=0.0, max_wait=max_wait)
     other = Limit("parallel", "key/app", "concurrent-requests", quota=1, window=0.0, max_wait=1.0)
     assert room.line_for(LimitSet("", [mine])) is None
-    room.add(Scripted("a", Slots(0)), mine.store_name)
+    room.add(Scripted("a", Slots(0), line=mine.store_name))
     assert room.line_for(LimitSet("", [mine])) == (mine.store_name if stands else None)
     assert room.line_for(LimitSet("", [other])) is None

@@ -12,6 +12,7 @@ import pytest
 from tests.harness.gateway import PREFIX
 from tests.harness.messages import http_response
 from tests.harness.origin import answering
+from tests.harness.policy import GatewayKey
 from tests.harness.waiting import until
 from tests.limits.ground import left, limited, limits_policy, requests, slots
 from tests.wire.stage import assert_problem
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from tests.harness.client import RawClient
     from tests.harness.origin import OriginConnection
-    from tests.harness.policy import GatewayKey
     from tests.harness.scene import Scene
 
 MIB: Final = 1 << 20
@@ -45,10 +45,15 @@ KEYS: Final = {
 }
 
 
+NARROW: Final = GatewayKey(id="narrow", team="pair", entry={"limits": [slots("own", quota=1, max_wait="2s")]})
+WIDE: Final = GatewayKey(id="wide", team="pair")
+SHARED: Final = {"pair": [slots("seats", quota=2, max_wait="2s")]}
+
+
 @pytest.fixture(scope="module")
 def ground(lay_out: Callable[..., Scene]) -> Scene:
     """Return the module's scene."""
-    return lay_out(KEYS["line"], limits_policy(KEYS.values()))
+    return lay_out(KEYS["line"], limits_policy([*KEYS.values(), NARROW, WIDE], shared=SHARED))
 
 
 @pytest.fixture
@@ -213,6 +218,21 @@ def test_who_leaves_a_line_gives_back_nothing_that_it_had_not(scene: Scene, held
         held.permit(2)
         assert left(first.read_response(), "submits") == 9
         assert left(scene.ask(scene.request(key=key)), "submits") == 8
+
+
+def test_who_lacks_a_slot_of_its_own_does_not_hold_up_its_team(scene: Scene, held: Held) -> None:
+    """In its team's line, a call whose key has no slot free makes way for those behind it."""
+    with ExitStack() as stack:
+        one, two = begin(scene, stack, WIDE, b"1", b"2")
+        until(lambda: len(held.begun) == 2, "the team's slots to be taken")
+        narrow, stands, behind = (begin(scene, stack, key, b"x")[0] for key in (NARROW, NARROW, WIDE))
+        held.permit()
+        until(lambda: len(held.begun) == 3, "the narrow key's only slot to be taken")
+        held.permit()
+        until(lambda: len(held.begun) == 4, "the one behind to come through")
+        held.permit(10)
+        answers = [client.read_response() for client in (one, two, narrow, stands, behind)]
+    assert [answer.status for answer in answers] == [200] * 5
 
 
 # -- meanwhile --------------------------------------------------------------------------------------------------------
