@@ -7,13 +7,12 @@ all rounds counts.
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.cases.profile import METERING
-from benchmarks.cases.quotas import LIMITED
+from benchmarks.cases.quotas import LIMITED, LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 _GATEWAY: Final = "gateway"
 _AT_ONCE: Final = 8
 _WORKERS: Final = 2
-_PAIR: Final = 2
 _CORES_FOR_TWO: Final = 4
 
 
@@ -111,11 +109,7 @@ def _two_workers(results: Results) -> float | None:
 
 
 def _limits(results: Results) -> float | None:
-    """Compare CPU time round by round, since the two took turns: the median of what limits add, in percent."""
-    rows = results.cases.get("quotas", {})
-    pairs = zip(*(rows[label].rounds for label in (_GATEWAY, LIMITED) if label in rows), strict=False)
-    added = [100 * (pair[1]["cpu_us"] / pair[0]["cpu_us"] - 1) for pair in pairs if len(pair) == _PAIR]
-    return statistics.median(added) if added else None
+    return results.median("quotas", LIMITED, LIMITS)
 
 
 _per_cpu_second = partial(_ratio, case="posts-64", key="per_cpu_second")

@@ -71,7 +71,7 @@ def measure_metering(stage: Stage) -> Figures:
     posts = send_posts(running.route, connections=CONNECTIONS, seconds=stage.extent.post_seconds, keys=running.keys)
     worker = _busiest(running)
     family, threads = running.cpu - family, _other_threads(worker) - before[worker]
-    cpu_us, metrics_us = 1e6 * family / posts.requests, _metrics_alone_us()
+    cpu_us, metrics_us = 1e6 * family / posts.requests, alone_us("metrics_alone")
     return {
         "cpu_us": cpu_us,
         "log_us": cpu_us * threads / family,
@@ -80,12 +80,13 @@ def measure_metering(stage: Stage) -> Figures:
     }
 
 
-def _metrics_alone_us() -> float:
-    command = (str(GATEWAY_PYTHON), "-P", "-m", "benchmarks.metrics_alone")
+def alone_us(module: str) -> float:
+    """Return what a part takes by itself, compiled: the microseconds that `python -m benchmarks.MODULE` prints."""
+    command = (str(GATEWAY_PYTHON), "-P", "-m", f"benchmarks.{module}")
     env = {**os.environ, "PYTHONPATH": f"{COMPILED}:{ROOT}"}
     timed = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=_TIMING_SECONDS)
     if timed.returncode:
-        raise LoadError(f"the metrics alone could not be timed: {timed.stderr[-200:]}")
+        raise LoadError(f"{module} could not be timed: {timed.stderr[-200:]}")
     return float(timed.stdout)
 
 

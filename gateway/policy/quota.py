@@ -103,8 +103,9 @@ class LimitSet:
         self.tag: Final = tag
         self.limits: Final = tuple(limits)
         self.names: Final = _names(self.limits)
-        self.items: Final = tuple(b'"%b";r=' % name.encode() for name in self.names)
         self.policy_line: Final = self._policy_line()
+        self.told: Final = tuple(rank for rank, limit in enumerate(self.limits) if not limit.shadow)
+        self.line_form: Final = self._line_form()
         self.has_bytes: Final = any(limit.kind == BYTES for limit in self.limits)
         self.has_leases: Final = any(limit.kind == CONCURRENT for limit in self.limits)
         self.waits: Final = any(limit.kind == CONCURRENT and limit.max_wait > 0 for limit in self.limits)
@@ -122,6 +123,12 @@ class LimitSet:
             _policy_of(limit, name) for limit, name in zip(self.limits, self.names, strict=True) if not limit.shadow
         ]
         return b"RateLimit-Policy: %b\r\n" % ", ".join(told).encode() if told else b""
+
+    def _line_form(self) -> bytes:
+        """Return RateLimit with room for what is left of each limit that is told, and for its seconds."""
+        limits = ((self.names[rank], self.limits[rank].kind) for rank in self.told)
+        items = (b'"%b";r=%%d%b' % (name.encode(), b"" if kind == CONCURRENT else b";t=%d") for name, kind in limits)
+        return b"RateLimit: %b\r\n" % b", ".join(items)
 
     def share(self, parts: int) -> LimitSet:
         """Return these limits for one of so many that cannot hear of each other."""
@@ -156,9 +163,9 @@ class Verdict:
     """What became of one request's asking.
 
     `delay`: seconds that a granted call waits for its turn. For each limit of the set, `remaining` has what is left and
-    `waits` the seconds until there is one unit more (bytes: until all is there again; -1: cannot be said). `refused_by`
-    is the rank of the first limit that said no, -1 where granted; `retry_after` the seconds until all of them would
-    say yes. `shadowed` are the ranks of limits that would have said no if they were enforced.
+    `waits` the seconds until there is one unit more (bytes: until all is there again; slots: -1, nobody knows).
+    `refused_by` is the rank of the first limit that said no, -1 where granted; `retry_after` the seconds until all of
+    them would say yes. `shadowed` are the ranks of limits that would have said no if they were enforced.
     """
 
     __slots__ = ("delay", "granted", "refused_by", "remaining", "retry_after", "shadowed", "waits")
@@ -175,15 +182,16 @@ class Verdict:
 
 def granted_lines(limits: LimitSet, verdict: Verdict) -> tuple[bytes, ...]:
     """Return RateLimit-Policy and RateLimit, with their line ends, for an answer to a granted call."""
-    told = b""
-    for rank, limit in enumerate(limits.limits):
-        if not limit.shadow:
+    if not limits.told:
+        return ()
+    figures: list[int] = []
+    for rank in limits.told:
+        figures.append(verdict.remaining[rank])
+        if limits.limits[rank].kind != CONCURRENT:
             wait = verdict.waits[rank]
-            item = limits.items[rank] + b"%d" % verdict.remaining[rank]
-            if wait >= 0.0:
-                item += b";t=%d" % ceil(wait)
-            told = told + b", " + item if told else item
-    return (limits.policy_line, b"RateLimit: " + told + b"\r\n") if told else ()
+            seconds = int(wait)
+            figures.append(seconds + 1 if wait > seconds else seconds)
+    return limits.policy_line, limits.line_form % tuple(figures)
 
 
 def quota_exceeded(limits: LimitSet, verdict: Verdict) -> Problem:

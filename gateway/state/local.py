@@ -53,17 +53,20 @@ class Quotas:
             os.close(self.lock)
 
 
-class _Judgement:
-    """One limit's part in a verdict: where it is kept, and the moment to store if the call is granted."""
+class _Spot:
+    """Where a limit is kept, and the moment to store there if the call being judged is granted (-1: nothing)."""
 
-    __slots__ = ("digest", "limit", "place", "table", "tat")
+    __slots__ = ("digest", "place", "table", "tat")
 
-    def __init__(self, limit: Limit, table: Places, place: int, digest: int) -> None:
-        self.limit = limit
+    def __init__(self, table: Places, place: int, digest: int) -> None:
         self.table = table
         self.place = place
         self.digest = digest
-        self.tat = -1.0  # nothing to be stored
+        self.tat = -1.0
+
+    def is_given_up(self) -> bool:
+        """Return whether another name has taken the place over."""
+        return self.table.digest_at(self.place) != self.digest
 
 
 class LocalStore:
@@ -75,8 +78,8 @@ class LocalStore:
         self._seat = seat
         self._clock = clock
         self._lock = quotas.lock
-        self._digests: dict[str, int] = {}
-        self._held: dict[str, list[_Judgement]] = {}
+        self._spots: dict[str, _Spot] = {}
+        self._held: dict[str, list[_Spot]] = {}
 
     def ask(self, ask: Ask, told: Callable[[Verdict | None], None]) -> Verdict | None:  # noqa: ARG002 (never later)
         """Judge and take in one step, at once."""
@@ -91,47 +94,51 @@ class LocalStore:
     def _judge(self, ask: Ask) -> Verdict:
         now = self._clock()
         verdict = Verdict()
-        judgements: list[_Judgement] = []
+        spots: list[_Spot] = []
         for rank, limit in enumerate(ask.limits.limits):
-            judgement = self._find(limit, ask.address)
+            spot = self._find(limit, ask.address)
+            spot.tat = -1.0
             if limit.kind == CONCURRENT:
-                _judge_slots(judgement, verdict, rank)
+                _judge_slots(limit, spot, verdict, rank)
             else:
-                _judge_rate(judgement, verdict, rank, now=now)
-            judgements.append(judgement)
+                _judge_rate(limit, spot, verdict, rank, now=now)
+            spots.append(spot)
         if verdict.granted:
-            self._take(ask, judgements)
+            self._take(ask, spots)
         return verdict
 
-    def _find(self, limit: Limit, address: str) -> _Judgement:
+    def _find(self, limit: Limit, address: str) -> _Spot:
         name = f"{limit.store_name}|{address}" if address else limit.store_name
-        digest = self._digests.get(name)
-        if digest is None:
-            digest = digest_of_name(name)
-            if len(self._digests) >= _NAMES_KEPT:
-                self._digests.clear()
-            self._digests[name] = digest
+        spot = self._spots.get(name)
+        if spot is not None and not spot.is_given_up():
+            return spot
         table = self._quotas.addresses if address else self._quotas.configured
-        return _Judgement(limit, table, table.find(digest), digest)
+        digest = spot.digest if spot is not None else digest_of_name(name)
+        if len(self._spots) >= _NAMES_KEPT:
+            self._spots.clear()
+        # A new one: whoever holds a slot at the old place must not free one at the new.
+        spot = self._spots[name] = _Spot(table, table.find(digest), digest)
+        return spot
 
-    def _take(self, ask: Ask, judgements: list[_Judgement]) -> None:
-        held = []
-        for judgement in judgements:
-            if judgement.tat < 0.0:
+    def _take(self, ask: Ask, spots: list[_Spot]) -> None:
+        held: list[_Spot] = []
+        for rank, limit in enumerate(ask.limits.limits):
+            spot = spots[rank]
+            if spot.tat < 0.0:
                 continue
-            if judgement.limit.kind == CONCURRENT:
-                judgement.table.hold(judgement.place, self._seat, 1)
-                held.append(judgement)
+            if limit.kind == CONCURRENT:
+                spot.table.hold(spot.place, self._seat, 1)
+                held.append(spot)
             else:
-                judgement.table.moments[judgement.place + TAT] = judgement.tat
+                spot.table.moments[spot.place + TAT] = spot.tat
         if held:
             self._held[ask.lease] = held
 
     def release(self, ask: Ask) -> None:
         """Free the slots of a granted ask."""
-        for judgement in self._held.pop(ask.lease, ()):
-            if judgement.table.digest_at(judgement.place) == judgement.digest:  # else it was given up to another
-                judgement.table.hold(judgement.place, self._seat, -1)
+        for spot in self._held.pop(ask.lease, ()):
+            if not spot.is_given_up():
+                spot.table.hold(spot.place, self._seat, -1)
 
     def undo(self, ask: Ask) -> None:
         """Give back what a granted ask took."""
@@ -160,21 +167,19 @@ class LocalStore:
                 fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
 
-def _judge_slots(judgement: _Judgement, verdict: Verdict, rank: int) -> None:
-    limit = judgement.limit
-    left = limit.burst - judgement.table.slots(judgement.place)
+def _judge_slots(limit: Limit, spot: _Spot, verdict: Verdict, rank: int) -> None:
+    left = limit.burst - spot.table.slots(spot.place)
     verdict.waits.append(-1.0)
     if left > 0:
-        judgement.tat = 0.0
+        spot.tat = 0.0
         verdict.remaining.append(left - 1)
     else:
         _refuse(limit, verdict, rank, retry_after=_SLOT_RETRY_SECONDS)
 
 
-def _judge_rate(judgement: _Judgement, verdict: Verdict, rank: int, *, now: float) -> None:
-    limit = judgement.limit
+def _judge_rate(limit: Limit, spot: _Spot, verdict: Verdict, rank: int, *, now: float) -> None:
     interval, span = limit.interval, limit.span
-    ahead = float(judgement.table.moments[judgement.place + TAT]) - now
+    ahead = float(spot.table.moments[spot.place + TAT]) - now
     if ahead < 0.0:
         ahead = 0.0
     elif limit.kind != BYTES and ahead > span + limit.max_wait:  # of a larger bucket, before a reload
@@ -189,7 +194,7 @@ def _judge_rate(judgement: _Judgement, verdict: Verdict, rank: int, *, now: floa
     if limit.kind != BYTES:  # bytes are asked for before any has passed: nothing is taken yet
         ahead += interval
     left = int(max(0.0, (span - ahead) / interval + _TOLERANCE))
-    judgement.tat = now + ahead
+    spot.tat = now + ahead
     verdict.remaining.append(left)
     verdict.waits.append(ahead if limit.kind == BYTES else ahead - (limit.burst - left - 1) * interval)
 

@@ -1,6 +1,6 @@
 """A table of numbers in memory that all workers share: for each name a moment, and how many slots each worker holds.
 
-Names are known by 63 bits of their digest and found by probing. The table is bounded: where no place is free within
+Names are known by 62 bits of their digest and found by probing. The table is bounded: where no place is free within
 reach, the one takes over that has rested longest and holds no slot. What was forgotten so was full again, or the table
 is too small for what comes; addresses of strangers have a table of their own, so they push out nobody but each other.
 Nothing here locks: whoever writes a moment holds the store's lock, and a slot count has one writer, its worker.
@@ -74,7 +74,8 @@ class Places:
     def hold(self, place: int, seat: int, change: int) -> None:
         """Add to one worker's slots at a place."""
         cell = place + SLOTS + seat
-        self._digests[cell] = max(0, int(self._digests[cell]) + change)
+        held = int(self._digests[cell]) + change
+        self._digests[cell] = max(0, held)
 
     def vacate(self, seat: int) -> None:
         """Free all slots of a worker that is gone."""
@@ -89,5 +90,5 @@ class Places:
 
 
 def digest_of_name(name: str) -> int:
-    """Return 63 bits that stand for a name; never 0."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1 or 1
+    """Return 62 bits that stand for a name; never 0. One more, and compiled code would need an object for it."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 2 or 1
