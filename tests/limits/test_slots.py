@@ -146,13 +146,12 @@ def test_workers_share_their_slots(start_gateway: StartGateway, start_origin: St
     with stuck() as script, ExitStack() as stack:
         gateway = start_gateway(start_origin(script), policy=limits_policy([MANY]), workers=3)
         workers = workers_of(gateway)
-        for _ in range(40):
-            begin(stack.enter_context(gateway.connect()), MANY)
+        clients = [stack.enter_context(gateway.connect()) for _ in range(40)]
+        for client in clients:
+            begin(client, MANY)
         until(lambda: gateway.metrics().value("refusals_total", error_type="quota_exceeded") == 32, "the refusals")
         assert gateway.metrics().value("inflight_requests") == CALLERS
-        with gateway.connect() as client:
-            victim = server_of(client, workers)
-        os.kill(victim, signal.SIGKILL)
+        os.kill(server_of(clients[0], workers), signal.SIGKILL)
         script.let_go.set()
         until(lambda: len(workers_of(gateway)) == 3, "three workers again", timeout_seconds=15)
         until(lambda: gateway.metrics().value("inflight_requests") == 0, "all to be over")
