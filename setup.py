@@ -14,7 +14,19 @@ from setuptools import Extension, setup
 
 HERE: Final = Path(__file__).parent
 PACKAGES: Final = ("ingress", "metering", "policy", "protocol", "relay", "state")
-MODULES: Final = ("admission", "delivery", "desk", "exchange", "gate", "pressure", "turns", "turnstile", "waiting")
+MODULES: Final = (
+    "admission",
+    "delivery",
+    "desk",
+    "exchange",
+    "gate",
+    "ledger/entry",
+    "ledger/journal",
+    "pressure",
+    "turns",
+    "turnstile",
+    "waiting",
+)
 LEFT_OUT: Final = frozenset(
     {
         "ingress/server.py",

@@ -12,11 +12,14 @@ import argparse
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO, TypeVar
 
 from gateway import lifecycle
 from gateway.emulator import server as emulator
+from gateway.ledger import question
+from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
 from gateway.metering.log import Log
 from gateway.policy.credential import digest_of, new_key_text
 from gateway.policy.edition import Edition
@@ -27,9 +30,12 @@ from gateway.settings import HIGHEST_PORT, Settings, SettingsError, load_setting
 from gateway.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+Value = TypeVar("Value")
 
 EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
 EXIT_CONFIG: Final = 78
 _EXAMPLE_ENDPOINT: Final = "fal-ai/flux/dev"
 
@@ -64,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
 
     keys = commands.add_parser("keys", help="gateway keys").add_subparsers(required=True, metavar="COMMAND")
     new = keys.add_parser("new", help="make a key: its secret, shown once, and its entry for the policy")
-    new.add_argument("--id", required=True, type=_identifier, help="id of the key")
-    new.add_argument("--team", required=True, type=_identifier, help="id of its team")
+    new.add_argument("--id", required=True, type=_read_by(identifier), help="id of the key")
+    new.add_argument("--team", required=True, type=_read_by(identifier), help="id of its team")
     new.add_argument("--json", action="store_true", help="one JSON object and nothing else")
     new.set_defaults(run=_new_key)
 
@@ -76,14 +82,40 @@ def _parser() -> argparse.ArgumentParser:
         "--key", help="the only fal key that is taken (default: any); the emulator's, never fal's own"
     )
     stand_in.set_defaults(run=_emulate)
+    _add_usage(commands)
     return parser
 
 
-def _identifier(text: str) -> str:
-    try:
-        return identifier(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    usage = commands.add_parser("usage", help="spend out of the ledger (FALGW_DATABASE_URL)")
+    moment = "ISO date or time in UTC; a date is its first moment"
+    usage.add_argument(
+        "--since", type=_read_by(question.moment), metavar="D", help=f"{moment} (default: the month's first)"
+    )
+    usage.add_argument(
+        "--until", type=_read_by(question.moment), metavar="D", help=f"{moment}, itself left out (default: now)"
+    )
+    usage.add_argument(
+        "--by",
+        type=_read_by(question.names),
+        default="team,key",
+        metavar="NAMES",
+        help=f"{', '.join(question.NAMES)} (default: %(default)s)",
+    )
+    usage.add_argument("--format", default="table", choices=question.FORMS, help="default: %(default)s")
+    usage.set_defaults(run=_usage)
+
+
+def _read_by(parse: Callable[[str], Value]) -> Callable[[str], Value]:
+    """Return a reader of an argument that says on the command line what `parse` says in its ValueError."""
+
+    def read(text: str) -> Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read
 
 
 def _port(text: str) -> int:
@@ -156,6 +188,28 @@ def _emulate(arguments: argparse.Namespace) -> int:
     except OSError as error:  # taken, or not ours to bind
         _say(f"cannot start: {error}", to=sys.stderr)
         return EXIT_FAILED
+    return 0
+
+
+def _usage(arguments: argparse.Namespace) -> int:
+    from gateway.ledger.report import rendered, report  # noqa: PLC0415 (36 MiB that `serve` and its workers do without)
+
+    try:
+        settings = load_settings(_environ(), need_credential=False)
+    except SettingsError as error:
+        _say(*str(error).splitlines(), to=sys.stderr)
+        return EXIT_CONFIG
+    try:
+        span = question.span_of(arguments.since, arguments.until, now=datetime.now(UTC))
+    except ValueError as error:
+        _say(f"usage: {error}", to=sys.stderr)
+        return EXIT_USAGE
+    try:
+        found = report(settings.database_url.get_secret_value(), span, by=arguments.by)
+    except (LedgerAwayError, LedgerUnusableError) as error:
+        _say(f"usage: {error}", to=sys.stderr)
+        return EXIT_FAILED
+    sys.stdout.write(rendered(found, form=arguments.format))
     return 0
 
 

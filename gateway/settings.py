@@ -122,14 +122,13 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-_POSTGRESQL: Final = ("postgresql",)
 
 Host = Annotated[str, AfterValidator(_listener_host)]
 Port = Annotated[int, Field(ge=0, le=HIGHEST_PORT)]
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, le=_LONGEST_SECONDS, allow_inf_nan=False)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_url_of("sqlite", *_POSTGRESQL, not_yet=_POSTGRESQL))]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_url_of("sqlite", "postgresql"))]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 Overrides = Annotated[Mapping[str, BaseUrl], BeforeValidator(_overrides)]
 
@@ -155,7 +154,7 @@ class Settings(BaseModel):
     workers: int = Field(default=1, ge=1, le=256, description="processes that share the data port")
     redis_url: RedisUrl | None = Field(default=None, description="Redis or Valkey shared by replicas")
     database_url: DatabaseUrl = Field(
-        default=SecretStr("sqlite:///fal-gateway.db"), description="ledger; `postgresql://` is not supported yet"
+        default=SecretStr("sqlite:///fal-gateway.db"), description="ledger; `postgresql://…` for several replicas"
     )
     origin_overrides: Overrides = Field(
         default_factory=lambda: MappingProxyType({}),

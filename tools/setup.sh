@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 VENV=.venv
 CLIENTS=tests/clients
 # command that must be there : Debian package that brings it
-SYSTEM_NEEDS=("chromium:chromium" "curl:curl" "redis-server:redis-server")
+SYSTEM_NEEDS=("chromium:chromium" "curl:curl" "redis-server:redis-server" "pg_ctlcluster:postgresql")
 BENCH=.tools/bench
 COMPILED=.tools/compiled
 BENCH_NEEDS=("cc:build-essential" "wrk:wrk" "nginx:nginx" "haproxy:haproxy")
@@ -99,6 +99,7 @@ install_system_packages() {
   may_install || fail "the tests need these Debian packages, and they can't be installed from here: ${missing[*]}"
   apt_install "${missing[@]}"
   [[ " ${missing[*]} " != *" redis-server "* ]] || stop_servers redis-server
+  [[ " ${missing[*]} " != *" postgresql "* ]] || stop_servers postgresql
 }
 
 # Debian starts servers as it installs them; here only their programs are wanted. Takes names of services.

@@ -43,7 +43,7 @@ WRONG = (
     Wrong("FALGW_REDIS_URL", "rediss://h?ssl_ca_certs=/no/such/bundle.pem", "cannot be read: No such file"),
     Wrong("FALGW_DATABASE_URL", "mysql://h/d", "should begin with sqlite://, postgresql://"),
     Wrong("FALGW_DATABASE_URL", "gateway.db", "should begin with sqlite://"),
-    Wrong("FALGW_DATABASE_URL", "postgresql://u:p@h/d", "not supported by this release yet"),
+    Wrong("FALGW_DATABASE_URL", "postgresql://", "name a place"),
     Wrong("FALGW_ORIGIN_OVERRIDES", "fal.run", "host=base-url"),
     Wrong("FALGW_ORIGIN_OVERRIDES", "Fal.run=http://h", "lower case"),
     Wrong("FALGW_ORIGIN_OVERRIDES", "fal.run:443=http://h", "without a port"),

@@ -1,0 +1,124 @@
+"""One connection to the ledger's database, and what its faults are called.
+
+The decision: SQLite and PostgreSQL go through SQLAlchemy's Core, so that each statement is written once. Two kinds of
+trouble leave this module: `LedgerAwayError`, which passes by itself or by an operator's hand on the database, and
+`LedgerUnusableError`, which takes another setting or another release. Neither quotes the URL's password.
+
+SQLite: transactions are begun by us, those that write with the write lock from the first statement on, or two writers
+that both have read could not both go on. In WAL mode a report reads while a gateway writes; with synchronous=NORMAL a
+loss of power may take the last commits with it, but not the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import URL, Connection, Engine
+
+BUSY_SECONDS: Final = 5
+CONNECT_SECONDS: Final = 5
+SILENCE_MILLISECONDS: Final = 10_000
+_WRITES: Final = "falgw_writes"
+
+
+class Database:
+    """One connection, opened when it is needed and again after it broke; for one thread."""
+
+    def __init__(self, url: str) -> None:
+        """Take a `sqlite:///FILE` or `postgresql://…`; LedgerUnusableError for anything else. Connects to nothing."""
+        self._url = _parsed(url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self.file = Path(self._url.database or "") if self.is_sqlite else None
+        self._engine = _sqlite_engine(self._url) if self.is_sqlite else _postgresql_engine(self._url)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection within a transaction that only reads. Raises LedgerAwayError."""
+        with self._transaction(writes=False) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection within a transaction that writes, committed at the end. Raises LedgerAwayError."""
+        with self._transaction(writes=True) as connection:
+            yield connection
+
+    def use_wal(self) -> None:
+        """Turn the file to WAL mode, which it keeps; nothing on PostgreSQL. LedgerAwayError while others write."""
+        if self.is_sqlite:
+            with self._faults_named(), contextlib.closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA journal_mode=WAL")
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another one."""
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
+        with self._faults_named(), self._engine.connect() as connection:
+            connection.execution_options(**{_WRITES: writes})
+            with connection.begin():
+                yield connection
+
+    @contextlib.contextmanager
+    def _faults_named(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as fault:
+            raise LedgerAwayError(self._reason(fault)) from None  # the cause would quote connection data in a trace
+
+    def _reason(self, fault: DBAPIError) -> str:
+        text = " ".join(str(fault.orig).split())
+        return text.replace(self._url.password, "***") if self._url.password else text
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as fault:  # a port that is no number is a ValueError
+        raise LedgerUnusableError("the database URL cannot be read") from fault
+    if parsed.drivername == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername != "sqlite":
+        raise LedgerUnusableError(f"a ledger is a sqlite:///FILE or a postgresql://… database, not {parsed.drivername}")
+    if not parsed.database or parsed.database == ":memory:":
+        raise LedgerUnusableError("the database URL names no file: sqlite:///FILE, or sqlite:////ABSOLUTE/FILE")
+    return parsed
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _open_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _open_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 (the driver's own)
+    connection.isolation_level = None  # the driver begins nothing by itself
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    """Make an engine that notices a server that is gone; what the URL says about it goes first."""
+    wanted = {
+        "connect_timeout": CONNECT_SECONDS,
+        "tcp_user_timeout": SILENCE_MILLISECONDS,
+        "application_name": "fal-gateway",
+    }
+    arguments = {name: value for name, value in wanted.items() if name not in url.query}
+    return create_engine(url, hide_parameters=True, pool_size=1, pool_pre_ping=True, connect_args=arguments)

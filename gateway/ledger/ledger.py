@@ -1,0 +1,219 @@
+"""The ledger: what every paid request cost, asked and told in terms of entries and nano-dollars.
+
+The decision: rows are merged here and not in SQL. What is new is inserted; of the rest the rows are read, locked,
+merged with `entry.merged` and written back where they changed, all in one transaction. So there is one rule of how a
+row climbs, the same for both databases, and the caller learns what changed and from what, which is how money is
+counted once. Rows are locked in the order of their ids, so that two gateways do not wait for each other in a circle.
+
+Sums are 64-bit integers: 9.2 billion dollars. Every list comes in pages, in the order of admission.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy import bindparam, delete, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from gateway.ledger import schema
+from gateway.ledger.database import Database
+from gateway.ledger.entry import CHARGED, HELD, RECONCILED, Entry, folded, merged
+from gateway.ledger.tables import PURCHASES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import BindParameter, ColumnElement
+    from sqlalchemy.engine import Connection
+
+PAGE_ROWS: Final = 1_000
+FORGET_ROWS: Final = 10_000
+DAY_US: Final = 86_400 * 10**6
+_ROW: Final = PURCHASES.c
+_WRITTEN: Final[Mapping[str, BindParameter[object]]] = MappingProxyType(
+    {name: bindparam(f"new_{name}") for name in Entry._fields if name != "id"}
+)
+
+
+class Change(NamedTuple):
+    """A row that changed: as it was (None: it is new), and as it is."""
+
+    old: Entry | None
+    new: Entry
+
+
+class Spending(NamedTuple):
+    """Known cost in nano-dollars, by id of key and by id of team; who spent nothing is not in it."""
+
+    keys: dict[str, int]
+    teams: dict[str, int]
+
+
+class Sum(NamedTuple):
+    """One line of a report: the values of its names, and what was bought under them, of one source.
+
+    `names` follow the report's `by`; a day is the number of days since the epoch. `units` is the decimal text of each
+    request's quantity, None where it is not known; `cost_ns` is None where no cost is known, `unpriced` counts those.
+    """
+
+    names: tuple[str | int, ...]
+    source: str
+    unit: str | None
+    units: str | None
+    requests: int
+    unpriced: int
+    cost_ns: int | None
+
+
+class Holds(NamedTuple):
+    """Open holds: how many, and their estimates in nano-dollars as far as they are known."""
+
+    requests: int
+    estimate_ns: int
+
+
+class Ledger:
+    """One ledger, for one thread. Every method raises LedgerAwayError while the database does not answer."""
+
+    def __init__(self, url: str) -> None:
+        """Take a `sqlite:///FILE` or `postgresql://…`; LedgerUnusableError for anything else. Connects to nothing."""
+        self._database = Database(url)
+        self._insert = sqlite_insert if self._database.is_sqlite else postgresql_insert
+
+    def migrate(self) -> None:
+        """Bring the schema to this release's, safely also when several do; LedgerUnusableError where it is newer."""
+        schema.migrate(self._database)
+
+    def require_schema(self) -> None:
+        """Return where there is a ledger of this release; LedgerUnusableError says what is there else."""
+        schema.require(self._database)
+
+    def close(self) -> None:
+        """Close the connection; harmless when done twice."""
+        self._database.close()
+
+    # -- telling ----------------------------------------------------------------------------------------------------
+
+    def apply(self, entries: Sequence[Entry]) -> list[Change]:
+        """Take what happened, in one transaction; return the rows that changed, at most one for each purchase."""
+        rows = dict(sorted(folded(entries).items()))
+        if not rows:
+            return []
+        with self._database.writing() as connection:
+            fresh = self._insert_new(connection, list(rows.values()))
+            known = [row for row in rows.values() if row.id not in fresh]
+            climbed = _climb(connection, known) if known else []
+        return [Change(None, row) for row in rows.values() if row.id in fresh] + climbed
+
+    def _insert_new(self, connection: Connection, rows: list[Entry]) -> set[str]:
+        """Insert the rows that are not there; return their ids."""
+        statement = self._insert(PURCHASES).on_conflict_do_nothing(index_elements=[_ROW.id]).returning(_ROW.id)
+        return set(connection.execute(statement, [row._asdict() for row in rows]).scalars())
+
+    def forget(self, before_us: int) -> int:
+        """Delete what was admitted before a moment, in portions, so that nobody waits long; return how many rows."""
+        deleted = 0
+        while True:
+            portion = select(_ROW.id).where(_ROW.admitted_at_us < before_us).limit(FORGET_ROWS)
+            with self._database.writing() as connection:
+                gone = connection.execute(delete(PURCHASES).where(_ROW.id.in_(portion))).rowcount
+            deleted += gone
+            if gone < FORGET_ROWS:
+                return deleted
+
+    # -- asking -----------------------------------------------------------------------------------------------------
+
+    def spent_since(self, since_us: int) -> Spending:
+        """Return what was spent by requests admitted from a moment on; the period's beginning for a budget."""
+        conditions = (_ROW.admitted_at_us >= since_us, _ROW.status.in_(CHARGED), _ROW.cost_ns.is_not(None))
+        query = select(_ROW.team, _ROW.key, _sum(_ROW.cost_ns)).where(*conditions).group_by(_ROW.team, _ROW.key)
+        spending = Spending({}, {})
+        with self._database.reading() as connection:
+            for team, key, cost_ns in connection.execute(query):
+                spending.teams[team] = spending.teams.get(team, 0) + cost_ns
+                spending.keys[key] = spending.keys.get(key, 0) + cost_ns
+        return spending
+
+    def open_jobs(self, *, after: Entry | None = None, most: int = PAGE_ROWS) -> list[Entry]:
+        """Return queue jobs that are held under fal's request id; those behind `after`, the last one of a page."""
+        return self._page(_ROW.status == HELD, _ROW.fal_request_id.is_not(None), after=after, most=most)
+
+    def overdue(self, before_us: int, *, after: Entry | None = None, most: int = PAGE_ROWS) -> list[Entry]:
+        """Return holds that were admitted before a moment, with a request id of fal's or without."""
+        return self._page(_ROW.status == HELD, _ROW.admitted_at_us < before_us, after=after, most=most)
+
+    def unreconciled(
+        self, since_us: int, until_us: int, *, after: Entry | None = None, most: int = PAGE_ROWS
+    ) -> list[Entry]:
+        """Return what fal's bill has not spoken about yet, of a span of admission, as far as fal's id of it is known.
+
+        Held and released rows are among them: a job whose answer went to a webhook is billed all the same.
+        """
+        conditions = (*_within(since_us, until_us), _ROW.status != RECONCILED, _ROW.fal_request_id.is_not(None))
+        return self._page(*conditions, after=after, most=most)
+
+    def find_job(self, fal_request_id: str) -> Entry | None:
+        """Return the purchase that fal knows under an id (the last one where there are several), None without one."""
+        query = select(PURCHASES).where(_ROW.fal_request_id == fal_request_id).order_by(_ROW.admitted_at_us.desc())
+        with self._database.reading() as connection:
+            row = connection.execute(query.limit(1)).first()
+        return None if row is None else Entry(*row)
+
+    def usage(self, since_us: int, until_us: int, *, by: Sequence[str]) -> list[Sum]:
+        """Return what was bought by requests admitted in [since, until), summed by names and source.
+
+        `by` names any of team, key, endpoint and day. One sum for each quantity that occurs: they are added exactly by
+        the caller, since SQLite cannot.
+        """
+        names = [_DAY if name == "day" else _ROW[name] for name in by]
+        parts = [*names, _ROW.source, _ROW.unit, _ROW.units]
+        counts = (func.count(), func.count() - func.count(_ROW.cost_ns), _sum(_ROW.cost_ns))
+        conditions = (*_within(since_us, until_us), _ROW.status.in_(CHARGED))
+        with self._database.reading() as connection:
+            rows = connection.execute(select(*parts, *counts).where(*conditions).group_by(*parts)).all()
+        return [Sum(tuple(row[: len(names)]), *row[len(names) :]) for row in rows]
+
+    def holds(self, since_us: int, until_us: int) -> Holds:
+        """Return the open holds of requests admitted in [since, until)."""
+        query = select(func.count(), _sum(_ROW.estimate_ns)).where(*_within(since_us, until_us), _ROW.status == HELD)
+        with self._database.reading() as connection:
+            requests, estimate_ns = connection.execute(query).one()
+        return Holds(requests, estimate_ns or 0)
+
+    def _page(self, *conditions: ColumnElement[bool], after: Entry | None, most: int) -> list[Entry]:
+        place = tuple_(_ROW.admitted_at_us, _ROW.id)
+        query = select(PURCHASES).where(*conditions).order_by(_ROW.admitted_at_us, _ROW.id).limit(most)
+        if after is not None:
+            query = query.where(place > (after.admitted_at_us, after.id))
+        with self._database.reading() as connection:
+            return [Entry(*row) for row in connection.execute(query)]
+
+
+_DAY: Final = _ROW.admitted_at_us // DAY_US
+
+
+def _within(since_us: int, until_us: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return _ROW.admitted_at_us >= since_us, _ROW.admitted_at_us < until_us
+
+
+def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
+    """Sum as a 64-bit integer: PostgreSQL widens it to a decimal otherwise."""
+    return func.sum(column).cast(PURCHASES.c.cost_ns.type)
+
+
+def _climb(connection: Connection, entries: list[Entry]) -> list[Change]:
+    """Merge entries into rows that are there; return those that changed."""
+    ids = [entry.id for entry in entries]
+    rows = connection.execute(select(PURCHASES).where(_ROW.id.in_(ids)).order_by(_ROW.id).with_for_update())
+    old = {row.id: Entry(*row) for row in rows}
+    pairs = [(old[entry.id], merged(old[entry.id], entry)) for entry in entries if entry.id in old]
+    changes = [Change(before, after) for before, after in pairs if after is not before]
+    if changes:
+        statement = update(PURCHASES).where(_ROW.id == bindparam("new_id")).values(dict(_WRITTEN))
+        values = [
+            {f"new_{name}": value for name, value in zip(Entry._fields, change.new, strict=True)} for change in changes
+        ]
+        connection.execute(statement, values)
+    return changes

@@ -1,0 +1,179 @@
+"""The ledger process: tails the journals and applies them to the database, off every event loop.
+
+The decision: plain synchronous code in a process of its own. While the database is away the journals wait on the disk,
+which is all that workers see of it. Nothing is remembered that the files do not hold, so this process may be killed at
+any moment: what it had not noted comes again, and changes nothing the second time.
+
+SIGTERM is waited for and not caught, so no statement is interrupted. A database that hangs in a statement at the end is
+left by the alarm, which kills this process: the lines stay for the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from gateway.ledger.faults import LedgerAwayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.ledger.entry import Entry
+    from gateway.ledger.ledger import Change, Ledger
+    from gateway.ledger.spool import Batch, Spool
+
+BATCH_ROWS: Final = 1_000
+TICK_SECONDS: Final = 0.2
+LONGEST_DELAY_SECONDS: Final = 5.0
+NOTE_SECONDS: Final = 5.0
+UPKEEP_SECONDS: Final = 60.0
+LAST_FLUSH_SECONDS: Final = 10
+RETENTION_DAYS: Final = 400
+_DAY_US: Final = 86_400 * 10**6
+_SIGNALS: Final = frozenset((signal.SIGTERM,))
+_HELD_BACK: Final = _SIGNALS | {signal.SIGINT}  # a Ctrl-C goes to all; workers still have their last lines to write
+
+
+class Gauges(NamedTuple):
+    """How things stand. `applied` counts rows that changed, `skipped` lines torn or garbage, both since the start."""
+
+    is_up: bool
+    spool_bytes: int
+    oldest_seconds: float
+    applied: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who is told what; all are called in the ledger process, and none may raise.
+
+    `on_ready` once, after the first attempt: whether everything could be applied. `on_changed` after each batch that
+    changed rows. `on_finished` with holds that dead writers left, once the database has them as unknown: at least
+    once, so the listener goes by their ids. `on_gauges` after each attempt.
+    """
+
+    on_ready: Callable[[bool], None]
+    on_changed: Callable[[Sequence[Change]], None]
+    on_finished: Callable[[Sequence[Entry]], None]
+    on_gauges: Callable[[Gauges], None]
+
+
+def serve_ledger(ledger: Ledger, spool: Spool, *, listeners: Listeners, retention_days: int = RETENTION_DAYS) -> None:
+    """Run until SIGTERM, or until the parent process is gone; in the main thread of a process of its own.
+
+    Raises LedgerUnusableError where the schema that is there was made by a newer release.
+    """
+    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    clerk = Clerk(ledger, spool, listeners=listeners, retention_days=retention_days)
+    listeners.on_ready(clerk.work())
+    while signal.sigtimedwait(_SIGNALS, clerk.delay_seconds) is None and os.getppid() == parent:
+        clerk.work()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(LAST_FLUSH_SECONDS + 1)
+    clerk.finish(time.monotonic() + LAST_FLUSH_SECONDS)
+    signal.alarm(0)
+
+
+class Clerk:
+    """Carries lines from the spool to the ledger. `delay_seconds` is how long to wait before the next attempt."""
+
+    def __init__(self, ledger: Ledger, spool: Spool, *, listeners: Listeners, retention_days: int) -> None:
+        self.delay_seconds = TICK_SECONDS
+        self._ledger = ledger
+        self._spool = spool
+        self._listeners = listeners
+        self._retention_us = retention_days * _DAY_US
+        self._is_migrated = False
+        self._is_up: bool | None = None
+        self._oldest_us: int | None = None
+        self._applied = 0
+        self._skipped = 0
+        self._upkeep_at = 0.0
+        self._note_at = 0.0
+        self._events = structlog.get_logger()
+
+    def work(self, *, deadline: float | None = None) -> bool:
+        """Apply what is there, and keep house when it is time; return whether the database took everything.
+
+        `deadline` is of the monotonic clock; at it whatever is left waits.
+        """
+        try:
+            self._adopt_and_migrate()
+            self._apply_all(deadline)
+            self._forget()
+        except LedgerAwayError as fault:
+            self._rest(str(fault))
+        else:
+            self._resume()
+        self._show()
+        return bool(self._is_up)
+
+    def finish(self, deadline: float) -> None:
+        """Apply what is left, once, up to the deadline, and let go of the spool and the database."""
+        self.work(deadline=deadline)
+        self._spool.close()
+        self._ledger.close()
+
+    def _adopt_and_migrate(self) -> None:
+        """Adopt also while the database is away: what is adopted is seen in the gauges."""
+        if time.monotonic() >= self._upkeep_at:
+            self._spool.adopt()
+        if not self._is_migrated:
+            self._ledger.migrate()
+            self._is_migrated = True
+
+    def _apply_all(self, deadline: float | None) -> None:
+        while not (batch := self._spool.read(BATCH_ROWS)).is_empty:
+            self._apply(batch)
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        if time.monotonic() >= self._note_at:
+            self._note_at = time.monotonic() + NOTE_SECONDS
+            self._spool.note()
+
+    def _apply(self, batch: Batch) -> None:
+        rows = batch.entries + batch.finished
+        self._oldest_us = rows[0].changed_at_us if rows else None
+        for start in range(0, len(rows), BATCH_ROWS):
+            changes = self._ledger.apply(rows[start : start + BATCH_ROWS])
+            if changes:
+                self._applied += len(changes)
+                self._listeners.on_changed(changes)
+        if batch.finished:
+            self._listeners.on_finished(batch.finished)
+        self._spool.applied(batch)
+        self._skipped += batch.skipped
+        self._oldest_us = None
+
+    def _forget(self) -> None:
+        if time.monotonic() >= self._upkeep_at:
+            self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
+            self._ledger.forget(_now_us() - self._retention_us)
+
+    def _rest(self, reason: str) -> None:
+        if self._is_up is not False:
+            self._events.error("ledger_down", reason=reason)
+            self._is_up = False
+        self.delay_seconds = min(self.delay_seconds * 2, LONGEST_DELAY_SECONDS)
+
+    def _resume(self) -> None:
+        if self._is_up is not True:
+            self._events.info("ledger_up")
+            self._is_up = True
+        self.delay_seconds = TICK_SECONDS
+
+    def _show(self) -> None:
+        oldest = 0.0 if self._oldest_us is None else max(0, _now_us() - self._oldest_us) / 10**6
+        spool_bytes = self._spool.unapplied_bytes()
+        self._listeners.on_gauges(Gauges(bool(self._is_up), spool_bytes, oldest, self._applied, self._skipped))
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000

@@ -1,0 +1,131 @@
+"""All journals that this ledger process reads: those of its own gateway, and those that dead gateways left.
+
+The decision: everything that is open in a journal when its writer is dead is finished here, since nobody else will:
+its request may have been sent, so it is charged as estimated, and marked (RELIABILITY 2). A queue job is not: it lives
+at fal under its request id, and whoever fetches its result settles it. A dead gateway's folder is adopted by whoever
+gets its lock (folder.py), read to the end, and deleted.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.ledger.folder import LOCK_NAME, SpoolFolder, folders_below, take_folder
+from gateway.ledger.trail import Piece, Trail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gateway.ledger.entry import Entry
+
+
+class Batch(NamedTuple):
+    """What is to be applied next.
+
+    `entries` were written by workers; `finished` are holds of dead writers, ended here as unknown; `skipped` counts
+    lines that were torn or garbage. `pieces` and `ended` are the spool's own: how far it moves once this is applied.
+    """
+
+    entries: list[Entry]
+    finished: list[Entry]
+    skipped: int
+    pieces: list[tuple[Trail, Piece]]
+    ended: list[Trail]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it: neither a line to apply nor a journal to delete."""
+        return not self.pieces and not self.ended
+
+
+class Spool:
+    """The folders and their journals. `read` shows what is next, `applied` moves on; nothing is lost in between."""
+
+    def __init__(self, root: Path, own: Path) -> None:
+        """Read the folder `own`, which this gateway has claimed, and below `root` what is left by others."""
+        self._root = root
+        self._own = own
+        self._adopted: dict[Path, SpoolFolder] = {}
+        self._trails: dict[Path, Trail] = {}  # by their lock files, in the order in which they were found
+
+    def adopt(self) -> list[Path]:
+        """Take over the folders of gateways that are gone; return them."""
+        taken = []
+        for path in folders_below(self._root):
+            folder = None if path == self._own or path in self._adopted else take_folder(path)
+            if folder is not None:
+                self._adopted[path] = folder
+                taken.append(path)
+        self._find_trails()
+        self._discard_empty()
+        return taken
+
+    def read(self, most: int) -> Batch:
+        """Return at most `most` lines that come next, of all journals in turn, and what dead writers left open."""
+        batch = Batch([], [], 0, [], [])
+        for trail in self._in_turn():
+            is_dead = trail.is_dead()
+            piece = trail.read(most - len(batch.entries))
+            if piece is not None:
+                batch = batch._replace(skipped=batch.skipped + piece.skipped)
+                batch.pieces.append((trail, piece))
+                batch.entries.extend(piece.entries)
+            elif is_dead:
+                batch = batch._replace(skipped=batch.skipped + trail.torn())
+                batch.ended.append(trail)
+                batch.finished.extend(trail.orphans(time.time_ns() // 1_000))
+            if len(batch.entries) >= most:
+                break
+        return batch
+
+    def applied(self, batch: Batch) -> None:
+        """Move on behind a batch that the database has, and delete what nobody needs any more."""
+        for trail, piece in batch.pieces:
+            trail.take(piece)
+        for trail in batch.ended:
+            trail.delete()
+        if batch.ended:
+            self._trails = {path: trail for path, trail in self._trails.items() if trail not in batch.ended}
+            self._discard_empty()
+
+    def note(self) -> None:
+        """Write down how far each journal is applied, so that a new process does not read it all again."""
+        for trail in self._trails.values():
+            trail.note()
+
+    def unapplied_bytes(self) -> int:
+        """Return how many bytes of lines are not applied yet."""
+        return sum(trail.unread_bytes() for trail in self._trails.values())
+
+    def close(self) -> None:
+        """Write down how far everything is, and let go of the folders that were adopted."""
+        self.note()
+        for folder in self._adopted.values():
+            folder.close()
+        self._adopted.clear()
+
+    def _in_turn(self) -> list[Trail]:
+        """Return the journals; the one that comes first now comes last the next time, so that none waits for ever."""
+        self._find_trails()
+        if self._trails:
+            first = next(iter(self._trails))
+            self._trails[first] = self._trails.pop(first)
+        return list(self._trails.values())
+
+    def _find_trails(self) -> None:
+        for path in self._lock_files():
+            if path not in self._trails:
+                self._trails[path] = Trail(path.parent, path.stem)
+
+    def _lock_files(self) -> Iterator[Path]:
+        for folder in (self._own, *self._adopted):
+            found = (path for path in folder.glob("*.lock") if path.name != LOCK_NAME and path.name[0] != ".")
+            yield from sorted(found)
+
+    def _discard_empty(self) -> None:
+        """Delete adopted folders that have no journal left."""
+        in_use = {path.parent for path in self._trails}
+        for path in [path for path in self._adopted if path not in in_use]:
+            self._adopted.pop(path).discard()

@@ -1,0 +1,60 @@
+"""The ledger's table, as this release uses it.
+
+The decision: one row a purchase, its columns in the order of `Entry`'s fields. Money is BIGINT nano-dollars, which
+holds 9.2 billion dollars, also for a sum; quantities and prices are decimal texts, because SQLite has no exact decimal
+and a float would lose what fal says. Moments are BIGINT microseconds since the epoch, the same in both databases.
+Names carry a prefix: a PostgreSQL database may be shared with other programs, and with their migrations.
+
+How the table came to be so is told by the steps in `migrations`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
+
+VERSION_TABLE: Final = "fal_gateway_ledger_version"
+METADATA: Final = MetaData()
+
+PURCHASES: Final = Table(
+    "fal_gateway_purchases",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("team", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("fal_request_id", Text),
+    Column("admitted_at_us", BigInteger, nullable=False),
+    Column("changed_at_us", BigInteger, nullable=False),
+    Column("units", Text),
+    Column("unit", Text),
+    Column("unit_price", Text),
+    Column("estimate_ns", BigInteger),
+    Column("cost_ns", BigInteger),
+    Column("source", Text, nullable=False),
+)
+
+# A report, a period's spend, and what is old enough to be forgotten.
+Index("fal_gateway_purchases_admitted", PURCHASES.c.admitted_at_us, PURCHASES.c.id)
+
+# Open holds: few among many rows.
+_IS_HELD: Final = PURCHASES.c.status == "held"
+Index(
+    "fal_gateway_purchases_held",
+    PURCHASES.c.admitted_at_us,
+    PURCHASES.c.id,
+    sqlite_where=_IS_HELD,
+    postgresql_where=_IS_HELD,
+)
+
+# A job by the id under which fal knows it.
+_IS_BOUND: Final = PURCHASES.c.fal_request_id.is_not(None)
+Index(
+    "fal_gateway_purchases_bound",
+    PURCHASES.c.fal_request_id,
+    sqlite_where=_IS_BOUND,
+    postgresql_where=_IS_BOUND,
+)
