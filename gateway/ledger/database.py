@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BUSY_SECONDS: Final = 5
 CONNECT_SECONDS: Final = 5
 SILENCE_MILLISECONDS: Final = 10_000
-_WRITES: Final = "falgw_writes"
+_BEGIN: Final = "falgw_begin"
 
 
 class Database:
@@ -57,8 +57,8 @@ class Database:
     def use_wal(self) -> None:
         """Turn the file to WAL mode, which it keeps; nothing on PostgreSQL. LedgerAwayError while others write."""
         if self.is_sqlite:
-            with self._faults_named(), contextlib.closing(self._engine.raw_connection()) as connection:
-                connection.cursor().execute("PRAGMA journal_mode=WAL")
+            with self._faults_named(), self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # within no transaction
 
     def close(self) -> None:
         """Close the connection; the next use opens another one."""
@@ -67,7 +67,7 @@ class Database:
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool) -> Iterator[Connection]:
         with self._faults_named(), self._engine.connect() as connection:
-            connection.execution_options(**{_WRITES: writes})
+            connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE" if writes else "BEGIN"})
             with connection.begin():
                 yield connection
 
@@ -110,7 +110,9 @@ def _open_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 (the
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
+    begin = connection.get_execution_options().get(_BEGIN)
+    if begin is not None:
+        connection.exec_driver_sql(begin)
 
 
 def _postgresql_engine(url: URL) -> Engine:

@@ -58,8 +58,8 @@ def _use_wal(database: Database) -> None:
     while True:
         try:
             return database.use_wal()
-        except LedgerAwayError:
-            if time.monotonic() > deadline:
+        except LedgerAwayError as fault:
+            if "locked" not in str(fault) or time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_SECONDS)
 

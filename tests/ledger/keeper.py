@@ -1,0 +1,34 @@
+"""The ledger process as a gateway would run it, telling the test what its listeners hear.
+
+`python -m tests.ledger.keeper URL SPOOL GATEWAY_ID`: claims the folder, then serves until SIGTERM.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gateway.ledger.folder import claim_folder
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.process import Listeners, serve_ledger
+from gateway.ledger.spool import Spool
+from gateway.metering.log import Log
+from tests.ledger.rows import tell
+
+
+def main(url: str, root: str, gateway_id: str) -> None:
+    """Serve as the arguments say."""
+    log = Log()
+    log.install()
+    folder = claim_folder(Path(root), gateway_id)
+    listeners = Listeners(
+        on_ready=lambda is_up: tell("ready", is_up),
+        on_changed=lambda changes: tell("changed", [(old and old.status, new.status, new.id) for old, new in changes]),
+        on_finished=lambda entries: tell("finished", [entry.id for entry in entries]),
+        on_gauges=lambda gauges: tell("gauges", gauges),
+    )
+    serve_ledger(Ledger(url), Spool(Path(root), folder.path), listeners=listeners)
+    folder.close()
+
+
+main(*sys.argv[1:])

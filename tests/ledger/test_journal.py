@@ -1,0 +1,153 @@
+"""The writer's end: what is in the file when, what a disk that refuses leaves, and where the bound lies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from gateway.ledger.entry import from_line
+from gateway.ledger.folder import is_free
+from gateway.ledger.journal import Journal, segments_bytes
+from gateway.ledger.trail import Trail
+from tests.harness.waiting import until
+from tests.ledger.rows import held, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.ledger.rows import Program
+
+LINE: Final = held().to_line()
+SMALL: Final = 4 * len(LINE)
+
+
+def segment(folder: Path, number: int, name: str = "w") -> Path:
+    """Return the path of a segment."""
+    return folder / f"{name}-{number:06d}.journal"
+
+
+def test_a_line_is_in_the_file_after_flush_and_not_before(tmp_path: Path) -> None:
+    """Lines of a turn go out together; a flush with nothing to write is true."""
+    journal = Journal(tmp_path, name="w")
+    assert journal.flush()
+    journal.append(held(1).to_line())
+    journal.append(settled(1).to_line())
+    assert segment(tmp_path, 1).read_bytes() == b""
+    assert journal.flush()
+    assert segment(tmp_path, 1).read_bytes() == held(1).to_line() + settled(1).to_line()
+    journal.close()
+    journal.close()
+
+
+def test_files_are_the_owner_s_alone(tmp_path: Path) -> None:
+    """Names of teams and keys stand in them."""
+    journal = Journal(tmp_path, name="w")
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w-000001.journal", "w.lock"]
+    journal.close()
+
+
+def test_the_lock_lasts_as_long_as_the_writer(tmp_path: Path) -> None:
+    """Others see by the lock whether lines may still follow, also after a close."""
+    journal = Journal(tmp_path, name="w")
+    assert not is_free(tmp_path / "w.lock")
+    journal.close()
+    assert is_free(tmp_path / "w.lock")
+
+
+def test_a_name_is_of_one_life(tmp_path: Path) -> None:
+    """A second writer under a name is refused, also after the first one's death, until its lines are applied."""
+    first = Journal(tmp_path, name="w")
+    with pytest.raises(FileExistsError):
+        Journal(tmp_path, name="w")
+    first.close()
+    with pytest.raises(FileExistsError):
+        Journal(tmp_path, name="w")
+    Trail(tmp_path, "w").delete()
+    Journal(tmp_path, name="w").close()
+
+
+def test_a_full_segment_is_followed_by_the_next(tmp_path: Path) -> None:
+    """Each segment holds whole lines only; what was written to the old one stays."""
+    journal = Journal(tmp_path, name="w", segment_bytes=SMALL)
+    for number in range(9):
+        journal.append(held(number).to_line())
+        assert journal.flush()
+    journal.close()
+    parts = [segment(tmp_path, number).read_bytes().splitlines() for number in (1, 2, 3)]
+    assert [len(part) for part in parts] == [4, 4, 1]
+    assert [from_line(line) for part in parts for line in part] == [held(number) for number in range(9)]
+
+
+def test_at_the_bound_no_new_hold_is_let_in_but_the_ends_are(tmp_path: Path) -> None:
+    """The spare room is for purchases under way; beyond it lines wait, and beyond that they are counted as lost."""
+    journal = Journal(tmp_path, name="w", segment_bytes=SMALL, most_bytes=20 * len(LINE), spare_bytes=3 * len(LINE))
+    wrote = 0
+    while not journal.is_full:
+        journal.append(LINE)
+        assert journal.flush()
+        wrote += 1
+    assert wrote == 18
+    for _ in range(2):
+        journal.append(LINE)
+        assert journal.flush()
+    for _ in range(4):
+        journal.append(LINE)
+        assert not journal.flush()
+    assert (journal.is_full, journal.dropped_lines, segments_bytes(str(tmp_path))) == (True, 1, 20 * len(LINE))
+    for number in (1, 2):
+        segment(tmp_path, number).unlink()  # as the ledger process does once it is applied
+    until(lambda: not journal.is_full, "room after a segment was deleted")
+    assert (journal.flush(), segments_bytes(str(tmp_path))) == (True, 15 * len(LINE))
+    journal.close()
+
+
+def test_other_writers_of_the_folder_count(tmp_path: Path) -> None:
+    """The bound is the gateway's: what one worker has written is room that the others lack."""
+    greedy = Journal(tmp_path, name="a", most_bytes=20 * len(LINE), spare_bytes=len(LINE))
+    greedy.append(LINE * 20)
+    assert greedy.flush()
+    modest = Journal(tmp_path, name="b", most_bytes=20 * len(LINE), spare_bytes=len(LINE))
+    assert modest.is_full
+    greedy.close()
+    modest.close()
+
+
+def test_a_disk_that_refuses_tears_no_line(tmp_path: Path, start_program: Callable[..., Program]) -> None:
+    """A write that is cut short goes on where it was cut, once there is room: every line whole, in order, once."""
+    program = start_program("full_disk", tmp_path)
+    program.wait(30)
+    assert program.told("cut") == [[False, True, 10 * len(LINE) + 7]]
+    assert program.told("refused") == [[False, True, 10 * len(LINE) + 7]]
+    assert program.told("room") == [[False, True]]
+    lines = segment(tmp_path, 1).read_bytes().splitlines()
+    assert [from_line(line) for line in lines] == [held(number) for number in range(17)]
+
+
+def test_a_segment_that_cannot_be_opened_refuses_like_a_full_disk(tmp_path: Path) -> None:
+    """The old segment stays in use, and writing goes on when the next one can be made."""
+    journal = Journal(tmp_path, name="w", segment_bytes=SMALL)
+    journal.append(LINE * 4)
+    assert journal.flush()
+    segment(tmp_path, 2).mkdir()
+    journal.append(LINE)
+    assert (journal.flush(), journal.is_full) == (False, True)
+    segment(tmp_path, 2).rmdir()
+    assert (journal.is_full, journal.flush()) == (False, True)
+    assert segment(tmp_path, 2).read_bytes() == LINE
+    journal.close()
+
+
+def test_a_refused_lock_leaves_nothing_open(tmp_path: Path) -> None:
+    """A journal that cannot be made raises, and holds no lock."""
+    segment(tmp_path, 1).mkdir()
+    with pytest.raises(FileExistsError):
+        Journal(tmp_path, name="w")
+    lock = os.open(tmp_path / "w.lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(lock)

@@ -1,0 +1,307 @@
+"""The reader's end: nothing twice, nothing lost, whoever dies; and what dead gateways leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.ledger.entry import Entry
+from gateway.ledger.folder import FolderTakenError, SpoolFolder, claim_folder
+from gateway.ledger.journal import Journal
+from gateway.ledger.spool import Spool
+from tests.harness.waiting import until
+from tests.ledger.rows import bound, held, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.ledger.rows import Program
+
+
+@pytest.fixture
+def own(spool_folder: Path) -> Iterator[SpoolFolder]:
+    """Claim the folder of the gateway under test."""
+    folder = claim_folder(spool_folder, "own")
+    yield folder
+    folder.close()
+
+
+@pytest.fixture
+def spool(spool_folder: Path, own: SpoolFolder) -> Spool:
+    """Return a spool of that gateway that has applied nothing."""
+    return Spool(spool_folder, own.path)
+
+
+def write(journal: Journal, *entries: Entry) -> None:
+    """Have a worker write these."""
+    for entry in entries:
+        journal.append(entry.to_line())
+    assert journal.flush()
+
+
+def drain(spool: Spool, most: int = 1_000) -> tuple[list[Entry], list[Entry], int]:
+    """Read and apply all that is there; return entries, those finished here, and the lines skipped."""
+    entries: list[Entry] = []
+    finished: list[Entry] = []
+    skipped = 0
+    while not (batch := spool.read(most)).is_empty:
+        assert len(batch.entries) <= most
+        entries += batch.entries
+        finished += batch.finished
+        skipped += batch.skipped
+        spool.applied(batch)
+    return entries, finished, skipped
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names of a folder's files."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_was_not_applied_comes_again(own: SpoolFolder, spool: Spool) -> None:
+    """Reading moves nothing: a database that was away gets the same lines the next time."""
+    journal = Journal(own.path, name="w")
+    write(journal, held(1), held(2))
+    assert spool.read(10).entries == spool.read(10).entries == [held(1), held(2)]
+    assert spool.unapplied_bytes() == len(held(1).to_line() * 2)
+    assert drain(spool) == ([held(1), held(2)], [], 0)
+    assert (spool.unapplied_bytes(), spool.read(10).is_empty) == (0, True)
+    journal.close()
+
+
+def test_a_batch_is_bounded_and_all_journals_have_their_turn(own: SpoolFolder, spool: Spool) -> None:
+    """One busy worker does not keep the lines of another from the database."""
+    busy, quiet = Journal(own.path, name="a"), Journal(own.path, name="b")
+    write(busy, *map(held, range(50)))
+    write(quiet, held(99))
+    first, second = spool.read(10), spool.read(10)
+    assert len(first.entries) == 10
+    assert held(99) in first.entries + second.entries
+    assert len(drain(spool, most=10)[0]) == 51
+    busy.close()
+    quiet.close()
+
+
+def test_applied_segments_are_deleted(own: SpoolFolder, spool: Spool) -> None:
+    """Only the last segment of a live writer stays."""
+    journal = Journal(own.path, name="w", segment_bytes=1_000)
+    for number in range(20):
+        write(journal, settled(number))
+    before = names(own.path)
+    assert [entry.id for entry in drain(spool)[0]] == [settled(number).id for number in range(20)]
+    assert len([name for name in before if name.endswith(".journal")]) > 3
+    assert names(own.path) == ["gateway.lock", before[-2], "w.checkpoint", "w.lock"]
+    journal.close()
+
+
+def test_garbage_is_skipped_and_counted(own: SpoolFolder, spool: Spool) -> None:
+    """A line that tells nothing takes no other with it."""
+    journal = Journal(own.path, name="w")
+    journal.append(b"\x00\xff garbage\n\n")
+    write(journal, held(1))
+    journal.append(held(2).to_line()[5:])
+    write(journal, held(3))
+    assert drain(spool) == ([held(1), held(3)], [], 3)
+    journal.close()
+
+
+def test_garbage_without_end_is_skipped(own: SpoolFolder, spool: Spool) -> None:
+    """A megabyte without a line feed holds nobody up."""
+    journal = Journal(own.path, name="w", segment_bytes=8 << 20)
+    journal.append(b"x" * (1 << 20))
+    write(journal, held(1), held(2))
+    assert drain(spool) == ([held(1), held(2)], [], 1)
+    journal.close()
+
+
+def test_half_a_line_waits_for_its_other_half(own: SpoolFolder, spool: Spool) -> None:
+    """While its writer lives, a line without its line feed is not there yet."""
+    journal = Journal(own.path, name="w")
+    line = held(1).to_line()
+    journal.append(line[:40])
+    journal.flush()
+    assert drain(spool) == ([], [], 0)
+    journal.append(line[40:])
+    journal.flush()
+    assert drain(spool) == ([held(1)], [], 0)
+    journal.close()
+
+
+def test_the_holds_of_a_dead_writer_are_charged(own: SpoolFolder, spool: Spool) -> None:
+    """A hold without fal's id is unknown at its estimate; an unpriced one at no cost; a job stays held at fal."""
+    journal = Journal(own.path, name="w")
+    write(journal, held(1), settled(1), held(2), held(3, estimate_ns=None), held(4), bound(4))
+    journal.close()
+    entries, finished, skipped = drain(spool)
+    assert len(entries) == 6
+    assert [(entry.id[-1], entry.status, entry.source, entry.cost_ns) for entry in finished] == [
+        ("2", "unknown", "unknown", 25_000_000),
+        ("3", "unknown", "unknown", None),
+    ]
+    assert (skipped, names(own.path)) == (0, ["gateway.lock"])
+
+
+def test_a_new_reader_knows_the_holds_of_deleted_segments(own: SpoolFolder, spool_folder: Path, spool: Spool) -> None:
+    """The line of a hold may be gone with its segment when its writer dies, and the reader may be another one."""
+    journal = Journal(own.path, name="w", segment_bytes=1_000)
+    for number in range(20):
+        write(journal, *([held(number)] if number == 1 else [held(number), settled(number)]))
+    drain(spool)
+    assert not (own.path / "w-000001.journal").exists()
+    successor = Spool(spool_folder, own.path)
+    assert drain(successor) == ([], [], 0)
+    journal.close()
+    assert [entry.id for entry in drain(successor)[1]] == [held(1).id]
+
+
+def test_a_new_reader_begins_where_the_last_one_noted(own: SpoolFolder, spool_folder: Path, spool: Spool) -> None:
+    """After a note nothing comes again; without one everything that is still there does, which does no harm."""
+    journal = Journal(own.path, name="w")
+    write(journal, held(1), held(2))
+    drain(spool)
+    spool.note()
+    write(journal, held(3))
+    assert drain(Spool(spool_folder, own.path))[0] == [held(3)]
+    (own.path / "w.checkpoint").write_bytes(b"lost by the disk")
+    assert drain(Spool(spool_folder, own.path))[0] == [held(1), held(2), held(3)]
+    journal.close()
+
+
+def test_a_disk_that_takes_no_note_does_not_keep_segments(own: SpoolFolder, spool: Spool) -> None:
+    """A full disk gets its room back all the same, and no old note is left to mislead a new reader."""
+    (own.path / ".w.checkpoint").mkdir()  # a draft cannot be written there
+    (own.path / "w.checkpoint").write_bytes(b"[1,0,[]]")
+    journal = Journal(own.path, name="w", segment_bytes=1_000)
+    for number in range(20):
+        write(journal, held(number))
+    drain(spool)
+    assert not (own.path / "w-000001.journal").exists()
+    assert not (own.path / "w.checkpoint").exists()
+    (own.path / ".w.checkpoint").rmdir()
+    journal.close()
+    assert len(drain(spool)[1]) == 20
+
+
+def test_a_killed_writer_loses_nothing_that_it_let_go_out(
+    own: SpoolFolder, spool: Spool, start_program: Callable[..., Program]
+) -> None:
+    """After kill -9 every purchase is there that was in the file, and at most its last one is open or torn."""
+    writer = start_program("writer", own.path, "w", 0, 0, 0)
+    seen: list[Entry] = []
+    until(lambda: seen.extend(drain(spool)[0]) or len(writer.told("bought")) > 200, "two hundred purchases")
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait(10)
+    bought = writer.told("bought")
+    entries, finished, skipped = drain(spool)
+    ids = {entry.id for entry in seen + entries if entry.status == "settled"}
+    assert {settled(number).id for number in bought} <= ids
+    assert len(ids) - len(bought) <= 1
+    assert len(finished) + skipped <= 2
+    assert names(own.path) == ["gateway.lock"]
+
+
+def test_a_torn_last_line_is_counted(own: SpoolFolder, spool: Spool) -> None:
+    """What a killed writer left half-written is skipped, and its journal goes all the same."""
+    journal = Journal(own.path, name="w")
+    journal.append(held(1).to_line() + settled(1).to_line()[:-20])
+    journal.flush()
+    journal.close()
+    entries, finished, skipped = drain(spool)
+    assert (entries, [entry.status for entry in finished], skipped) == ([held(1)], ["unknown"], 1)
+    assert names(own.path) == ["gateway.lock"]
+
+
+def test_a_segment_that_ends_within_a_line_is_left_behind(own: SpoolFolder, spool: Spool) -> None:
+    """A disk that failed for good in the middle of a segment holds nobody up once there is a later one."""
+    journal = Journal(own.path, name="w", segment_bytes=100)
+    write(journal, held(1), held(2))
+    write(journal, held(3))
+    (own.path / "w-000001.journal").write_bytes(held(1).to_line() + held(2).to_line()[:30])
+    assert drain(spool) == ([held(1), held(3)], [], 1)
+    journal.close()
+
+
+def test_a_living_gateway_s_folder_is_its_own(spool_folder: Path, own: SpoolFolder, spool: Spool) -> None:
+    """It is neither adopted by others nor claimed twice."""
+    other = claim_folder(spool_folder, "other")
+    journal = Journal(other.path, name="w")
+    write(journal, held(1))
+    assert spool.adopt() == []
+    assert drain(spool)[0] == []
+    with pytest.raises(FolderTakenError):
+        claim_folder(spool_folder, own.path.name)
+    journal.close()
+    other.close()
+
+
+def test_a_dead_gateway_s_folder_is_adopted_read_and_deleted(spool_folder: Path, spool: Spool) -> None:
+    """What it left comes to the database through whoever finds it, and then nothing of it is left."""
+    other = claim_folder(spool_folder, "other")
+    journal = Journal(other.path, name="w")
+    write(journal, held(1), settled(2))
+    journal.close()
+    (other.path / ".x.lock").touch()  # of a writer that died at its birth
+    other.close()
+    assert spool.adopt() == [other.path]
+    assert spool.adopt() == []
+    assert spool.unapplied_bytes() > 0
+    entries, finished, _ = drain(spool)
+    assert (entries, [entry.id for entry in finished]) == ([held(1), settled(2)], [held(1).id])
+    assert names(spool_folder) == ["own"]
+
+
+def test_of_two_gateways_one_adopts(spool_folder: Path, own: SpoolFolder, spool: Spool) -> None:
+    """Both look at once; the lock decides, and what the adopter has not applied when it goes is there for the next."""
+    dead = claim_folder(spool_folder, "dead")
+    journal = Journal(dead.path, name="w")
+    write(journal, held(1))
+    journal.close()
+    dead.close()
+    rival_folder = claim_folder(spool_folder, "rival")
+    rival = Spool(spool_folder, rival_folder.path)
+    assert (spool.adopt(), rival.adopt()) == ([dead.path], [])
+    spool.close()
+    assert rival.adopt() == [dead.path]
+    assert drain(rival)[0] == [held(1)]
+    rival_folder.close()
+    assert names(spool_folder) == [own.path.name]
+
+
+def test_a_gateway_that_comes_back_takes_its_folder_over(spool_folder: Path) -> None:
+    """One that always has the same id finds what its last life left."""
+    first = claim_folder(spool_folder, "same")
+    journal = Journal(first.path, name="w")
+    write(journal, held(1))
+    journal.close()
+    first.close()
+    second = claim_folder(spool_folder, "same")
+    entries, finished, _ = drain(Spool(spool_folder, second.path))
+    assert (len(entries), len(finished)) == (1, 1)
+    second.close()
+    assert not second.path.exists()
+
+
+def test_the_lock_outlives_the_process_that_took_it(spool_folder: Path, spool: Spool) -> None:
+    """A worker that goes on without its supervisor keeps the folder its gateway's: what is forked holds the lock."""
+    other = claim_folder(spool_folder, "other")
+    journal = Journal(other.path, name="w")
+    write(journal, held(1))
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.read(read_end, 1)
+        os._exit(0)
+    os.close(other._lock)  # as if the supervisor were gone: its descriptor, without taking leave
+    assert spool.adopt() == []
+    os.write(write_end, b".")
+    os.waitpid(child, 0)
+    journal.close()
+    assert spool.adopt() == [other.path]
+    os.close(read_end)
+    os.close(write_end)
+    other._lock = -1
+    spool.close()
