@@ -111,6 +111,7 @@ MAY_USE: Final = MappingProxyType(
         "ledger.migrations": frozenset({"alembic", "sqlalchemy"}),
         "ledger.process": frozenset({"structlog"}),
         "ledger.schema": frozenset({"alembic", "sqlalchemy"}),
+        "ledger.statements": frozenset({"orjson", "sqlalchemy"}),
         "ledger.tables": frozenset({"sqlalchemy"}),
         "ledger.trail": frozenset({"orjson"}),
         "metering": frozenset({"orjson", "prometheus_client", "structlog"}),

@@ -10,31 +10,26 @@ Sums are 64-bit integers: 9.2 billion dollars. Every list comes in pages, in the
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import bindparam, delete, func, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import delete, func, select, tuple_
 
 from gateway.ledger import schema
 from gateway.ledger.database import Database
 from gateway.ledger.entry import CHARGED, HELD, RECONCILED, Entry, folded, merged
+from gateway.ledger.statements import insert_new, write_back
 from gateway.ledger.tables import PURCHASES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from sqlalchemy import BindParameter, ColumnElement
+    from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection
 
 PAGE_ROWS: Final = 1_000
 FORGET_ROWS: Final = 10_000
 DAY_US: Final = 86_400 * 10**6
 _ROW: Final = PURCHASES.c
-_WRITTEN: Final[Mapping[str, BindParameter[object]]] = MappingProxyType(
-    {name: bindparam(f"new_{name}") for name in Entry._fields if name != "id"}
-)
 
 
 class Change(NamedTuple):
@@ -80,7 +75,6 @@ class Ledger:
     def __init__(self, url: str) -> None:
         """Take a `sqlite:///FILE` or `postgresql://…`; LedgerUnusableError for anything else. Connects to nothing."""
         self._database = Database(url)
-        self._insert = sqlite_insert if self._database.is_sqlite else postgresql_insert
 
     def migrate(self) -> None:
         """Bring the schema to this release's, safely also when several do; LedgerUnusableError where it is newer."""
@@ -102,15 +96,10 @@ class Ledger:
         if not rows:
             return []
         with self._database.writing() as connection:
-            fresh = self._insert_new(connection, list(rows.values()))
+            fresh = insert_new(connection, list(rows.values()))
             known = [row for row in rows.values() if row.id not in fresh]
             climbed = _climb(connection, known) if known else []
         return [Change(None, row) for row in rows.values() if row.id in fresh] + climbed
-
-    def _insert_new(self, connection: Connection, rows: list[Entry]) -> set[str]:
-        """Insert the rows that are not there; return their ids."""
-        statement = self._insert(PURCHASES).on_conflict_do_nothing(index_elements=[_ROW.id]).returning(_ROW.id)
-        return set(connection.execute(statement, [row._asdict() for row in rows]).scalars())
 
     def forget(self, before_us: int) -> int:
         """Delete what was admitted before a moment, in portions, so that nobody waits long; return how many rows."""
@@ -211,9 +200,5 @@ def _climb(connection: Connection, entries: list[Entry]) -> list[Change]:
     pairs = [(old[entry.id], merged(old[entry.id], entry)) for entry in entries if entry.id in old]
     changes = [Change(before, after) for before, after in pairs if after is not before]
     if changes:
-        statement = update(PURCHASES).where(_ROW.id == bindparam("new_id")).values(dict(_WRITTEN))
-        values = [
-            {f"new_{name}": value for name, value in zip(Entry._fields, change.new, strict=True)} for change in changes
-        ]
-        connection.execute(statement, values)
+        write_back(connection, [change.new for change in changes])
     return changes

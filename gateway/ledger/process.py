@@ -130,8 +130,11 @@ class Clerk:
             self._is_migrated = True
 
     def _apply_all(self, deadline: float | None) -> None:
-        while not (batch := self._spool.read(BATCH_ROWS)).is_empty:
+        """Apply all that is there now; what writers add meanwhile is the next turn's, or this one might never end."""
+        left_bytes = self._spool.unapplied_bytes()
+        while left_bytes >= 0 and not (batch := self._spool.read(BATCH_ROWS)).is_empty:
             self._apply(batch)
+            left_bytes -= batch.size_bytes
             if deadline is not None and time.monotonic() > deadline:
                 break
         if time.monotonic() >= self._note_at:

@@ -35,6 +35,11 @@ class Batch(NamedTuple):
     ended: list[Trail]
 
     @property
+    def size_bytes(self) -> int:
+        """How many bytes of journals it takes in."""
+        return sum(piece.size_bytes for _, piece in self.pieces)
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing in it: neither a line to apply nor a journal to delete."""
         return not self.pieces and not self.ended
@@ -97,6 +102,7 @@ class Spool:
 
     def unapplied_bytes(self) -> int:
         """Return how many bytes of lines are not applied yet."""
+        self._find_trails()
         return sum(trail.unread_bytes() for trail in self._trails.values())
 
     def close(self) -> None:

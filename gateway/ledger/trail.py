@@ -34,10 +34,11 @@ class Position(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What comes next in a journal: entries, how many lines were torn or garbage, and the position behind them."""
+    """What comes next in a journal: entries, how many lines were torn or garbage, its size, and the place behind it."""
 
     entries: list[Entry]
     skipped: int
+    size_bytes: int
     behind: Position
 
 
@@ -65,7 +66,9 @@ class Trail:
             if piece.behind.offset > offset:
                 return piece
             if number != there[-1] and self._size(number) > offset:
-                return Piece([], 1, Position(number + 1, 0))  # closed in the middle of a line, by a disk that failed
+                return Piece(
+                    [], 1, self._size(number) - offset, Position(number + 1, 0)
+                )  # closed in the middle of a line, by a disk that failed
         return None
 
     def take(self, piece: Piece) -> None:
@@ -146,10 +149,10 @@ class Trail:
             chunk = file.read(CHUNK_BYTES) or b""
         lines = chunk.split(b"\n", most)[:-1] if chunk.count(b"\n") > most else chunk.split(b"\n")[:-1]
         if not lines and len(chunk) == CHUNK_BYTES:
-            return Piece([], 1, Position(number, offset + len(chunk)))
+            return Piece([], 1, len(chunk), Position(number, offset + len(chunk)))
         entries = [entry for entry in map(from_line, lines) if entry]
         end = offset + sum(len(line) + 1 for line in lines)
-        return Piece(entries, len(lines) - len(entries), Position(number, end))
+        return Piece(entries, len(lines) - len(entries), end - offset, Position(number, end))
 
     def _segments(self) -> list[int]:
         """Return the numbers of the segments from the reader's on, in order."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEBIAN: Final = Path("/usr/lib/postgresql")
 USER: Final = "postgres"
-SECRET: Final = "database-canary-51c2"
+CANARY: Final = "database-canary-51c2"
 SECONDS: Final = 60.0
 
 
@@ -55,7 +55,7 @@ class PostgresServer:
 
     def url(self, database: str = USER) -> str:
         """Return the URL of a database; its password is one that must not be shown."""
-        return f"postgresql://{USER}:{SECRET}@/{database}?host={quote(str(self.folder))}"
+        return f"postgresql://{USER}:{CANARY}@/{database}?host={quote(str(self.folder))}"
 
     def new_database(self) -> str:
         """Make an empty database; return its URL."""

@@ -11,7 +11,7 @@ import pytest
 from gateway.ledger.entry import CHARGED, MOST_NS, Entry
 from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
 from gateway.ledger.ledger import DAY_US, Change, Holds, Ledger, Sum
-from tests.harness.postgres import SECRET
+from tests.harness.postgres import CANARY
 from tests.ledger.rows import HOUR_US, NOON_US, bound, held, released, settled, unknown
 from tests.ledger.test_entry import LIVES
 
@@ -172,26 +172,33 @@ QUESTIONS: tuple[Callable[[Ledger], object], ...] = (
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_database_that_is_not_there_is_one_fault(question: Callable[[Ledger], object], tmp_path: Path) -> None:
     """Whatever is asked, the fault has one name, and its text no password."""
-    for url in (f"sqlite:///{tmp_path}/no/folder/x.db", f"postgresql://me:{SECRET}@127.0.0.1:1/x"):
+    for url in (f"sqlite:///{tmp_path}/no/folder/x.db", f"postgresql://me:{CANARY}@127.0.0.1:1/x"):
         with pytest.raises(LedgerAwayError) as raised:
             question(Ledger(url))
         assert str(raised.value)
-        assert SECRET not in f"{raised.value!r}{raised.value.__cause__!r}"
+        assert CANARY not in f"{raised.value!r}{raised.value.__cause__!r}"
 
 
 def test_an_unknown_database_on_a_real_server_is_a_fault(postgres: PostgresServer) -> None:
     """The server's own words are passed on: they name what an operator must make."""
     with pytest.raises(LedgerAwayError, match='database "nowhere" does not exist') as raised:
         Ledger(postgres.url("nowhere")).migrate()
-    assert SECRET not in str(raised.value)
+    assert CANARY not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite://", "sqlite:///", "sqlite:///:memory:", "mysql://h/d", "no url", f"postgresql://u:{SECRET}@h:port/d"],
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "mysql://h/d",
+        "no url",
+        f"postgresql://u:{CANARY}@h:port/d",
+    ],
 )
 def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
     """What could never work is told before anything is connected to, without quoting what may be a secret."""
     with pytest.raises(LedgerUnusableError) as raised:
         Ledger(url)
-    assert SECRET not in str(raised.value)
+    assert CANARY not in str(raised.value)

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.ledger.entry import Entry
 from gateway.ledger.folder import FolderTakenError, SpoolFolder, claim_folder
 from gateway.ledger.journal import Journal
 from gateway.ledger.spool import Spool
-from tests.harness.waiting import until
 from tests.ledger.rows import bound, held, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from gateway.ledger.entry import Entry
     from tests.ledger.rows import Program
 
 
@@ -192,7 +191,8 @@ def test_a_killed_writer_loses_nothing_that_it_let_go_out(
     """After kill -9 every purchase is there that was in the file, and at most its last one is open or torn."""
     writer = start_program("writer", own.path, "w", 0, 0, 0)
     seen: list[Entry] = []
-    until(lambda: seen.extend(drain(spool)[0]) or len(writer.told("bought")) > 200, "two hundred purchases")
+    while len(writer.told("bought")) < 200:
+        seen += drain(spool)[0]
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait(10)
     bought = writer.told("bought")
