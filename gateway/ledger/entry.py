@@ -37,8 +37,6 @@ sum of a column of 64-bit integers holds 9,223 of them."""
 _HEIGHTS: Final = MappingProxyType({HELD: 0, RELEASED: 2, UNKNOWN: 3, SETTLED: 4, RECONCILED: 5})
 _HEIGHT_OF_BOUND: Final = 1
 _SOURCES: Final = frozenset(("exact", "estimated", "unknown", "reconciled"))
-_FIELDS: Final = 15
-_CHECKSUM_BYTES: Final = 8
 _LONGEST_TEXT: Final = 4_096
 _MOST_MICROSECONDS: Final = 2**53  # the year 2255
 _MOST_DIGITS: Final = 40
@@ -94,10 +92,13 @@ def from_line(line: bytes) -> Entry | None:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(fields, list) or len(fields) < _FIELDS:
+    if not isinstance(fields, list) or len(fields) < len(_CHECKS):
         return None
-    entry = Entry(*fields[:_FIELDS])
-    return entry if _is_sound(entry) else None
+    count = len(_CHECKS)
+    known = fields[:count]
+    if not all(check(field) for check, field in zip(_CHECKS, known, strict=True)):
+        return None
+    return Entry(*known)
 
 
 def height(entry: Entry) -> int:
@@ -133,33 +134,37 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
-def _is_sound(entry: Entry) -> bool:
-    """Say whether a database can take it; one row that it refuses would hold up all those behind."""
-    texts = (entry.id, entry.team, entry.key, entry.endpoint, entry.kind)
-    names = (entry.fal_request_id, entry.unit)
-    moments = (entry.admitted_at_us, entry.changed_at_us)
-    return (
-        all(_is_text(text) for text in texts)
-        and all(name is None or _is_text(name) for name in names)
-        and isinstance(entry.status, str)
-        and entry.status in _HEIGHTS
-        and isinstance(entry.source, str)
-        and entry.source in _SOURCES
-        and all(_is_whole(moment, _MOST_MICROSECONDS) for moment in moments)
-        and all(amount is None or _is_whole(amount, MOST_NS) for amount in (entry.estimate_ns, entry.cost_ns))
-        and all(figure is None or _is_decimal(figure) for figure in (entry.units, entry.unit_price))
-    )
-
-
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and len(value) <= _LONGEST_TEXT and "\0" not in value
+
+
+def _is_name(value: object) -> bool:
+    return value is None or _is_text(value)
+
+
+def _is_status(value: object) -> bool:
+    return isinstance(value, str) and value in _HEIGHTS
+
+
+def _is_source(value: object) -> bool:
+    return isinstance(value, str) and value in _SOURCES
+
+
+def _is_moment(value: object) -> bool:
+    return _is_whole(value, _MOST_MICROSECONDS)
+
+
+def _is_amount(value: object) -> bool:
+    return value is None or _is_whole(value, MOST_NS)
 
 
 def _is_whole(value: object, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
-def _is_decimal(value: object) -> bool:
+def _is_figure(value: object) -> bool:
+    if value is None:
+        return True
     if not isinstance(value, str) or len(value) > _MOST_DIGITS:
         return False
     try:
@@ -167,3 +172,10 @@ def _is_decimal(value: object) -> bool:
     except InvalidOperation:
         return False
     return figure.is_finite() and not figure.is_signed() and abs(figure.adjusted()) <= _MOST_DIGITS
+
+
+_CHECKS: Final = (
+    *(_is_text, _is_status, _is_text, _is_text, _is_text, _is_text, _is_name, _is_moment, _is_moment),
+    *(_is_figure, _is_name, _is_figure, _is_amount, _is_amount, _is_source),
+)
+"""For each field whether a database can take it: one row that it refuses would hold up all those behind."""
