@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import create_engine, event
@@ -22,14 +23,25 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy.engine import URL, Connection, Engine
 
 BUSY_SECONDS: Final = 5
-CONNECT_SECONDS: Final = 5
-SILENCE_MILLISECONDS: Final = 10_000
+STATEMENT_SECONDS: Final = 30
+"""A statement that takes longer waits for somebody's lock, or on a server that hangs; migrations may."""
+
 _BEGIN: Final = "falgw_begin"
+_POSTGRESQL_WANTED: Final[Mapping[str, object]] = MappingProxyType(
+    {
+        "application_name": "fal-gateway",
+        "connect_timeout": 5,
+        "keepalives_idle": 10,  # seconds; the system's own are hours
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,  # milliseconds
+    }
+)
 
 
 class Database:
@@ -49,9 +61,12 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Give a connection within a transaction that writes, committed at the end. Raises LedgerAwayError."""
-        with self._transaction(writes=True) as connection:
+    def writing(self, *, most_seconds: int = STATEMENT_SECONDS) -> Iterator[Connection]:
+        """Give a connection within a transaction that writes, committed at the end. Raises LedgerAwayError.
+
+        On PostgreSQL a statement is given up after `most_seconds`; 0: never.
+        """
+        with self._transaction(writes=True, most_seconds=most_seconds) as connection:
             yield connection
 
     def use_wal(self) -> None:
@@ -65,10 +80,12 @@ class Database:
         self._engine.dispose()
 
     @contextlib.contextmanager
-    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
+    def _transaction(self, *, writes: bool, most_seconds: int = STATEMENT_SECONDS) -> Iterator[Connection]:
         with self._faults_named(), self._engine.connect() as connection:
             connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE" if writes else "BEGIN"})
             with connection.begin():
+                if not self.is_sqlite:  # for this transaction only: the session may be a pooler's, shared with others
+                    connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{most_seconds}s'")
                 yield connection
 
     @contextlib.contextmanager
@@ -117,10 +134,5 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _postgresql_engine(url: URL) -> Engine:
     """Make an engine that notices a server that is gone; what the URL says about it goes first."""
-    wanted = {
-        "connect_timeout": CONNECT_SECONDS,
-        "tcp_user_timeout": SILENCE_MILLISECONDS,
-        "application_name": "fal-gateway",
-    }
-    arguments = {name: value for name, value in wanted.items() if name not in url.query}
+    arguments = {name: value for name, value in _POSTGRESQL_WANTED.items() if name not in url.query}
     return create_engine(url, hide_parameters=True, pool_size=1, pool_pre_ping=True, connect_args=arguments)

@@ -96,6 +96,8 @@ def from_line(line: bytes) -> Entry | None:
         return None
     count = len(_CHECKS)
     known = fields[:count]
+    for place in _FIGURES:
+        known[place] = known[place] if _is_figure(known[place]) else None
     if not all(check(field) for check, field in zip(_CHECKS, known, strict=True)):
         return None
     return Entry(*known)
@@ -179,3 +181,6 @@ _CHECKS: Final = (
     *(_is_figure, _is_name, _is_figure, _is_amount, _is_amount, _is_source),
 )
 """For each field whether a database can take it: one row that it refuses would hold up all those behind."""
+
+_FIGURES: Final = (9, 11)
+"""Places of `units` and `unit_price`: what an origin calls a quantity and is none must not cost the row its money."""

@@ -4,8 +4,8 @@ The decision: plain synchronous code in a process of its own. While the database
 which is all that workers see of it. Nothing is remembered that the files do not hold, so this process may be killed at
 any moment: what it had not noted comes again, and changes nothing the second time.
 
-SIGTERM is waited for and not caught, so no statement is interrupted. A database that hangs in a statement at the end is
-left by the alarm, which kills this process: the lines stay for the next start.
+SIGTERM interrupts no statement. A database that hangs in one at the end is left by the alarm, which kills this process:
+the lines stay for the next start.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ UPKEEP_SECONDS: Final = 60.0
 LAST_FLUSH_SECONDS: Final = 10
 RETENTION_DAYS: Final = 400
 _DAY_US: Final = 86_400 * 10**6
-_SIGNALS: Final = frozenset((signal.SIGTERM,))
-_HELD_BACK: Final = _SIGNALS | {signal.SIGINT}  # a Ctrl-C goes to all; workers still have their last lines to write
+_SIGTERM: Final = frozenset((signal.SIGTERM,))
 
 
 class Gauges(NamedTuple):
@@ -70,15 +69,40 @@ def serve_ledger(ledger: Ledger, spool: Spool, *, listeners: Listeners, retentio
     Raises LedgerUnusableError where the schema that is there was made by a newer release.
     """
     parent = os.getppid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    stop = Stop()
     clerk = Clerk(ledger, spool, listeners=listeners, retention_days=retention_days)
     listeners.on_ready(clerk.work())
-    while signal.sigtimedwait(_SIGNALS, clerk.delay_seconds) is None and os.getppid() == parent:
+    while not stop.comes_within(clerk.delay_seconds) and os.getppid() == parent:
         clerk.work()
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(LAST_FLUSH_SECONDS + 1)
+    stop.ask()
     clerk.finish(time.monotonic() + LAST_FLUSH_SECONDS)
     signal.alarm(0)
+
+
+class Stop:
+    """Whether this process is to end. Once it is, the alarm is set: it kills what has not ended in time by itself."""
+
+    def __init__(self) -> None:
+        """Take SIGTERM from here on, and no SIGINT: a Ctrl-C goes to all, and workers have last lines to write."""
+        self.is_asked = False
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: self.ask())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGTERM)
+
+    def ask(self) -> None:
+        """Ask this process to end; the first time counts."""
+        if not self.is_asked:
+            self.is_asked = True
+            signal.alarm(LAST_FLUSH_SECONDS + 1)
+
+    def comes_within(self, seconds: float) -> bool:
+        """Wait so long for it to be asked; blocked meanwhile, so that a signal just before the wait is not missed."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGTERM)
+        if not self.is_asked and signal.sigtimedwait(_SIGTERM, seconds) is not None:
+            self.ask()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGTERM)
+        return self.is_asked
 
 
 class Clerk:

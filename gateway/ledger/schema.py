@@ -33,7 +33,7 @@ def migrate(database: Database) -> None:
     """Bring the schema to this release's; LedgerUnusableError where it is newer, LedgerAwayError on faults."""
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its every step
     _use_wal(database)
-    with database.writing() as connection:
+    with database.writing(most_seconds=0) as connection:
         if not database.is_sqlite:  # SQLite's write lock is held already
             connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
         config = _config(connection)
@@ -44,7 +44,7 @@ def migrate(database: Database) -> None:
 def require(database: Database) -> None:
     """Return where the schema is this release's; LedgerUnusableError says what else it is. Changes nothing."""
     if database.file is not None and not database.file.exists():  # to connect would make an empty one
-        raise LedgerUnusableError(f"there is no ledger at {database.file} (sqlite:///FILE is relative to this folder)")
+        raise LedgerUnusableError(f"there is no ledger at {database.file.absolute()}; `fal-gateway serve` makes it")
     with database.reading() as connection:
         config = _config(connection)
         _refuse_newer(connection, config)

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import text
 
 from gateway.ledger.database import Database
 from gateway.ledger.folder import claim_folder
@@ -233,6 +234,8 @@ def test_a_stop_does_not_wait_for_a_database_that_hangs(
         journal = Journal(spool_folder / "one", name="w")
         journal.append(settled(1).to_line())
         journal.close()
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        until(lambda: connection.execute(waiting).scalar_one(), "the ledger process to wait for the lock")
         started = time.monotonic()
         keeper.stop(timeout_seconds=20, expected=-signal.SIGALRM)
         assert time.monotonic() - started < 15
