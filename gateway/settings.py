@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +35,7 @@ _BASE_URL: Final = re.compile(
 )
 _LONGEST_SECONDS: Final = 7 * 86_400
 HIGHEST_PORT: Final = 65_535
+_DATABASES: Final = ("sqlite", "postgresql")
 _WILDCARD_HOSTS: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 (compared with, not listened on)
 
 
@@ -102,18 +103,11 @@ def _trust_store(path: Path) -> Path:
     return path
 
 
-def _url_of(*schemes: str, not_yet: tuple[str, ...] = ()) -> Callable[[SecretStr], SecretStr]:
-    """Return a check of a URL's scheme; those in `not_yet` are known, and refused until a release can use them."""
-
-    def check(url: SecretStr) -> SecretStr:
-        scheme, mark, rest = url.get_secret_value().partition("://")
-        if not mark or not rest or scheme not in schemes:
-            raise ValueError(f"should begin with {', '.join(f'{scheme}://' for scheme in schemes)} and name a place")
-        if scheme in not_yet:
-            raise ValueError(f"{scheme}:// is not supported by this release yet")
-        return url
-
-    return check
+def _database_url(url: SecretStr) -> SecretStr:
+    scheme, _, rest = url.get_secret_value().partition("://")
+    if not rest or scheme not in _DATABASES:
+        raise ValueError(f"should begin with {' or '.join(f'{known}://' for known in _DATABASES)} and name a place")
+    return url
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
@@ -122,13 +116,12 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-
 Host = Annotated[str, AfterValidator(_listener_host)]
 Port = Annotated[int, Field(ge=0, le=HIGHEST_PORT)]
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, le=_LONGEST_SECONDS, allow_inf_nan=False)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_url_of("sqlite", "postgresql"))]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 Overrides = Annotated[Mapping[str, BaseUrl], BeforeValidator(_overrides)]
 

@@ -41,7 +41,7 @@ WRONG = (
     Wrong("FALGW_REDIS_URL", "redis://", "name a place"),
     Wrong("FALGW_REDIS_URL", "redis://h:canary", "port should be 1 to 65535"),
     Wrong("FALGW_REDIS_URL", "rediss://h?ssl_ca_certs=/no/such/bundle.pem", "cannot be read: No such file"),
-    Wrong("FALGW_DATABASE_URL", "mysql://h/d", "should begin with sqlite://, postgresql://"),
+    Wrong("FALGW_DATABASE_URL", "mysql://h/d", "should begin with sqlite:// or postgresql://"),
     Wrong("FALGW_DATABASE_URL", "gateway.db", "should begin with sqlite://"),
     Wrong("FALGW_DATABASE_URL", "postgresql://", "name a place"),
     Wrong("FALGW_ORIGIN_OVERRIDES", "fal.run", "host=base-url"),
