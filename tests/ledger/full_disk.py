@@ -29,7 +29,8 @@ def write(journal: Journal, first: int, count: int) -> bool:
 def main(folder: str) -> None:
     """Write as the head says."""
     output = Path(folder) / "w-000001.journal"
-    journal = Journal(Path(folder), name="w")
+    line_bytes = len(held().to_line())
+    journal = Journal(Path(folder), name="w", segment_bytes=10 * line_bytes + 3)  # full, but within a line
     write(journal, 0, 10)
     limit(output.stat().st_size + 7)
     tell("cut", [write(journal, 10, 2), journal.is_full, output.stat().st_size])

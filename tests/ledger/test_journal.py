@@ -125,8 +125,9 @@ def test_a_disk_that_refuses_tears_no_line(tmp_path: Path, start_program: Callab
     assert program.told("cut") == [[False, True, 10 * len(LINE) + 7]]
     assert program.told("refused") == [[False, True, 10 * len(LINE) + 7]]
     assert program.told("room") == [[False, True]]
-    lines = segment(tmp_path, 1).read_bytes().splitlines()
-    assert [from_line(line) for line in lines] == [held(number) for number in range(17)]
+    parts = [segment(tmp_path, number).read_bytes().splitlines() for number in (1, 2)]
+    assert [len(part) for part in parts] == [16, 1]
+    assert [from_line(line) for part in parts for line in part] == [held(number) for number in range(17)]
 
 
 def test_a_segment_that_cannot_be_opened_refuses_like_a_full_disk(tmp_path: Path) -> None:

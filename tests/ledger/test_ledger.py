@@ -64,8 +64,8 @@ def test_spending_is_of_charged_rows_since_a_moment(ledger: Ledger) -> None:
             settled(1),
             unknown(2, key="other"),
             settled(3, status="reconciled", cost_ns=7, team="legal", key="third"),
-            held(4),
-            released(5),
+            held(4, cost_ns=9),
+            released(5, key="quiet"),
             settled(6, cost_ns=None),
             settled(7, admitted_at_us=NOON_US - 1),
         ]
@@ -177,6 +177,14 @@ def test_a_database_that_is_not_there_is_one_fault(question: Callable[[Ledger], 
             question(Ledger(url))
         assert str(raised.value)
         assert CANARY not in f"{raised.value!r}{raised.value.__cause__!r}"
+
+
+def test_the_password_is_hidden_wherever_it_stands() -> None:
+    """Whatever a driver says, the password is not in it; here it is a word of the driver's own."""
+    with pytest.raises(LedgerAwayError) as raised:
+        Ledger("postgresql://me:refused@127.0.0.1:1/x").open_jobs()
+    assert "***" in str(raised.value)
+    assert "refused" not in str(raised.value)
 
 
 def test_an_unknown_database_on_a_real_server_is_a_fault(postgres: PostgresServer) -> None:
