@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Final, TextIO, TypeVar
 
 from gateway import lifecycle
 from gateway.emulator import server as emulator
+from gateway.falapi.audit import SpanError
+from gateway.falapi.client import HOST, FalApi, FalApiError
+from gateway.falapi.report import FORMS
 from gateway.ledger import question
 from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
 from gateway.metering.log import Log
@@ -28,6 +31,7 @@ from gateway.policyfile import LoadedPolicy, load_policy
 from gateway.ruleset import PolicyError, document_with_key
 from gateway.settings import HIGHEST_PORT, Settings, SettingsError, load_settings
 from gateway.version import VERSION
+from gateway.welcome import key_lines, welcome_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +41,6 @@ Value = TypeVar("Value")
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_CONFIG: Final = 78
-_EXAMPLE_ENDPOINT: Final = "fal-ai/flux/dev"
 
 
 class ConfigurationError(Exception):
@@ -83,18 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     stand_in.set_defaults(run=_emulate)
     _add_usage(commands)
+    _add_reconcile(commands)
     return parser
 
 
 def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     usage = commands.add_parser("usage", help="spend out of the ledger (FALGW_DATABASE_URL)")
-    moment = "ISO date or time in UTC; a date is its first moment"
-    usage.add_argument(
-        "--since", type=_read_by(question.moment), metavar="D", help=f"{moment} (default: the month's first)"
-    )
-    usage.add_argument(
-        "--until", type=_read_by(question.moment), metavar="D", help=f"{moment}, itself left out (default: now)"
-    )
+    _add_span(usage)
     usage.add_argument(
         "--by",
         type=_read_by(question.names),
@@ -104,6 +102,23 @@ def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     usage.add_argument("--format", default="table", choices=question.FORMS, help="default: %(default)s")
     usage.set_defaults(run=_usage)
+
+
+def _add_reconcile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    reconcile = commands.add_parser("reconcile", help="correct the ledger by fal's bill (FAL_ADMIN_KEY)")
+    _add_span(reconcile)
+    reconcile.add_argument("--format", default="table", choices=FORMS, help="default: %(default)s")
+    reconcile.add_argument("--dry-run", action="store_true", help="compare, and change nothing")
+    reconcile.set_defaults(run=_reconcile)
+
+
+def _add_span(command: argparse.ArgumentParser) -> None:
+    moment = "ISO date or time in UTC; a date is its first moment"
+    for name, default in (
+        ("--since", " (default: the month's first)"),
+        ("--until", ", itself left out (default: now)"),
+    ):
+        command.add_argument(name, type=_read_by(question.moment), metavar="D", help=moment + default)
 
 
 def _read_by(parse: Callable[[str], Value]) -> Callable[[str], Value]:
@@ -132,18 +147,17 @@ def _serve(arguments: argparse.Namespace) -> int:
         _say(*error.errors, to=sys.stderr)
         return EXIT_CONFIG
     secret = new_key_text()
-    console = settings.log_format == "console" or (settings.log_format is None and sys.stderr.isatty())
 
     def announce(gateway: lifecycle.Supervisor) -> None:
         if policy is None:
-            _say(*_welcome(gateway.address, secret))
+            _say(*welcome_lines(gateway.address, secret))
 
     try:
         return lifecycle.run(
             settings,
             policy.edition if policy else _edition_with_key(secret),
             environ=environ,
-            log=Log(level=settings.log_level, console=console),
+            log=_log(settings),
             announce=announce,
         )
     except OSError as error:
@@ -171,14 +185,7 @@ def _new_key(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _say(json.dumps({"id": arguments.id, "team": arguments.team, "secret": secret, "digest": digest}))
         return 0
-    _say(
-        f"The key, shown this once: {secret}",
-        "",
-        "Its entry in the policy file, under keys:",
-        f"  - id: {json.dumps(arguments.id)}",
-        f"    team: {json.dumps(arguments.team)}",
-        f"    digests: [{json.dumps(digest)}]",
-    )
+    _say(*key_lines(arguments.id, arguments.team, secret=secret, digest=digest))
     return 0
 
 
@@ -194,23 +201,59 @@ def _emulate(arguments: argparse.Namespace) -> int:
 def _usage(arguments: argparse.Namespace) -> int:
     from gateway.ledger.report import rendered, report  # noqa: PLC0415 (36 MiB that `serve` and its workers do without)
 
-    try:
-        settings = load_settings(_environ(), need_credential=False)
-    except SettingsError as error:
-        _say(*str(error).splitlines(), to=sys.stderr)
+    settings = _settings_or_none()
+    if settings is None:
         return EXIT_CONFIG
+    url = settings.database_url.get_secret_value()
+    return _report("usage", arguments, lambda span: rendered(report(url, span, by=arguments.by), form=arguments.format))
+
+
+def _reconcile(arguments: argparse.Namespace) -> int:
+    from gateway.falapi.command import reconciled  # noqa: PLC0415 (the ledger's weight, as for `usage`)
+
+    settings = _settings_or_none()
+    if settings is None:
+        return EXIT_CONFIG
+    if settings.fal_admin_key is None:
+        _say("FAL_ADMIN_KEY: no key of the scope ADMIN, which alone may read fal's bills", to=sys.stderr)
+        return EXIT_CONFIG
+    _log(settings).install()  # what it meets in the bill is told on stderr
+    place = settings.origin_overrides.get(HOST)
+    ca_file = None if settings.ca_file is None else str(settings.ca_file)
+    api = FalApi(settings.fal_admin_key.get_secret_value(), base_url=place.url if place else None, ca_file=ca_file)
+    url, form = settings.database_url.get_secret_value(), arguments.format
+    return _report(
+        "reconcile", arguments, lambda span: reconciled(api, url, span, form=form, dry_run=arguments.dry_run)
+    )
+
+
+def _report(command: str, arguments: argparse.Namespace, compose: Callable[[question.Span], str]) -> int:
+    """Print what `compose` makes of the span asked for, or why it can't, and return the exit code."""
     try:
         span = question.span_of(arguments.since, arguments.until, now=datetime.now(UTC))
     except ValueError as error:
-        _say(f"usage: {error}", to=sys.stderr)
+        _say(f"{command}: {error}", to=sys.stderr)
         return EXIT_USAGE
     try:
-        found = report(settings.database_url.get_secret_value(), span, by=arguments.by)
-    except (LedgerAwayError, LedgerUnusableError) as error:
-        _say(f"usage: {error}", to=sys.stderr)
+        sys.stdout.write(compose(span))
+    except (FalApiError, LedgerAwayError, LedgerUnusableError, SpanError) as error:
+        _say(f"{command}: {error}", to=sys.stderr)
         return EXIT_FAILED
-    sys.stdout.write(rendered(found, form=arguments.format))
     return 0
+
+
+def _settings_or_none() -> Settings | None:
+    """Return the settings of a command that needs no fal credential; None once it was said what is wrong with them."""
+    try:
+        return load_settings(_environ(), need_credential=False)
+    except SettingsError as error:
+        _say(*str(error).splitlines(), to=sys.stderr)
+        return None
+
+
+def _log(settings: Settings) -> Log:
+    console = settings.log_format == "console" or (settings.log_format is None and sys.stderr.isatty())
+    return Log(level=settings.log_level, console=console)
 
 
 def _environ(**flags: str | None) -> dict[str, str]:
@@ -246,21 +289,6 @@ def _summary(settings: Settings, policy: LoadedPolicy | None) -> str:
     document = policy.edition.document
     counts = f"{len(document.keys)} keys in {len(document.teams)} teams, {len(document.prices)} prices"
     return f"settings and {settings.policy} are valid: {counts}"
-
-
-def _welcome(address: str, secret: str) -> tuple[str, ...]:
-    """Return what a person needs for a first call; an address of all interfaces is shown as one to connect to."""
-    place = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104 (shown, not bound)
-    return (
-        f"fal-gateway on http://{place}, without a policy file. A key for this run: {secret}",
-        "",
-        f"curl http://{place}/api/fal/proxy \\",
-        f"  -H 'Authorization: Key {secret}' \\",
-        f"  -H 'x-fal-target-url: https://fal.run/{_EXAMPLE_ENDPOINT}' \\",
-        "  -H 'Content-Type: application/json' \\",
-        """  -d '{"prompt": "a cat"}'""",
-        "",
-    )
 
 
 def _say(*lines: str, to: TextIO | None = None) -> None:

@@ -54,6 +54,11 @@ class BaseUrl(NamedTuple):
     netloc: str
     prefix: str
 
+    @property
+    def url(self) -> str:
+        """Its three parts as one text."""
+        return f"{self.scheme}://{self.netloc}{self.prefix}"
+
 
 def _listener_host(text: str) -> str:
     if _HOST.fullmatch(text):
@@ -103,6 +108,10 @@ def _trust_store(path: Path) -> Path:
     return path
 
 
+def _admin_key(key: SecretStr) -> SecretStr:
+    return SecretStr(fit_for_a_field(key.get_secret_value()))
+
+
 def _database_url(url: SecretStr) -> SecretStr:
     scheme, _, rest = url.get_secret_value().partition("://")
     if not rest or scheme not in _DATABASES:
@@ -129,7 +138,7 @@ Overrides = Annotated[Mapping[str, BaseUrl], BeforeValidator(_overrides)]
 class Settings(BaseModel):
     """Everything that takes a restart to change (CONTRACT 2). Times in seconds, sizes in bytes; port 0: a free one.
 
-    A field's name in the environment is its name here in upper case behind `FALGW_`, but for fal's own `FAL_KEY`.
+    A field's name in the environment is its name here in upper case behind `FALGW_`, but for fal's own.
     """
 
     model_config = ConfigDict(
@@ -137,6 +146,7 @@ class Settings(BaseModel):
     )
 
     fal_key: SecretStr | None = Field(default=None, alias="FAL_KEY")
+    fal_admin_key: Annotated[SecretStr, AfterValidator(_admin_key)] | None = Field(default=None, alias="FAL_ADMIN_KEY")
     host: Host = Field(default="127.0.0.1", description="data listener: address or host name")
     port: Port = Field(default=8080, description="data listener: port")
     ops_host: Host = Field(default="127.0.0.1", description="ops listener: address or host name")
@@ -183,7 +193,8 @@ class Settings(BaseModel):
 
 def setting_names() -> tuple[str, ...]:
     """Return every `FALGW_` name, in the order of CONTRACT 2."""
-    return tuple(field.alias for field in Settings.model_fields.values() if field.alias and field.alias != "FAL_KEY")
+    aliases = (field.alias or "" for field in Settings.model_fields.values())
+    return tuple(alias for alias in aliases if alias.startswith(_PREFIX))
 
 
 def _unknown(environ: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -241,7 +252,7 @@ def load_settings(environ: Mapping[str, str], *, need_credential: bool = True) -
     """
     given = {name: value for name, value in environ.items() if value}
     key, errors = _credential_or_errors(given, needed=need_credential)
-    values = {name: given[name] for name in setting_names() if name in given}
+    values = {name: given[name] for name in (*setting_names(), "FAL_ADMIN_KEY") if name in given}
     try:
         settings = Settings.model_validate({**values, "FAL_KEY": key})
     except ValidationError as fault:

@@ -150,6 +150,12 @@ class Ledger:
             row = connection.execute(query.limit(1)).first()
         return None if row is None else Entry(*row)
 
+    def find_billed(self, fal_request_ids: Sequence[str]) -> list[Entry]:
+        """Return the purchases that fal knows under these ids, at most 1,000 of them at once, whatever their state."""
+        query = select(PURCHASES).where(_ROW.fal_request_id.in_(fal_request_ids))
+        with self._database.reading() as connection:
+            return [Entry(*row) for row in connection.execute(query)]
+
     def usage(self, since_us: int, until_us: int, *, by: Sequence[str]) -> list[Sum]:
         """Return what was bought by requests admitted in [since, until), summed by names and source.
 

@@ -160,6 +160,17 @@ def test_an_unknown_name_is_an_error_that_suggests_the_nearest() -> None:
     load_settings({**KEY, "FAL_GATEWAY_PORT": "tcp://10.0.0.1:80", "PATH": "/bin", "FAL_ADMIN_KEY": "x"})
 
 
+def test_the_admin_key_is_optional_and_secret() -> None:
+    """Bills of fal are read under a key of their own; what is there has to be fit for a header, and is never shown."""
+    assert load_settings(KEY).fal_admin_key is None
+    settings = load_settings({**KEY, "FAL_ADMIN_KEY": "id:canary"})
+    assert settings.fal_admin_key == SecretStr("id:canary")
+    assert "canary" not in repr(settings)
+    assert refused({**KEY, "FAL_ADMIN_KEY": "canary\n"}) == {
+        "FAL_ADMIN_KEY": "should be one word of printable ASCII characters"
+    }
+
+
 def test_a_name_set_to_nothing_counts_as_left_out() -> None:
     """Compose files and charts pass empty values on; they ask for the default."""
     assert load_settings({**KEY, **dict.fromkeys(setting_names(), ""), "FAL_KEY_FILE": ""}) == load_settings(KEY)
@@ -268,7 +279,8 @@ def table() -> list[str]:
         default = field.get_default(call_default_factory=True)
         value = default.get_secret_value() if isinstance(default, SecretStr) else default
         shown = f"`{value}`" if value else "none"
-        rows += [] if field.alias == "FAL_KEY" else [f"| `{field.alias}` | {shown} | {field.description} |"]
+        named = field.alias in setting_names()
+        rows += [f"| `{field.alias}` | {shown} | {field.description} |"] if named else []
     return rows
 
 

@@ -94,6 +94,15 @@ def test_open_jobs_and_overdue_holds(ledger: Ledger) -> None:
     assert ledger.find_job("nobody") is None
 
 
+def test_purchases_are_found_by_the_ids_on_a_bill(ledger: Ledger) -> None:
+    """A thousand ids at once, in whatever state the rows are; an id that nobody bought under finds nothing."""
+    rows = [settled(number, fal_request_id=f"job-{number}") for number in range(3)]
+    ledger.apply([*rows, settled(4, status="reconciled", fal_request_id="job-4"), bound(5), settled(6)])
+    found = ledger.find_billed([f"job-{number}" for number in range(1, 1001)])
+    assert sorted(row.id[-1] for row in found) == ["1", "2", "4", "5"]
+    assert ledger.find_billed([]) == []
+
+
 def test_unreconciled_rows_come_in_pages(ledger: Ledger) -> None:
     """Pages cover all rows of a span once, also where many were admitted in the same microsecond."""
     rows = [

@@ -1,0 +1,37 @@
+"""The command `reconcile`: one comparison of the ledger with fal's bill, from a database's URL to a text."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from gateway.falapi.audit import SpanError, audit, compare
+from gateway.falapi.billing import DAYS_BACK
+from gateway.falapi.report import Form, Report, rendered
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.question import Span
+
+if TYPE_CHECKING:
+    from gateway.falapi.client import FalApi
+
+
+def reconciled(api: FalApi, database_url: str, span: Span, *, form: Form, dry_run: bool) -> str:
+    """Return the report of a comparison, after which the ledger is corrected unless it is a dry run.
+
+    Raises SpanError, FalApiError, LedgerAwayError and LedgerUnusableError; what was corrected by then stays corrected.
+    """
+    now = datetime.now(UTC)
+    if span.since >= now:
+        raise SpanError("the span lies in the future")
+    if span.since < now - timedelta(days=DAYS_BACK):
+        raise SpanError(f"the span begins more than {DAYS_BACK} days ago; fal tells of its bills no further back")
+    past = Span(span.since, min(span.until, now))  # an end far ahead has no day behind it
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its every step
+    ledger = Ledger(database_url)
+    try:
+        ledger.require_schema()
+        found = compare(api, ledger, past, now=now) if dry_run else audit(api, ledger, past, now=now).found
+    finally:
+        ledger.close()
+    return rendered(Report(span, dry_run, found), form=form)
