@@ -100,12 +100,19 @@ class Door:
         if problem is not None or admission.call is None or admission.principal is None:
             return problem
         if admission.call.job is not None:
-            return self._job(admission.call, admission.principal, admission)
+            return self._job(admission.call, admission)
         return admit_endpoint(admission.call, admission.principal.endpoints)
 
-    def _job(self, call: Call, principal: Principal, admission: Admission) -> Problem | None:
+    def _job(self, call: Call, admission: Admission) -> Problem | None:
         """Judge a call about a job; where its submit is known, by the endpoint that was submitted to."""
-        job = admission.job = self._find_job(call.job) if call.job else None
+        return self.judge_job(call, self._find_job(call.job) if call.job else None, admission)
+
+    def judge_job(self, call: Call, job: Job | None, admission: Admission) -> Problem | None:
+        """Judge a call about a job that was found, or is known to nobody (None)."""
+        principal = admission.principal
+        if principal is None:
+            raise AssertionError("a job was asked for by nobody")
+        admission.job = job
         problem = admit_job(job, principal, isolation=self._rules.isolate_jobs)
         if problem is not None or job is None:
             return problem or admit_endpoint(call, principal.endpoints)

@@ -6,6 +6,7 @@ A worker is one event loop with the data listener in front, libcurl behind, and 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import socket
 import ssl
@@ -22,8 +23,10 @@ from gateway.desk import Desk
 from gateway.gate import Gatehouse
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
+from gateway.ledger.journal import Journal
 from gateway.metering.meter import Meter
 from gateway.policy.edition import Edition, edition_of
+from gateway.policy.price import Estimates
 from gateway.pressure import LOOK_SECONDS, MemoryPressure, own_group
 from gateway.protocol.fields import CallerFields, OriginFields
 from gateway.protocol.reply import Replies
@@ -33,6 +36,7 @@ from gateway.relay.options import CurlOptions
 from gateway.relay.phases import Phases
 from gateway.ruleset import compile_rules
 from gateway.state.local import LocalStore
+from gateway.till import Till
 from gateway.turnstile import Turnstile
 from gateway.version import VERSION
 from gateway.waiting import WaitingRoom
@@ -40,13 +44,11 @@ from gateway.waiting import WaitingRoom
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.bulletin import Bulletin
-    from gateway.metering.board import Board, Seat
-    from gateway.metering.log import Log
+    from gateway.metering.board import Seat
     from gateway.ruleset import Ruleset
     from gateway.settings import Settings
-    from gateway.state.jobs import JobTable
-    from gateway.state.local import Quotas
+    from gateway.shared import Shared
+    from gateway.state.redis_store import RedisStore
     from gateway.turns import Turns
 
 _BACKLOG: Final = 1024
@@ -71,30 +73,21 @@ _SYSTEM_CA_FILES: Final = (
 class Worker:
     """One worker's parts, made within its running loop."""
 
-    def __init__(  # noqa: PLR0913 (all that a worker shares with others, given once)
-        self,
-        turns: Turns,
-        settings: Settings,
-        *,
-        bulletin: Bulletin,
-        board: Board,
-        seat: Seat,
-        log: Log,
-        jobs: JobTable,
-        quotas: Quotas,
-    ) -> None:
-        self._settings = settings
-        self._bulletin = bulletin
-        self._board = board
-        self._seat = seat
-        self._jobs = jobs
+    def __init__(self, turns: Turns, shared: Shared, seat: Seat) -> None:
+        self._shared, self._seat = shared, seat
+        settings, board = shared.settings, shared.board
+        number = board.workers.index(seat)
+        self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
+        turns.at_end(self._write_journal)  # before the relay's own: nothing is sent whose purchase is not written down
         self._relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
-        self._meter = Meter(seat.region, board.endpoints, emit=log.exchange)
-        log.count_to(self._meter.count_dropped)
+        self._meter = Meter(seat.region, board.endpoints, emit=shared.log.exchange)
+        shared.log.count_to(self._meter.count_dropped)
         self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
-        self._store = LocalStore(quotas, seat=board.workers.index(seat))
+        self._store = LocalStore(shared.quotas, seat=number)
         self._room = WaitingRoom(asyncio.get_running_loop().call_later)
-        self._followed, content = bulletin.read()
+        self._shared_store = self._make_shared_store()
+        self._estimates = Estimates()
+        self._followed, content = shared.bulletin.read()
         desk = self._desk(*_rules_of(content))
         seat.generation = self._followed
         pressure = MemoryPressure(own_group())
@@ -112,14 +105,41 @@ class Worker:
             max_connections=most_connections(),
         )
 
+    async def start(self) -> None:
+        """Make ready what takes a while, before the first caller comes."""
+        if self._shared_store is not None:
+            await self._shared_store.start()
+
+    def _make_shared_store(self) -> RedisStore | None:
+        url = self._shared.settings.redis_url
+        if url is None:
+            return None
+        from gateway.state.redis_store import RedisStore  # noqa: PLC0415 (10 MB, for those who use it)
+
+        def on_change(up: bool) -> None:  # noqa: FBT001 (the store's shape)
+            self._seat.is_store_away = not up
+            if not up:
+                self._meter.count_store_error()
+
+        return RedisStore(
+            url.get_secret_value(),
+            replica=self._shared.replica,
+            on_change=on_change,
+            on_error=self._meter.count_store_error,
+        )
+
+    def _write_journal(self) -> bool:
+        self._journal.flush()
+        return False
+
     def _desk(self, edition: Edition, rules: Ruleset) -> Desk:
         """Return what exchanges work with under this policy; those under way keep the desk that they began with."""
-        settings = self._settings
+        shared, settings = self._shared, self._shared.settings
         later = asyncio.get_running_loop().call_later
-        self._board.endpoints.configure(rules.named_endpoints)
+        shared.board.endpoints.configure(rules.named_endpoints)
         own_key = settings.fal_key.get_secret_value() if settings.fal_key else ""
         return Desk(
-            door=Door(rules, max_body_bytes=settings.max_body_bytes, find_job=self._jobs.find),
+            door=Door(rules, max_body_bytes=settings.max_body_bytes, find_job=shared.jobs.find),
             upstream=self._relay.engine,
             meter=self._meter,
             to_origin=self._to_origin,
@@ -127,10 +147,11 @@ class Worker:
             to_caller=self._to_caller,
             replies=Replies(rules.cors_origins),
             origins=_origins(settings),
-            remember_job=self._jobs.remember,
+            till=self._till(rules),
+            find_job=self._shared_store.find_job if self._shared_store is not None else None,
             turnstile=Turnstile(
                 local=self._store,
-                shared=None,
+                shared=self._shared_store,
                 on_loss=rules.on_quota_loss,
                 counts=self._meter,
                 room=self._room,
@@ -141,15 +162,30 @@ class Worker:
             wall=time,
         )
 
+    def _till(self, rules: Ruleset) -> Till:
+        return Till(
+            prices=rules.prices,
+            budgets_of=lambda owner: rules.budgets.get(owner, ()),
+            refuses_unpriced=rules.refuses_unpriced,
+            store=self._store,
+            jobs=self._shared.jobs,
+            journal=self._journal,
+            takings=self._meter,
+            estimates=self._estimates,
+            wall=time,
+        )
+
     async def _follow(self) -> None:
         """Put a newer policy in force, where there is one.
 
         A thread makes its rules: the loop has its turn every 5 ms, where it would stand still for the 63 ms of CPU time
         that 1,000 keys with three limits each take.
         """
-        if self._bulletin.generation == self._followed:
+        if self._shared_store is not None:
+            self._seat.replicas = self._shared_store.replicas
+        if self._shared.bulletin.generation == self._followed:
             return
-        self._followed, content = self._bulletin.read()  # first, or a bug below would be told ten times a second
+        self._followed, content = self._shared.bulletin.read()  # first, or a bug below would be told ten times a second
         edition, rules = await asyncio.to_thread(_rules_of, content)
         self.gate.desk = self._desk(edition, rules)
         self._seat.generation = self._followed
@@ -164,13 +200,16 @@ class Worker:
         self.gate.draining = True
         self.server.drain()
 
-    def close(self) -> int:
+    async def close(self) -> int:
         """Cut what is still open; returns how many exchanges that were."""
         for callback in self._periodic:
             callback.stop()
         cut = self.gate.stop()
         self.server.close_all()
         self._relay.close()
+        if self._shared_store is not None:
+            await self._shared_store.close()
+        self._journal.close()
         return cut
 
 

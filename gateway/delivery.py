@@ -5,19 +5,26 @@ Apart from exchange.py, which decides when and what, so that how an answer is pu
 
 from __future__ import annotations
 
+from decimal import Decimal
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway.metering.usage import units_of
+from gateway.policy.price import usd_text
 from gateway.protocol.fields import AnswerHead, first
+from gateway.purchase import Fate
+from gateway.till import cost_lines
 
 if TYPE_CHECKING:
+    from gateway.admission import Admission
     from gateway.desk import Desk
+    from gateway.ledger.entry import Entry
     from gateway.metering.meter import Exchanged
     from gateway.protocol.caller import Caller
     from gateway.protocol.message import RequestHead
     from gateway.protocol.problem import Problem
-    from gateway.turnstile import Ticket
+    from gateway.purchase import Purchase
+    from gateway.ticket import Ticket
 
 
 class Delivery:
@@ -34,19 +41,48 @@ class Delivery:
         self._busy_since = request.received_at
         self._answer: AnswerHead | None = None
         self._responded = False
+        self._is_answered = False  # the origin's answer has come whole
+        self._purchase: Purchase | None = None
+        self._cost: tuple[bytes, ...] = ()  # fields that tell it, where it is known by now
 
     def _rest(self) -> None:
         """Add what passed since the gateway last began to work on this to its own share of the duration."""
         self.record.overhead_seconds = (self.record.overhead_seconds or 0.0) + monotonic() - self._busy_since
 
-    def _note_head(self, status: int, raw: list[bytes]) -> AnswerHead:
-        """Read the origin's head, and write down what it says."""
+    def _note_head(self, status: int, raw: list[bytes], admission: Admission) -> AnswerHead:
+        """Read the origin's head, and write down what it says, of money too."""
         record = self.record
         answer = self._answer = self._desk.to_caller.read(status, raw)
         record.first_byte_seconds = self._busy_since - self._request.received_at
         record.fal_request_id = answer.request_id
         record.units = units_of(answer.units)
+        call, job = admission.call, admission.job
+        if self._purchase is not None:
+            price = self._purchase.price
+            self._cost = cost_lines(price.picodollars if price is not None else -1, record.units)
+        elif call is not None and call.job is not None:
+            if job is not None:
+                self._cost = cost_lines(job.picodollars, record.units)
+            self._write_cost(self._desk.till.job_answered(call, status, record.units))
         return answer
+
+    def _account(self, purchase: Purchase, *, was_sent: bool) -> None:
+        """Bring the purchase to its end, and write down what it cost."""
+        answer = self._answer
+        fate = Fate(
+            was_sent=was_sent,
+            status=answer.status if answer is not None else 0,
+            units=self.record.units,
+            is_answered=self._is_answered,
+            fal_id=self.record.fal_request_id,
+        )
+        self._write_cost(self._desk.till.close(purchase, fate))
+
+    def _write_cost(self, entry: Entry | None) -> None:
+        if entry is not None:
+            self.record.cost_source = entry.source
+            if entry.cost_ns is not None:
+                self.record.cost_usd = Decimal(usd_text(entry.cost_ns))
 
     def _respond(self, length: int | None) -> None:
         """Begin the origin's answer; `length` of its content in bytes, None where it is not known."""
@@ -55,7 +91,7 @@ class Delivery:
             raise AssertionError("responded without an answer")
         self._responded = True
         self.record.status = answer.status
-        own = self._ticket.lines if self._ticket is not None else ()
+        own = (self._ticket.lines if self._ticket is not None else ()) + self._cost
         lines = self._desk.replies.relayed(answer, own, request_id=self.record.request_id, page=self._page)
         self._caller.respond(answer.status, lines, length)
         self._rest()

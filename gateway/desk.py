@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.policy.address import caller_address
@@ -10,7 +11,7 @@ from gateway.policy.job import Job, submitted_id
 from gateway.relay.upstream import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from gateway.admission import Admission, Door
     from gateway.metering.meter import Meter
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from gateway.protocol.problem import Problem
     from gateway.protocol.reply import Replies
     from gateway.protocol.sender import Sender
+    from gateway.purchase import Purchase
     from gateway.relay.upstream import Upstream
-    from gateway.turnstile import Ticket, Turnstile
+    from gateway.ticket import Ticket
+    from gateway.till import Till
+    from gateway.turnstile import Turnstile
 
 _SUBMITTED: Final = 200
 
@@ -33,12 +37,16 @@ class Cancellable(Protocol):
         """Call it off."""
 
 
+FindJob = Callable[[str, Callable[[Job | None, bool], None]], None]
+"""Asks other gateways for a job: `told(job, answered)` comes later, with None where it is known to none of them."""
+
+
 class Desk:
     """The parts; a plain class, since each request looks into it a dozen times.
 
-    `origins` maps a host to the base URL to connect to in its place. `remember_job` binds a queue request id to its
-    submitter. `trusted_proxies` are believed about addresses. `later(seconds, call)` calls back. `wall` gives seconds
-    since the epoch.
+    `origins` maps a host to the base URL to connect to in its place. `trusted_proxies` are believed about addresses.
+    `find_job` None: there are no other gateways.
+    `later(seconds, call)` calls back. `wall` gives seconds since the epoch.
     """
 
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
@@ -52,7 +60,8 @@ class Desk:
         to_caller: CallerFields,
         replies: Replies,
         origins: Mapping[str, str],
-        remember_job: Callable[[str, Job], None],
+        till: Till,
+        find_job: FindJob | None,
         turnstile: Turnstile,
         trusted_proxies: Sequence[Network],
         later: Callable[[float, Callable[[], None]], Cancellable],
@@ -66,7 +75,8 @@ class Desk:
         self.to_caller: Final = to_caller
         self.replies: Final = replies
         self.origins: Final = origins
-        self.remember_job: Final = remember_job
+        self.till: Final = till
+        self.find_job: Final = find_job
         self.turnstile: Final = turnstile
         self.trusted_proxies: Final = trusted_proxies
         self.later: Final = later
@@ -79,27 +89,28 @@ class Desk:
             return self.turnstile.miss(self.address_of(admission.head)) or problem
         return problem
 
-    def enter(self, admission: Admission, request_id: str, told: Callable[[], None]) -> Ticket:
+    def enter(
+        self, admission: Admission, request_id: str, purchase: Purchase | None, told: Callable[[], None]
+    ) -> Ticket:
         """Return the ticket of an admitted request; where it waits, `told` is called when that is over."""
         principal, call = admission.principal, admission.call
         if principal is None or call is None:
             raise AssertionError("entered without an admission")
         limits = principal.paid if call.billing == "paid" else principal.free
         address = self.address_of(admission.head) if principal.by_address and limits.limits else ""
-        return self.turnstile.enter(principal, limits, lease=request_id, address=address, told=told)
+        hold = purchase.hold if purchase is not None else None
+        return self.turnstile.enter(principal, limits, lease=request_id, address=address, hold=hold, told=told)
 
     def address_of(self, head: RequestHead) -> str:
         """Return the address that a request is counted by."""
         return caller_address(head.peer, head.fields, self.trusted_proxies)
 
-    def note_answer(self, admission: Admission, status: int, content: Sequence[bytes]) -> None:
-        """Read what a whole JSON answer says about later requests: a submit's request id, bound to who paid."""
-        call, principal = admission.call, admission.principal
-        if call is None or principal is None or call.action != "submit" or status != _SUBMITTED:
-            return
-        job_id = submitted_id(b"".join(content))
-        if job_id is not None:
-            self.remember_job(job_id, Job(principal.team, principal.key, call.endpoint))
+    def bind(self, purchase: Purchase, status: int, content: Sequence[bytes]) -> None:
+        """Read a whole JSON answer: a submit's request id is bound to who paid for it."""
+        if purchase.call.action == "submit" and status == _SUBMITTED:
+            job_id = submitted_id(b"".join(content))
+            if job_id is not None:
+                self.till.bind(purchase, job_id)
 
     def forward(
         self, head: RequestHead, admission: Admission, *, length: int | None, content: bytes | None, paid: bool

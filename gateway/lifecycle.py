@@ -13,20 +13,19 @@ import os
 import signal
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
 from gateway import app, exchange
-from gateway.bulletin import Bulletin
-from gateway.metering.board import Board, Seat, State
+from gateway.bookkeeper import run_ledger
+from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS
 from gateway.ops.server import serve_ops
 from gateway.reload import Reloads
 from gateway.ruleset import named_endpoints
-from gateway.state.jobs import JobTable
-from gateway.state.local import Quotas
+from gateway.shared import Shared
 from gateway.worker import Lifeline, run_worker
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
 _STEADY_SECONDS: Final = 10.0  # a process that lived so long did not fail at its start
 _OPS_STOP_SECONDS: Final = 2.0
+_LEDGER_STOP_SECONDS: Final = 15.0
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Child:
     """A seat and the process in it; `pid` 0 while it waits to be started again at `due_at` (monotonic seconds)."""
 
     seat: Seat
-    is_ops: bool
+    role: Literal["ops", "ledger", "worker"]
     pid: int = 0
     started_at: float = 0.0
     due_at: float = 0.0
@@ -62,23 +62,21 @@ class Supervisor:
 
     def __init__(self, settings: Settings, policy: Edition, *, environ: Mapping[str, str], log: Log) -> None:
         """Bind both listeners; OSError names what cannot be had. `environ`: where teams' credentials may stand."""
-        self._settings, self._log = settings, log
+        self._settings = settings
         app.bind(settings.host, settings.port, shared=False).close()  # another gateway may not share the port
         self._reserved = app.bind(settings.host, settings.port, shared=True)  # kept for workers that come back
         self._ops_listener = app.bind(settings.ops_host, settings.ops_port, shared=False)
         self._ops_listener.listen()
-        self._board = Board(workers=settings.workers)
-        self._jobs = JobTable()
-        self._quotas = Quotas(seats=settings.workers)
+        self._shared = Shared(settings, log)
+        self._board = self._shared.board
         self._lifeline = Lifeline()
-        self._children = [Child(self._board.ops, is_ops=True)]
-        self._children += [Child(seat, is_ops=False) for seat in self._board.workers]
+        self._ops, self._ledger = Child(self._board.ops, "ops"), Child(self._board.ledger, "ledger")
+        self._children = [self._ops, self._ledger, *(Child(seat, "worker") for seat in self._board.workers)]
         self._stops = 0  # how often it was asked to stop
         self._events = structlog.get_logger()
         self._meter = Meter(self._board.supervisor.region, self._board.endpoints, emit=log.exchange)
         log.count_to(self._meter.count_dropped)
         self._reload_errors = self._board.supervisor.region.claim_spare(POLICY_RELOAD_ERRORS.name, ())
-        self._bulletin = Bulletin()
         self._put_in_force(policy)
         self._reloads = Reloads(
             policy,
@@ -103,7 +101,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         for child in self._children:
             self._fork(child)
-        while self._board.count(State.READY) < self._settings.workers:
+        while self._board.count(State.READY) < self._settings.workers or self._board.ledger.state is not State.READY:
             self._tick()
             if self._stops:
                 return False
@@ -119,9 +117,12 @@ class Supervisor:
 
     def supervise(self) -> None:
         """Keep the processes running until a stop has run its course."""
-        while not self._stops or any(child.pid for child in self._children if not child.is_ops):
+        while not self._stops or any(child.pid for child in self._children if child.role == "worker"):
             self._tick()
-        self._stop_ops()
+        self._end(self._ledger, _LEDGER_STOP_SECONDS)  # it writes down what the workers have told last
+        self._board.supervisor.state = State.STOPPED
+        self._end(self._ops, _OPS_STOP_SECONDS)  # probes are answered to the end
+        self._shared.spool.close()
         self._events.info("gateway_stopped")
 
     # -- events -----------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ class Supervisor:
         self._board.supervisor.state = State.DRAINING
         self._events.info("gateway_draining", asked=self._stops)
         for child in self._children:
-            if child.pid and not child.is_ops:
+            if child.pid and child.role == "worker":
                 os.kill(child.pid, signal.SIGTERM)
 
     def _reap(self) -> None:
@@ -157,26 +158,24 @@ class Supervisor:
 
     def _bury(self, child: Child, code: int) -> None:
         child.seat.vacate()
-        if not child.is_ops:
-            self._quotas.vacate(self._board.workers.index(child.seat))
+        if child.role == "worker":
+            self._shared.quotas.vacate(self._board.workers.index(child.seat))
         if not self._stops:
             steady = monotonic() - child.started_at > _STEADY_SECONDS
             child.delay = _FIRST_DELAY_SECONDS if steady else min(child.delay * 2, _LONGEST_DELAY_SECONDS)
             child.due_at = monotonic() + child.delay
-            self._events.error("process_died", pid=child.pid, code=code, ops=child.is_ops, again_in=child.delay)
+            self._events.error("process_died", pid=child.pid, code=code, role=child.role, again_in=child.delay)
         child.pid = 0
 
-    def _stop_ops(self) -> None:
-        """End the ops process last: probes are answered to the end."""
-        self._board.supervisor.state = State.STOPPED
-        ops = self._children[0]
-        if ops.pid:
-            os.kill(ops.pid, signal.SIGTERM)
-        deadline = monotonic() + _OPS_STOP_SECONDS
-        while ops.pid:
+    def _end(self, child: Child, seconds: float) -> None:
+        """End a process that workers need, after the last of them."""
+        if child.pid:
+            os.kill(child.pid, signal.SIGTERM)
+        deadline = monotonic() + seconds
+        while child.pid:
             self._reap()
-            if ops.pid and monotonic() > deadline:
-                os.kill(ops.pid, signal.SIGKILL)
+            if child.pid and monotonic() > deadline:
+                os.kill(child.pid, signal.SIGKILL)
             signal.sigtimedwait((signal.SIGCHLD,), _TICK_SECONDS)
 
     # -- policy -----------------------------------------------------------------------------------------------------
@@ -187,7 +186,7 @@ class Supervisor:
         self._board.endpoints.configure(named_endpoints(document))
         priced = [price.endpoint for price in document.prices]
         self._meter.introduce(((key.team, key.id) for key in document.keys), endpoints=priced)
-        return self._bulletin.publish(policy.to_json())
+        return self._shared.bulletin.publish(policy.to_json())
 
     def _count_reload_error(self) -> None:
         self._board.supervisor.region.cells[self._reload_errors] += 1
@@ -209,31 +208,28 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self._lifeline.hold_end()
             child.seat.take(os.getpid())
-            self._log.start_writer()
-            if child.is_ops:
-                meter = Meter(child.seat.region, self._board.endpoints, emit=self._log.exchange)
-                self._log.count_to(meter.count_dropped)
-                serve_ops(self._ops_listener, self._board, on_orphaned=self._lifeline.on_cut)
-            else:
-                host, port = self._reserved.getsockname()[:2]
-                run_worker(
-                    self._settings,
-                    bulletin=self._bulletin,
-                    board=self._board,
-                    seat=child.seat,
-                    log=self._log,
-                    jobs=self._jobs,
-                    quotas=self._quotas,
-                    listener=app.listen(host, port),
-                    lifeline=self._lifeline,
-                )
+            self._shared.log.start_writer()
+            self._work(child)
             code = 0
         except Exception:
             self._events.exception("process_failed")
             raise
         finally:
-            self._log.stop(1.0)
+            self._shared.log.stop(1.0)
             os._exit(code)
+
+    def _work(self, child: Child) -> None:
+        """Do a child's work until it is asked to stop."""
+        if child.role == "worker":
+            host, port = self._reserved.getsockname()[:2]
+            run_worker(self._shared, child.seat, listener=app.listen(host, port), lifeline=self._lifeline)
+            return
+        meter = Meter(child.seat.region, self._board.endpoints, emit=self._shared.log.exchange)
+        self._shared.log.count_to(meter.count_dropped)
+        if child.role == "ops":
+            serve_ops(self._ops_listener, self._board, on_orphaned=self._lifeline.on_cut)
+        else:
+            run_ledger(self._shared, child.seat, meter)
 
 
 def _name(sock: socket.socket) -> str:

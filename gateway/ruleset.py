@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import ValidationError
 
-from gateway.policy.document import Document, Price
+from gateway.policy.document import Document
 from gateway.policy.glob import GlobSet
-from gateway.policy.principals import anonymous_principal, key_principal
+from gateway.policy.principals import anonymous_principal, key_principal, owned_budgets, unit_price
 from gateway.yamltree import Fault, Place, UnreadableError, read_tree, select, shown
 
 if TYPE_CHECKING:
@@ -25,16 +25,14 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+    from gateway.policy.budget import Budget
     from gateway.policy.credential import Principal
+    from gateway.policy.price import Price
 
 LARGEST_POLICY_BYTES: Final = 4 * 2**20
 
 _NOT_YET: Final[tuple[tuple[str, tuple[object, ...]], ...]] = (
-    ("teams.*.budgets", ([],)),
-    ("keys.*.budgets", ([],)),
     ("price_source", ("policy",)),
-    ("unpriced_endpoints", ()),
-    ("settle_deadline", ()),
     ("budget_webhook", ()),
 )
 """What is not enforced yet: the field, and the values that ask for nothing."""
@@ -56,8 +54,10 @@ class Ruleset:
 
     `endpoint_globs` None: all. `keys`: (key, team) in the order of the file. `prices` by endpoint. `named_endpoints`:
     priced, or named without a wildcard; metrics may show them, and a last `stream` of theirs is part of the name.
-    `anonymous` None: callers need a key. `on_quota_loss`: what becomes of limits while their store is away.
-    `fal_tags`: fal is told team and key in `x-fal-tags`.
+    `anonymous` None: callers need a key. `on_quota_loss`, `on_budget_loss`: what becomes of limits and budgets while
+    their store is away. `budgets` by owner (`key/web-prod`, `team/design`); `refuses_unpriced` holds for callers under
+    one. `settle_deadline`: seconds after which a job without a known cost is charged as estimated. `fal_tags`: fal is
+    told team and key in `x-fal-tags`.
     """
 
     keys_by_digest: Mapping[bytes, Principal]
@@ -73,6 +73,10 @@ class Ruleset:
     prices: Mapping[str, Price]
     named_endpoints: frozenset[str]
     on_quota_loss: Literal["open", "local", "closed"]
+    on_budget_loss: Literal["open", "local", "closed"]
+    budgets: Mapping[str, tuple[Budget, ...]]
+    refuses_unpriced: bool
+    settle_deadline: float
 
 
 def _repeats(tree: object, pattern: str, owner: Place = ()) -> Iterator[Fault]:
@@ -197,7 +201,11 @@ def compile_rules(document: Document) -> Ruleset:
         fal_tags=document.attribution.fal_tags,
         teams=tuple(team.id for team in document.teams),
         keys=tuple((key.id, key.team) for key in document.keys),
-        prices=MappingProxyType({price.endpoint: price for price in document.prices}),
+        prices=MappingProxyType({price.endpoint: unit_price(price) for price in document.prices}),
         named_endpoints=named_endpoints(document),
         on_quota_loss=document.on_state_loss or "local",
+        on_budget_loss=document.on_state_loss or "closed",
+        budgets=MappingProxyType(owned_budgets(document)),
+        refuses_unpriced=document.unpriced_endpoints == "refuse",
+        settle_deadline=document.settle_deadline,
     )

@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway.app import Worker
-from gateway.metering.board import Board, Seat, State
+from gateway.metering.board import Seat, State
 from gateway.selector import run
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from gateway.bulletin import Bulletin
-    from gateway.metering.log import Log
     from gateway.settings import Settings
-    from gateway.state.jobs import JobTable
-    from gateway.state.local import Quotas
+    from gateway.shared import Shared
     from gateway.turns import Turns
 
 _LOOK_SECONDS: Final = 0.05
@@ -80,25 +77,15 @@ class Stop:
         return True
 
 
-def run_worker(  # noqa: PLR0913 (called in one place, by name)
-    settings: Settings,
-    *,
-    bulletin: Bulletin,
-    board: Board,
-    seat: Seat,
-    log: Log,
-    jobs: JobTable,
-    quotas: Quotas,
-    listener: socket.socket,
-    lifeline: Lifeline,
-) -> None:
+def run_worker(shared: Shared, seat: Seat, *, listener: socket.socket, lifeline: Lifeline) -> None:
     """Serve callers on a listening socket until SIGTERM, then drain."""
 
     async def serve(turns: Turns) -> None:
-        worker = Worker(turns, settings, bulletin=bulletin, board=board, seat=seat, log=log, jobs=jobs, quotas=quotas)
+        worker = Worker(turns, shared, seat)
         stop = Stop()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask)
         lifeline.on_cut(stop.ask)
+        await worker.start()
         worker.server.listen_on([listener])
         keep_freed_memory()
         gc.freeze()  # what is here by now stays
@@ -106,7 +93,7 @@ def run_worker(  # noqa: PLR0913 (called in one place, by name)
         seat.state = State.READY
         await stop.wait()
         seat.state = State.DRAINING
-        await _drain(worker, settings, stop)
+        await _drain(worker, shared.settings, stop)
 
     run(serve)
 
@@ -131,6 +118,6 @@ async def _drain(worker: Worker, settings: Settings, stop: Stop) -> None:
     deadline = monotonic() + settings.drain_timeout
     while worker.is_busy and not urged and monotonic() < deadline:
         urged = await stop.pause(_LOOK_SECONDS)
-    cut = worker.close()
+    cut = await worker.close()
     if cut:
         structlog.get_logger().warning("exchanges_cut", count=cut)

@@ -14,6 +14,7 @@ from gateway.metering.cells import Region
 from gateway.metering.endpoints import EndpointLabels
 from gateway.metering.meter import Exchanged, Meter
 from gateway.policy.credential import digest_of
+from gateway.policy.price import Estimates
 from gateway.pressure import MemoryPressure
 from gateway.protocol.fields import CallerFields, OriginFields
 from gateway.protocol.message import RequestHead
@@ -24,7 +25,9 @@ from gateway.relay.engine import Engine
 from gateway.relay.phases import Phases
 from gateway.relay.upstream import OriginFailure, Request
 from gateway.ruleset import ruleset_with_key
+from gateway.state.jobs import JobTable
 from gateway.state.local import LocalStore, Quotas
+from gateway.till import Till
 from gateway.turnstile import Turnstile
 from gateway.waiting import WaitingRoom
 
@@ -102,6 +105,13 @@ def never(_seconds: float, _call: object) -> NoReturn:
     raise AssertionError
 
 
+class Nowhere:
+    """A journal that nobody reads."""
+
+    def append(self, line: bytes) -> None:
+        """Let it go."""
+
+
 class BrokenUpstream:
     """Breaks down over each request."""
 
@@ -140,6 +150,7 @@ def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
     region, endpoints = Region(), EndpointLabels()
     rules = ruleset_with_key(digest_of(b"secret"))
     meter = Meter(region, endpoints, emit=records.append)
+    store = LocalStore(Quotas(places=8, address_places=8))
     desk = Desk(
         door=Door(rules, max_body_bytes=10**6, find_job=lambda _job: None),
         upstream=BrokenUpstream(),
@@ -149,15 +160,26 @@ def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
         to_caller=CallerFields(),
         replies=Replies(frozenset()),
         origins={},
-        remember_job=lambda _id, _job: None,
+        till=Till(
+            prices={},
+            budgets_of=lambda _owner: (),
+            refuses_unpriced=True,
+            store=store,
+            jobs=JobTable(sets=1),
+            journal=Nowhere(),
+            takings=meter,
+            estimates=Estimates(),
+            wall=lambda: 0.0,
+        ),
         turnstile=Turnstile(
-            local=LocalStore(Quotas(places=8, address_places=8)),
+            local=store,
             shared=None,
             on_loss="local",
             counts=meter,
             room=WaitingRoom(never),
             later=never,
         ),
+        find_job=None,
         trusted_proxies=(),
         later=never,
         wall=lambda: 0.0,

@@ -17,8 +17,10 @@ from gateway.metering.cells import Region
 from gateway.metering.endpoints import EndpointLabels
 from gateway.metering.metrics import INFLIGHT_REQUESTS
 
-_PID, _STATE, _GENERATION, _SEAT_CELLS = range(4)
+_PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _SEAT_CELLS = range(6)
 """Layout of a seat's status: one int64 for each."""
+
+_OTHERS: Final = 3  # seats before the workers'
 
 
 class State(enum.IntEnum):
@@ -51,6 +53,7 @@ class Seat:
     def take(self, pid: int) -> None:
         """Enter a new process: it is starting, with no policy yet."""
         self._status[_GENERATION] = 0
+        self._status[_STORE_AWAY] = 0
         self._status[_STATE] = State.STARTING
         self._status[_PID] = pid
 
@@ -83,6 +86,24 @@ class Seat:
     def generation(self, generation: int) -> None:
         self._status[_GENERATION] = generation
 
+    @property
+    def is_store_away(self) -> bool:
+        """Whether this process does without the shared store of state just now."""
+        return bool(self._status[_STORE_AWAY])
+
+    @is_store_away.setter
+    def is_store_away(self, is_away: bool) -> None:
+        self._status[_STORE_AWAY] = int(is_away)
+
+    @property
+    def replicas(self) -> int:
+        """How many gateways this process knows of that share the store of state, itself among them; 0: none yet."""
+        return int(self._status[_REPLICAS])
+
+    @replicas.setter
+    def replicas(self, replicas: int) -> None:
+        self._status[_REPLICAS] = replicas
+
     def close(self) -> None:
         """Let go of the memory."""
         self._status.release()
@@ -90,15 +111,15 @@ class Seat:
 
 
 class Board:
-    """The seats of the supervisor, the ops process and each worker, and the endpoint labels they share."""
+    """The seats of the supervisor, the ops and ledger processes and each worker, and the endpoint labels they share."""
 
     def __init__(self, *, workers: int) -> None:
         """Make the shared memory for `workers` workers; before the first fork."""
-        self._memory = mmap.mmap(-1, (workers + 2) * _SEAT_CELLS * 8)
+        self._memory = mmap.mmap(-1, (workers + _OTHERS) * _SEAT_CELLS * 8)
         self._status = memoryview(self._memory).cast("q")
-        self.seats: Final = tuple(self._seat(number) for number in range(workers + 2))
-        self.supervisor, self.ops, *_ = self.seats
-        self.workers: Final = self.seats[2:]
+        self.seats: Final = tuple(self._seat(number) for number in range(workers + _OTHERS))
+        self.supervisor, self.ops, self.ledger, *_ = self.seats
+        self.workers: Final = self.seats[_OTHERS:]
         self.endpoints: Final = EndpointLabels()
 
     def _seat(self, number: int) -> Seat:
@@ -108,6 +129,14 @@ class Board:
     def generation(self) -> int:
         """Return the policy generation that every ready worker has reached; 0 where none is ready."""
         return min((seat.generation for seat in self.workers if seat.state is State.READY), default=0)
+
+    def has_store(self) -> bool:
+        """Return whether every ready worker has the state of limits."""
+        return not any(seat.is_store_away for seat in self.workers if seat.state is State.READY)
+
+    def replicas(self) -> int:
+        """Return how many gateways share the state of limits, as far as workers have heard."""
+        return max((seat.replicas for seat in self.workers if seat.state is State.READY), default=0) or 1
 
     def count(self, state: State) -> int:
         """Return how many workers are in a state."""
@@ -121,9 +150,9 @@ class Board:
     def _readiness_status(self, ready: int) -> str:
         if self.supervisor.state in {State.DRAINING, State.STOPPED}:
             return "draining"
-        if ready:
+        if ready and self.supervisor.state is State.READY:
             return "ready"
-        return "draining" if self.count(State.DRAINING) else "starting"
+        return "draining" if self.count(State.DRAINING) and not ready else "starting"
 
     def close(self) -> None:
         """Give this process's mappings back; nothing here may be used afterwards."""

@@ -48,6 +48,8 @@ class BoardCollector(Collector):
             yield _METRIC_OF[family.kind](family, sums[family.name])
         workers: Sums = {(state.name.lower(),): [self._board.count(state)] for state in State}
         yield _gauge(metrics.WORKERS, workers)
+        yield _gauge(metrics.STATE_STORE_UP, {(): [int(self._board.has_store())]})
+        yield _gauge(metrics.REPLICAS, {(): [self._board.replicas()]})
         yield _gauge(metrics.POLICY_GENERATION, {(): [self._board.generation()]})
         yield _gauge(metrics.BUILD_INFO, {(VERSION,): [1]})
 
@@ -79,14 +81,14 @@ def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
 def _counter(family: Family, sums: Sums) -> Metric:
     metric = CounterMetricFamily(PREFIX + family.name, family.documentation, labels=family.labels)
     for labels, values in sums.items():
-        metric.add_metric(labels, values[0])
+        metric.add_metric(labels, values[0] / family.parts if family.parts > 1 else values[0])
     return metric
 
 
 def _gauge(family: Family, sums: Sums) -> Metric:
     metric = GaugeMetricFamily(PREFIX + family.name, family.documentation, labels=family.labels)
     for labels, values in sums.items():
-        metric.add_metric(labels, values[0])
+        metric.add_metric(labels, values[0] / family.parts if family.parts > 1 else values[0])
     return metric
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -19,8 +20,8 @@ from gateway.metering.metrics import CLASSES, DURATION_BUCKETS, HISTOGRAM_CELLS,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from decimal import Decimal
 
+    from gateway.ledger.entry import Entry
     from gateway.metering.cells import Labels, Region
 
 Outcome = Literal["ok", "refused", "origin_failed", "cut", "client_gone", "gateway_failed"]
@@ -121,6 +122,7 @@ class Meter:
         self._failures = {error: self._cell(metrics.UPSTREAM_FAILURES, (error,)) for error in ORIGIN_ERRORS}
         self._gone = self._cell(metrics.CLIENTS_GONE, ())
         self._dropped = self._cell(metrics.LOG_LINES_DROPPED, ())
+        self._store_errors = self._cell(metrics.STATE_STORE_ERRORS, ())
         self._degraded = self._cell(metrics.DEGRADED_REQUESTS, ())
         self._timers = {billing: self._timer_cells(billing) for billing in CLASSES}
         self._inflight = {billing: self._cell(metrics.INFLIGHT_REQUESTS, (billing,)) for billing in CLASSES}
@@ -175,9 +177,24 @@ class Meter:
         """Count limits that would have refused a call if they were enforced."""
         self._cells[self._cell(metrics.SHADOW_REFUSALS, (team, key))] += count
 
+    def count_store_error(self) -> None:
+        """Count a call to the shared store that failed."""
+        self._cells[self._store_errors] += 1
+
     def count_degraded(self) -> None:
         """Count a call that was judged without the shared store."""
         self._cells[self._degraded] += 1
+
+    def count_cost(self, entry: Entry) -> None:
+        """Count a purchase that has come to its cost, or to none that is known."""
+        label = self._endpoints.label(entry.endpoint)
+        if entry.units is not None:
+            units = self._cell(metrics.UNITS, (entry.team, entry.key, label, entry.unit or UNKNOWN))
+            self._cells[units] += int(Decimal(entry.units) * metrics.UNITS.parts)
+        if entry.cost_ns is None:
+            self._cells[self._cell(metrics.UNPRICED, (label,))] += 1
+        else:
+            self._cells[self._cell(metrics.COST, (entry.team, entry.key, label, entry.source))] += entry.cost_ns
 
     def introduce(self, keys: Iterable[tuple[str, str]], *, endpoints: Iterable[str]) -> None:
         """Start the series of each configured key (team, key) and priced endpoint at 0 (CONTRACT 8).
@@ -191,6 +208,7 @@ class Meter:
             for family in (metrics.REQUEST_BYTES, metrics.RESPONSE_BYTES):
                 self._claim(family, (team, "paid"))
             for endpoint in priced:
+                self._claim(metrics.COST, (team, key, endpoint, "exact"))
                 self._claim(metrics.REQUESTS, (team, key, endpoint, "paid", "200"))
 
     def _row(self, team: str, key: str, label: str, billing: str, status: int) -> tuple[int, int, int, int, int, int]:

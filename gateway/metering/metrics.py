@@ -27,7 +27,7 @@ ORIGIN_ERRORS: Final = (
 )
 """Error types that are the origin's fault, and not a refusal of ours (CONTRACT 4)."""
 
-CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state"})
+CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state", "source"})
 """Labels whose values are a closed set; all others are configured, or bounded by `endpoints`."""
 
 DURATION_BUCKETS: Final[tuple[float, ...]] = (
@@ -56,12 +56,16 @@ HISTOGRAM_CELLS: Final = len(DURATION_BUCKETS) + 2
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric family: its name without the prefix, what it is, its label names, and its help text."""
+    """One metric family: its name without the prefix, what it is, its label names, and its help text.
+
+    Cells are whole numbers; `parts` of them make one of what is shown.
+    """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     documentation: str
+    parts: int = 1
 
     @property
     def width(self) -> int:
@@ -106,6 +110,27 @@ POLICY_RELOAD_ERRORS: Final = Family(
     "policy_reload_errors_total", "counter", (), "Reloads of the policy, or of a team's credential, that failed."
 )
 
+COST: Final = Family(
+    "cost_usd_total", "counter", ("team", "key", "endpoint", "source"), "US dollars spent, by how sure that is.", 10**9
+)
+UNITS: Final = Family(
+    "billable_units_total", "counter", ("team", "key", "endpoint", "unit"), "Units that fal billed.", 10**6
+)
+UNPRICED: Final = Family(
+    "unpriced_requests_total", "counter", ("endpoint",), "Paid requests whose cost is not known: there is no price."
+)
+BUDGET_LIMIT: Final = Family("budget_limit_usd", "gauge", ("scope", "id", "period"), "What a budget allows.", 10**9)
+BUDGET_SPENT: Final = Family(
+    "budget_spent_usd", "gauge", ("scope", "id", "period"), "Spent of a budget in its present period.", 10**9
+)
+BUDGET_RESERVED: Final = Family(
+    "budget_reserved_usd", "gauge", ("scope", "id", "period"), "Held of a budget for requests under way.", 10**9
+)
+LEDGER_UP: Final = Family("ledger_up", "gauge", (), "Whether the ledger's database takes what is written down.")
+SPOOL_BYTES: Final = Family("ledger_spool_bytes", "gauge", (), "Journals that the ledger has still to take.")
+STATE_STORE_ERRORS: Final = Family(
+    "state_store_errors_total", "counter", (), "Calls to the shared store that failed, or came too late."
+)
 SHADOW_REFUSALS: Final = Family(
     "shadow_refusals_total", "counter", ("team", "key"), "Refusals that limits in shadow mode would have made."
 )
@@ -125,12 +150,25 @@ COUNTED: Final = (
     UPSTREAM_FAILURES,
     CLIENTS_GONE,
     LOG_LINES_DROPPED,
+    BUDGET_LIMIT,
+    BUDGET_SPENT,
+    BUDGET_RESERVED,
+    LEDGER_UP,
+    SPOOL_BYTES,
+    COST,
+    UNITS,
+    UNPRICED,
+    STATE_STORE_ERRORS,
     SHADOW_REFUSALS,
     DEGRADED_REQUESTS,
     POLICY_RELOAD_ERRORS,
 )
 """Families that live in the cells of each process and are summed at a scrape."""
 
+STATE_STORE_UP: Final = Family(
+    "state_store_up", "gauge", (), "Whether the state of limits is to be had; always 1 where it is local."
+)
+REPLICAS: Final = Family("replicas", "gauge", (), "Gateways that share the state of limits, this one among them.")
 POLICY_GENERATION: Final = Family(
     "policy_generation", "gauge", (), "Policy generation that every ready worker has reached; 0 where none is ready."
 )

@@ -26,6 +26,7 @@ from gateway.protocol.problem import Problem, refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from gateway.policy.budget import Budget
     from gateway.policy.glob import GlobSet
 
 MAX_CREDENTIAL_BYTES: Final = 512
@@ -59,6 +60,7 @@ class Principal:
     """Who calls: `expires_at` in seconds since the epoch; None there and in the next two means no bound.
 
     `paid` and `free` are the limits that its calls of either class meet. `by_address`: they are each address's own.
+    `budgets`: the key's, then its team's.
     """
 
     key: str
@@ -69,6 +71,7 @@ class Principal:
     paid: LimitSet = NO_LIMITS
     free: LimitSet = NO_LIMITS
     by_address: bool = False
+    budgets: tuple[Budget, ...] = ()
 
 
 ANONYMOUS: Final = Principal("anonymous", "anonymous", None, None, None, by_address=True)

@@ -8,8 +8,8 @@ What is wrong only in comparison with the rest of the file is `ruleset`'s to fin
 from __future__ import annotations
 
 import json
-from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Literal
+from decimal import Decimal  # noqa: TC003 (pydantic reads annotations)
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -31,10 +31,13 @@ from gateway.policy.grammar import (
     WebUrl,
     Window,
 )
+from gateway.policy.price import picodollars_of
 from gateway.policy.target import DEFAULT_URL_PATTERNS
 
 if TYPE_CHECKING:
     from pydantic_core import core_schema
+
+_MOST_BUDGET_USD: Final = 1_000_000_000  # what 64 bits of nanodollars hold, with room for what is held of it
 
 
 def _suits_unit(value: float | None, info: ValidationInfo) -> float | None:
@@ -50,6 +53,12 @@ def _window_by_unit(schema: JsonSchemaValue) -> None:
     schema["if"] = {"properties": {"unit": {"const": "concurrent-requests"}}}
     schema["then"] = {"properties": {"window": False, "burst": False}}
     schema["else"] = {"required": ["window"]}
+
+
+def _fits_memory(usd: Decimal) -> Decimal:
+    if picodollars_of(usd) is None:
+        raise ValueError("should be at most 4,000,000 US dollars")
+    return usd
 
 
 class Part(BaseModel):
@@ -76,7 +85,7 @@ class Limit(Part):
 class Budget(Part):
     """US dollars in a day, week or month of UTC; a warning as each share in `warn_at` is reached."""
 
-    usd: Annotated[Amount, Field(decimal_places=9)]
+    usd: Annotated[Amount, Field(decimal_places=9, le=_MOST_BUDGET_USD)]
     period: Literal["day", "week", "month"]
     warn_at: list[Annotated[float, Field(gt=0, le=1, strict=False)]] = []
 
@@ -138,8 +147,10 @@ class Price(Part):
 
     endpoint: EndpointId
     unit: UnitName
-    usd: Amount
-    typical_units: Amount = Field(default=Decimal(1), description="the estimate before the units are known")
+    usd: Annotated[Amount, AfterValidator(_fits_memory)]
+    typical_units: Annotated[Amount, Field(gt=0)] | None = Field(
+        default=None, description="the estimate before the units are known; left out: the median of what was seen"
+    )
 
 
 class BudgetWebhook(Part):

@@ -21,13 +21,29 @@ LONGEST_JOB_ID: Final = 128
 _UNKNOWN: Final = refusal("job_unknown", "There is no request of this id for this key.")
 
 
+OPEN: Final = 0
+RELEASED: Final = 1
+SETTLED: Final = 2
+"""What has become of a job's money: held, given back (it was cancelled, or failed), spent. It only moves up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job that was submitted here: by whom, and to which endpoint."""
+    """A job that was submitted here: by whom, to which endpoint, and what is held for it.
+
+    `purchase` is the gateway's id of the submit, empty where nothing is known of its money. `picodollars` is the price
+    of a `unit` when it was submitted (`admitted_at_us`, microseconds since the epoch), -1: without a price.
+    """
 
     team: str
     key: str
     endpoint: str
+    purchase: str = ""
+    admitted_at_us: int = 0
+    estimate_ns: int = 0
+    picodollars: int = -1
+    unit: str = ""
+    state: int = OPEN
 
 
 def admit_job(job: Job | None, principal: Principal, *, isolation: Isolation) -> Problem | None:

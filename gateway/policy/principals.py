@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gateway.policy.budget import Budget
 from gateway.policy.credential import ANONYMOUS, Principal
 from gateway.policy.glob import GlobSet
+from gateway.policy.price import NANODOLLARS, Price, picodollars_of
 from gateway.policy.quota import Limit, LimitSet
 
 if TYPE_CHECKING:
@@ -35,7 +37,31 @@ def key_principal(key: document.Key, teams: Mapping[str, document.Team]) -> Prin
         key.max_body_bytes,
         paid,
         free,
+        budgets=(
+            *budgets_of(f"key/{key.id}", key.budgets),
+            *(budgets_of(f"team/{team.id}", team.budgets) if team else ()),
+        ),
     )
+
+
+def budgets_of(owner: str, budgets: Sequence[document.Budget]) -> tuple[Budget, ...]:
+    """Return an owner's budgets (`key/web-prod`, `team/design`)."""
+    return tuple(Budget(owner, each.period, int(each.usd * NANODOLLARS), each.warn_at) for each in budgets)
+
+
+def owned_budgets(policy: document.Document) -> dict[str, tuple[Budget, ...]]:
+    """Return all budgets, by owner; who has none is not in it."""
+    owned = [(f"key/{key.id}", key.budgets) for key in policy.keys]
+    owned += [(f"team/{team.id}", team.budgets) for team in policy.teams]
+    return {owner: budgets_of(owner, budgets) for owner, budgets in owned if budgets}
+
+
+def unit_price(price: document.Price) -> Price:
+    """Return a price of the file as the till has it."""
+    picodollars = picodollars_of(price.usd)
+    if picodollars is None:
+        raise AssertionError("the document has judged it")
+    return Price(price.unit, picodollars, price.typical_units)
 
 
 def anonymous_principal(clients: document.Clients) -> Principal | None:

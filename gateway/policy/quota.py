@@ -165,15 +165,31 @@ class Verdict:
     `delay`: seconds that a granted call waits for its turn. For each limit of the set, `remaining` has what is left and
     `waits` the seconds until there is one unit more (bytes: until all is there again; slots: -1, nobody knows).
     `refused_by` is the rank of the first limit that said no, -1 where granted; `retry_after` the seconds until all of
-    them would say yes. `shadowed` are the ranks of limits that would have said no if they were enforced.
+    them would say yes. `shadowed` are the ranks of limits that would have said no if they were enforced. `over_budget`
+    is the rank of the first budget without room (-1: none is), of which `used_ns` are spent or held (-1: that is not
+    known) in the period that began at `begun_at`.
     """
 
-    __slots__ = ("delay", "granted", "refused_by", "remaining", "retry_after", "shadowed", "waits")
+    __slots__ = (
+        "begun_at",
+        "delay",
+        "granted",
+        "over_budget",
+        "refused_by",
+        "remaining",
+        "retry_after",
+        "shadowed",
+        "used_ns",
+        "waits",
+    )
 
     def __init__(self) -> None:
         self.granted = True
         self.delay = 0.0
         self.refused_by = -1
+        self.over_budget = -1
+        self.used_ns = 0
+        self.begun_at = 0
         self.retry_after = 0.0
         self.remaining: list[int] = []
         self.waits: list[float] = []

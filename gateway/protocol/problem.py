@@ -22,6 +22,7 @@ STATUS_OF: Final = MappingProxyType(
         "credential_invalid": 401,
         "budget_exhausted": 402,
         "endpoint_not_allowed": 403,
+        "endpoint_unpriced": 403,
         "path_unknown": 404,
         "job_unknown": 404,
         "method_not_allowed": 405,

@@ -15,20 +15,23 @@ import os
 import struct
 import zlib
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from gateway.policy.job import Job
+from gateway.policy.job import OPEN, Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SETS: Final = 16_384
 PLACES: Final = 8
-"""In all 131,072 jobs, in 32 MiB that the kernel gives page by page as they are used."""
+"""In all 131,072 jobs, in 64 MiB that the kernel gives page by page as they are used."""
 
-_PLACE_BYTES: Final = 256
+_PLACE_BYTES: Final = 512
 _SET_BYTES: Final = PLACES * _PLACE_BYTES
-_HEAD: Final = struct.Struct("<I16sQHHH")  # checksum, digest of the id, serial, lengths of the three texts
+_HEAD: Final = struct.Struct("<I16sQqqqBHHHHH")
+"""Checksum, digest of the id, serial, then the job: three numbers, its state, the lengths of its texts."""
+
 _TEXT_BYTES: Final = _PLACE_BYTES - _HEAD.size
 _CHECKSUM_BYTES: Final = 4
 
@@ -42,19 +45,42 @@ class JobTable:
         self._lock = os.memfd_create("jobs")
 
     def remember(self, job_id: str, job: Job) -> None:
-        """Bind a job's id to its submitter; one whose names are too long for a place is not remembered."""
-        texts = [text.encode() for text in (job.team, job.key, job.endpoint)]
-        if sum(map(len, texts)) > _TEXT_BYTES:
-            return
+        """Bind a job's id to its submitter; one whose names are too long for a place is not remembered.
+
+        In a full set the oldest gives way, one whose money is settled before one for which some is held.
+        """
         number, digest = self._home(job_id)
         with self._locked(number):
             places = [self._read(number, place) for place in range(PLACES)]
-            serials = [found[1] if found else 0 for found in places]
+            ages = [(found[2].state == OPEN, found[1]) if found else (False, 0) for found in places]
             same = [place for place, found in enumerate(places) if found and found[0] == digest]
-            place = same[0] if same else serials.index(min(serials))
-            body = _HEAD.pack(0, digest, max(serials) + 1, *map(len, texts))[_CHECKSUM_BYTES:] + b"".join(texts)
-            at = number * _SET_BYTES + place * _PLACE_BYTES
-            self._memory[at : at + _CHECKSUM_BYTES + len(body)] = struct.pack("<I", zlib.crc32(body)) + body
+            place = same[0] if same else ages.index(min(ages))
+            self._write(number, place, digest, max(serial for _, serial in ages) + 1, job)
+
+    def _write(self, number: int, place: int, digest: bytes, serial: int, job: Job) -> None:
+        texts = [text.encode() for text in (job.team, job.key, job.endpoint, job.purchase, job.unit)]
+        if sum(map(len, texts)) > _TEXT_BYTES:
+            return
+        numbers = (job.admitted_at_us, job.estimate_ns, job.picodollars, job.state)
+        body = _HEAD.pack(0, digest, serial, *numbers, *map(len, texts))[_CHECKSUM_BYTES:] + b"".join(texts)
+        at = number * _SET_BYTES + place * _PLACE_BYTES
+        self._memory[at : at + _CHECKSUM_BYTES + len(body)] = struct.pack("<I", zlib.crc32(body)) + body
+
+    def close_job(self, job_id: str, state: int) -> Job | None:
+        """Move a job's money up to a state; return the job as it was before, None where it is not known or no lower.
+
+        Exactly one of all who ask gets the job, in whichever worker.
+        """
+        number, digest = self._home(job_id)
+        with self._locked(number):
+            for place in range(PLACES):
+                found = self._read(number, place)
+                if found and found[0] == digest:
+                    if found[2].state >= state:
+                        return None
+                    self._write(number, place, digest, found[1], replace(found[2], state=state))
+                    return found[2]
+        return None
 
     def find(self, job_id: str) -> Job | None:
         """Return the job of an id, None where it is not remembered."""
@@ -73,7 +99,7 @@ class JobTable:
         """Return (digest, serial, job) of a place, None where it is empty or just being written."""
         at = number * _SET_BYTES + place * _PLACE_BYTES
         record = self._memory[at : at + _PLACE_BYTES]
-        checksum, digest, serial, *lengths = _HEAD.unpack_from(record)
+        checksum, digest, serial, admitted, estimate, price, state, *lengths = _HEAD.unpack_from(record)
         end = _HEAD.size + sum(lengths)
         if not serial or end > _PLACE_BYTES or zlib.crc32(record[_CHECKSUM_BYTES:end]) != checksum:
             return None
@@ -81,7 +107,8 @@ class JobTable:
         for length in lengths:
             texts.append(record[start : start + length].decode())
             start += length
-        return digest, serial, Job(*texts)
+        team, key, endpoint, purchase, unit = texts
+        return digest, serial, Job(team, key, endpoint, purchase, admitted, estimate, price, unit, state)
 
     @contextmanager
     def _locked(self, number: int) -> Iterator[None]:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
+from gateway.policy.budget import Calendar
 from gateway.policy.quota import BYTES, CONCURRENT, Limit, Verdict
 from gateway.state.places import TAT, Places, digest_of_name
+from gateway.state.purses import Hold, Purses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gateway.state.store import Ask
 
@@ -30,6 +32,26 @@ _SLOT_RETRY_SECONDS: Final = 1.0
 _NAMES_KEPT: Final = 65_536
 
 
+class RecordLock:
+    """A lock between processes, which dies with its holder; none at all where there is one process only."""
+
+    def __init__(self, *, is_needed: bool) -> None:
+        self._fd: Final = os.memfd_create("quotas") if is_needed else -1
+
+    def __enter__(self) -> None:
+        if self._fd >= 0:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give its descriptor back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
 class Quotas:
     """The memory itself: made by the supervisor, for so many workers (seats)."""
 
@@ -38,19 +60,25 @@ class Quotas:
     ) -> None:
         self.configured: Final = Places(places=places, seats=seats, reach=_REACH)
         self.addresses: Final = Places(places=address_places, seats=seats, reach=_ADDRESS_REACH)
-        self.lock: Final = os.memfd_create("quotas") if seats > 1 else -1
+        self.purses: Final = Purses(seats=seats)
+        self.lock: Final = RecordLock(is_needed=seats > 1)
+        self.purse_lock: Final = RecordLock(is_needed=True)  # the ledger's process writes there too
 
     def vacate(self, seat: int) -> None:
         """Free the slots of a worker that is gone; for the supervisor, once it has reaped it."""
-        self.configured.vacate(seat)
-        self.addresses.vacate(seat)
+        with self.lock:
+            self.configured.vacate(seat)
+            self.addresses.vacate(seat)
+        with self.purse_lock:
+            self.purses.vacate(seat)
 
     def close(self) -> None:
         """Give this process's mapping and lock back."""
         self.configured.close()
         self.addresses.close()
-        if self.lock >= 0:
-            os.close(self.lock)
+        self.purses.close()
+        self.lock.close()
+        self.purse_lock.close()
 
 
 class _Spot:
@@ -72,8 +100,20 @@ class _Spot:
 class LocalStore:
     """`Store` of one worker over `Quotas`."""
 
-    def __init__(self, quotas: Quotas, *, seat: int = 0, clock: Callable[[], float] = monotonic) -> None:
-        """Take the shared memory, which worker this is, and a clock in seconds that all workers share."""
+    def __init__(
+        self,
+        quotas: Quotas,
+        *,
+        seat: int = 0,
+        clock: Callable[[], float] = monotonic,
+        wall: Callable[[], float] = time,
+    ) -> None:
+        """Take the shared memory, which worker this is, a clock in seconds that all workers share, and the calendar's.
+
+        `wall` gives seconds since the epoch: periods of budgets begin by the calendar.
+        """
+        self._calendar = Calendar()
+        self._wall = wall
         self._quotas = quotas
         self._seat = seat
         self._clock = clock
@@ -83,13 +123,8 @@ class LocalStore:
 
     def ask(self, ask: Ask, told: Callable[[Verdict | None], None]) -> Verdict | None:  # noqa: ARG002 (never later)
         """Judge and take in one step, at once."""
-        if self._lock < 0:
+        with self._lock:
             return self._judge(ask)
-        fcntl.lockf(self._lock, fcntl.LOCK_EX)
-        try:
-            return self._judge(ask)
-        finally:
-            fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
     def _judge(self, ask: Ask) -> Verdict:
         now = self._clock()
@@ -103,9 +138,16 @@ class LocalStore:
             else:
                 _judge_rate(limit, spot, verdict, rank, now=now)
             spots.append(spot)
-        if verdict.granted:
+        if verdict.granted and (ask.hold is None or self._holds(ask.hold, verdict)):
+            ask.spared = verdict.shadowed
             self._take(ask, spots)
         return verdict
+
+    def _holds(self, hold: Hold, verdict: Verdict) -> bool:
+        wall = self._wall()
+        starts = [self._calendar.start(budget.period, wall) for budget in hold.budgets]
+        with self._quotas.purse_lock:
+            return self._quotas.purses.take(hold, self._seat, starts=starts, verdict=verdict)
 
     def _find(self, limit: Limit, address: str) -> _Spot:
         name = f"{limit.store_name}|{address}" if address else limit.store_name
@@ -144,31 +186,44 @@ class LocalStore:
         """Give back what a granted ask took."""
         self.release(ask)
         self._shift(ask, requests=-1, count=0)
+        if ask.hold is not None:
+            self.settle(ask.hold, 0)
+
+    def settle(self, hold: Hold, spent_ns: int) -> None:
+        """Turn what a run holds into what it cost."""
+        with self._quotas.purse_lock:
+            self._quotas.purses.settle(hold, self._seat, spent_ns)
+
+    def bind(self, hold: Hold) -> None:
+        """Hand what a run holds over to a queue job."""
+        with self._quotas.purse_lock:
+            self._quotas.purses.bind(hold, self._seat)
+
+    def settle_job(self, purses: Sequence[tuple[str, int]], *, freed_ns: int, spent_ns: int) -> None:
+        """Free what a job holds, and count what it cost."""
+        with self._quotas.purse_lock:
+            for name, start in purses:
+                self._quotas.purses.settle_job(name, start, freed_ns=freed_ns, spent_ns=spent_ns)
 
     def charge(self, ask: Ask, count: int) -> None:
         """Count bytes."""
         self._shift(ask, requests=0, count=count)
 
     def _shift(self, ask: Ask, *, requests: int, count: int) -> None:
-        if self._lock >= 0:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX)
-        try:
+        with self._lock:
             now = self._clock()
-            for limit in ask.limits.limits:
+            for rank, limit in enumerate(ask.limits.limits):
                 units = count if limit.kind == BYTES else requests
-                if units and limit.kind != CONCURRENT:
+                if units and limit.kind != CONCURRENT and rank not in ask.spared:
                     found = self._find(limit, ask.address)
                     cell = found.place + TAT
                     tat = max(float(found.table.moments[cell]), now) + units * limit.interval
                     # An upload far beyond its quota is paid for by one window more, not by years.
                     found.table.moments[cell] = min(tat, now + limit.span + limit.window)
-        finally:
-            if self._lock >= 0:
-                fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
 
 def _judge_slots(limit: Limit, spot: _Spot, verdict: Verdict, rank: int) -> None:
-    left = limit.burst - spot.table.slots(spot.place)
+    left = limit.burst - spot.table.held(spot.place)
     verdict.waits.append(-1.0)
     if left > 0:
         spot.tat = 0.0
@@ -190,7 +245,8 @@ def _judge_rate(limit: Limit, spot: _Spot, verdict: Verdict, rank: int, *, now: 
             _refuse(limit, verdict, rank, retry_after=wait)
             verdict.waits.append(wait)
             return
-        verdict.delay = max(verdict.delay, wait)
+        if not limit.shadow:  # it makes nobody wait
+            verdict.delay = max(verdict.delay, wait)
     if limit.kind != BYTES:  # bytes are asked for before any has passed: nothing is taken yet
         ahead += interval
     left = int(max(0.0, (span - ahead) / interval + _TOLERANCE))

@@ -1,9 +1,11 @@
-"""A table of numbers in memory that all workers share: for each name a moment, and how many slots each worker holds.
+"""A table of numbers in memory that all workers share: for each name a moment, and what each worker holds.
 
 Names are known by 62 bits of their digest and found by probing. The table is bounded: where no place is free within
-reach, the one takes over that has rested longest and holds no slot. What was forgotten so was full again, or the table
-is too small for what comes; addresses of strangers have a table of their own, so they push out nobody but each other.
-Nothing here locks: whoever writes a moment holds the store's lock, and a slot count has one writer, its worker.
+reach, the one is taken that has rested longest and where nothing is held. What was forgotten so was full again, or the
+table is too small for what comes; addresses of strangers have a table of their own, so they push out nobody but each
+other.
+Nothing here locks: whoever writes a moment or a number holds the store's lock, and what a worker holds has one writer,
+that worker.
 """
 
 from __future__ import annotations
@@ -14,28 +16,31 @@ from array import array
 from typing import Final
 
 _CELL_BYTES: Final = 8
-_DIGEST, _TAT, SLOTS = 0, 1, 2
-"""Layout of a place: digest (0: free), moment, then a slot count for each seat."""
-
-TAT: Final = _TAT
+TAT: Final = 1
+NUMBERS: Final = 2
+"""Layout of a place: digest (0: free), moment, numbers of all workers, then what each seat holds."""
 
 
 class Places:
-    """The table. A place is told by the index of its first cell; `moments[place + TAT]` is in seconds."""
+    """The table. A place is told by the index of its first cell; `moments[place + TAT]` is in seconds.
 
-    def __init__(self, *, places: int, seats: int, reach: int) -> None:
+    `cells` is the same memory as int64: `numbers` of them from `place + NUMBERS` on, then those of the seats.
+    """
+
+    def __init__(self, *, places: int, seats: int, reach: int, numbers: int = 0) -> None:
         """Make the memory for so many places, before the first fork; `reach`: how many are probed for a name."""
-        self._width: Final = SLOTS + seats
+        self._first_seat: Final = NUMBERS + numbers
+        self._width: Final = NUMBERS + numbers + seats
         self._places: Final = places
         self._reach: Final = min(reach, places)
         self._memory = mmap.mmap(-1, places * self._width * _CELL_BYTES)
         self._whole = memoryview(self._memory)
-        self._digests = self._whole.cast("q")
+        self.cells = self._whole.cast("q")
         self.moments = self._whole.cast("d")
 
     def digest_at(self, place: int) -> int:
         """Return whose place it is now."""
-        return int(self._digests[place])
+        return int(self.cells[place])
 
     def find(self, digest: int) -> int:
         """Return the place of a name, a new one where it has none. Under the store's lock."""
@@ -44,47 +49,60 @@ class Places:
         idlest, idlest_tat = -1, 0.0
         for _ in range(self._reach):
             place = index * width
-            found = int(self._digests[place])
+            found = int(self.cells[place])
             if found == digest:
                 return place
             if found == 0:
                 idlest = place
                 break
-            tat = float(self.moments[place + _TAT])
-            if (idlest < 0 or tat < idlest_tat) and self.slots(place) == 0:
+            tat = float(self.moments[place + TAT])
+            if (idlest < 0 or tat < idlest_tat) and self.held(place) == 0:
                 idlest, idlest_tat = place, tat
             index = index + 1 if index + 1 < self._places else 0
-        if idlest < 0:  # every place within reach holds slots: the first of them is given up
+        if idlest < 0:  # something is held at every place within reach: the first of them is given up
             idlest = digest % self._places * width
         self._clear(idlest, digest)
         return idlest
 
     def _clear(self, place: int, digest: int) -> None:
-        for cell in range(place + _TAT, place + self._width):
+        for cell in range(place + TAT, place + self._width):
             self.moments[cell] = 0.0
-        self._digests[place] = digest
+        self.cells[place] = digest
 
-    def slots(self, place: int) -> int:
-        """Return how many slots all workers hold at a place."""
+    def held(self, place: int) -> int:
+        """Return what all workers hold at a place."""
         held = 0
-        for cell in range(place + SLOTS, place + self._width):
-            held += int(self._digests[cell])
+        for cell in range(place + self._first_seat, place + self._width):
+            held += int(self.cells[cell])
         return held
 
     def hold(self, place: int, seat: int, change: int) -> None:
-        """Add to one worker's slots at a place."""
-        cell = place + SLOTS + seat
-        held = int(self._digests[cell]) + change
-        self._digests[cell] = max(0, held)
+        """Add to what one worker holds at a place; never below 0."""
+        cell = place + self._first_seat + seat
+        held = int(self.cells[cell]) + change
+        self.cells[cell] = max(0, held)
+
+    def drop(self, place: int) -> None:
+        """Give up what all workers hold at a place."""
+        for cell in range(place + self._first_seat, place + self._width):
+            self.cells[cell] = 0
+
+    def held_by(self, place: int, seat: int) -> int:
+        """Return what one worker holds at a place."""
+        return int(self.cells[place + self._first_seat + seat])
+
+    def taken(self) -> list[int]:
+        """Return the places that have a name."""
+        return [place for place in range(0, len(self.cells), self._width) if self.cells[place]]
 
     def vacate(self, seat: int) -> None:
-        """Free all slots of a worker that is gone."""
-        self._digests[SLOTS + seat :: self._width] = memoryview(array("q", bytes(self._places * _CELL_BYTES)))
+        """Give up all that a worker holds which is gone."""
+        self.cells[self._first_seat + seat :: self._width] = memoryview(array("q", bytes(self._places * _CELL_BYTES)))
 
     def close(self) -> None:
         """Give this process's mapping back."""
         self.moments.release()
-        self._digests.release()
+        self.cells.release()
         self._whole.release()
         self._memory.close()
 

@@ -9,24 +9,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gateway.policy.quota import LimitSet, Verdict
+    from gateway.state.purses import Hold
 
 
 class Ask:
-    """What one request needs: one unit of each of its limits, bytes later.
+    """What one request needs: one unit of each of its limits, bytes later, and what a purchase holds of its budgets.
 
     `lease` names it among all requests of all replicas. `address` parts callers without a key from each other, and is
     empty for all others.
     """
 
-    __slots__ = ("address", "lease", "limits")
+    __slots__ = ("address", "hold", "lease", "limits", "spared")
 
-    def __init__(self, lease: str, limits: LimitSet, address: str = "") -> None:
+    def __init__(self, lease: str, limits: LimitSet, address: str = "", hold: Hold | None = None) -> None:
         self.lease: Final = lease
         self.limits: Final = limits
         self.address: Final = address
+        self.hold: Final = hold
+        self.spared: Sequence[int] = ()  # ranks of shadow limits of which nothing was taken
 
 
 class Store(Protocol):
@@ -47,3 +50,16 @@ class Store(Protocol):
 
     def charge(self, ask: Ask, count: int) -> None:
         """Count so many bytes against the ask's limits in bytes."""
+
+
+class PurseStore(Protocol):
+    """A home of what is spent and held of budgets; `Store.ask` takes the holds."""
+
+    def settle(self, hold: Hold, spent_ns: int) -> None:
+        """Turn what a granted ask holds of its budgets into what it cost, in nanodollars; 0: it cost nothing."""
+
+    def bind(self, hold: Hold) -> None:
+        """Hand what a granted ask holds over to a queue job, which outlives this process."""
+
+    def settle_job(self, purses: Sequence[tuple[str, int]], *, freed_ns: int, spent_ns: int) -> None:
+        """Free what a job holds, and count what it cost: in budgets by name, each in the period that began then."""

@@ -186,11 +186,7 @@ WRONG = (
 )
 
 NOT_ENFORCED = (
-    (budget("usd: '5', period: day"), "teams[0].budgets"),
-    (key("budgets: [{usd: 50, period: month, warn_at: [0.5, 1]}]"), "keys[0].budgets"),
     ("price_source: fal", "price_source"),
-    ("unpriced_endpoints: refuse", "unpriced_endpoints"),
-    ("settle_deadline: 24h", "settle_deadline"),
     ("budget_webhook: {url: 'https://h/x', secret_env: HOOK}", "budget_webhook"),
 )
 

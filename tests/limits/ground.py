@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import http_sf
 
@@ -20,8 +20,7 @@ from tests.harness.wire import Truncated
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tests.harness.client import Response
-    from tests.harness.gateway import Gateway
+    from tests.harness.client import RawClient, Response
 
 Row = dict[str, Any]
 """A limit as the policy file has it."""
@@ -75,10 +74,17 @@ class Decision:
     had_at: float
 
 
+class Door(Protocol):
+    """Whatever takes callers: a gateway, or several that stand for one."""
+
+    def connect(self) -> RawClient:
+        """Open a connection."""
+
+
 class Barrage:
     """Requests at a steady pace, each on a connection of its own so that all workers get some."""
 
-    def __init__(self, gateway: Gateway, request: bytes, *, per_second: float, seconds: float) -> None:
+    def __init__(self, gateway: Door, request: bytes, *, per_second: float, seconds: float) -> None:
         """Begin, in threads of its own."""
         self._gateway = gateway
         self._request = request

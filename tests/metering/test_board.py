@@ -21,7 +21,7 @@ STARTING, READY, DRAINING, STOPPED = State
     ("supervisor", "workers", "status"),
     [
         (STARTING, (STARTING, STARTING), "starting"),
-        (STARTING, (STARTING, READY), "ready"),
+        (STARTING, (STARTING, READY), "starting"),
         (READY, (READY, READY), "ready"),
         (READY, (STOPPED, READY), "ready"),
         (READY, (STOPPED, STARTING), "starting"),
@@ -32,7 +32,7 @@ STARTING, READY, DRAINING, STOPPED = State
     ],
 )
 def test_readiness(board: Board, supervisor: State, workers: tuple[State, State], status: str) -> None:
-    """One ready worker is enough, unless the supervisor drains; then no more requests are wanted."""
+    """One ready worker is enough once all was ready at the start, unless the supervisor drains."""
     board.supervisor.state = supervisor
     for seat, state in zip(board.workers, workers, strict=True):
         seat.state = state
@@ -60,6 +60,7 @@ def test_a_seat_is_taken_in_another_process(board: Board, fork: Fork) -> None:
         say(b"ready")
         signal.pause()
 
+    board.supervisor.state = READY
     child = fork(work)
     assert child.heard() == b"ready"
     seat = board.workers[1]

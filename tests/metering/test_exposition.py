@@ -35,6 +35,17 @@ FAMILIES = {
     "policy_generation": "gauge",
     "workers": "gauge",
     "build_info": "gauge",
+    "cost_usd": "counter",
+    "billable_units": "counter",
+    "unpriced_requests": "counter",
+    "budget_limit_usd": "gauge",
+    "budget_spent_usd": "gauge",
+    "budget_reserved_usd": "gauge",
+    "ledger_up": "gauge",
+    "ledger_spool_bytes": "gauge",
+    "state_store_up": "gauge",
+    "state_store_errors": "counter",
+    "replicas": "gauge",
 }
 
 

@@ -31,7 +31,7 @@ keys:
     digests: ["sha256:0A0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"]
     expires_at: 2027-01-01T01:00:00.5+01:00
     allowed_endpoints: ["fal-ai/flux/**"]
-    budgets: [{usd: 999999999999999, period: month}]
+    budgets: [{usd: 999999999, period: month}]
     max_body_bytes: 1000
 attribution: {fal_tags: true}
 prices:

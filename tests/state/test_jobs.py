@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.policy.credential import Principal
-from gateway.policy.job import Job, admit_job, submitted_id
+from gateway.policy.job import RELEASED, SETTLED, Job, admit_job, submitted_id
 from gateway.state.jobs import PLACES, JobTable
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def test_processes_that_write_at_once_lose_nothing(table: JobTable) -> None:
 
 def test_names_too_long_for_a_place_are_not_remembered(table: JobTable) -> None:
     """What does not fit is forgotten whole, never cut."""
-    table.remember("a", Job("t" * 100, "k" * 63, "e" * 200))
+    table.remember("a", Job("t" * 100, "k" * 63, "e" * 300))
     assert table.find("a") is None
 
 
@@ -136,3 +137,29 @@ def test_a_job_that_did_not_come_through_here_is_anybodys() -> None:
 def test_the_request_id_is_read_out_of_a_submits_answer(content: bytes, found: str | None) -> None:
     """Only a plain text of bounded length is an id; anything else binds nothing."""
     assert submitted_id(content) == found
+
+
+def test_the_money_of_a_job_moves_up_once(table: JobTable) -> None:
+    """Exactly one who settles a job gets it, as it was before; a cancelled job may still be settled, no other again."""
+    job = Job("design", "web", "fal-ai/flux/dev", "a" * 32, 1_795_000_000_000_000, 25_000_000, 25_000_000_000, "image")
+    table.remember("a", job)
+    assert table.find("a") == job
+    assert table.close_job("a", RELEASED) == job
+    assert table.close_job("a", RELEASED) is None
+    assert table.close_job("a", SETTLED) == replace(job, state=RELEASED)
+    assert table.close_job("a", SETTLED) is None
+    assert table.close_job("a", RELEASED) is None
+    assert table.close_job("b", SETTLED) is None
+    assert table.find("a") == replace(job, state=SETTLED)
+
+
+def test_a_full_set_gives_up_settled_jobs_first() -> None:
+    """A job for which money is held is forgotten only where all others of its set are such jobs."""
+    one_set = JobTable(sets=1)
+    for number in range(PLACES):
+        one_set.remember(str(number), JOB)
+    one_set.close_job("3", SETTLED)
+    one_set.remember("new", JOB)
+    assert one_set.find("3") is None
+    assert all(one_set.find(str(number)) for number in range(PLACES) if number != 3)
+    one_set.close()

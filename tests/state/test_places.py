@@ -75,7 +75,7 @@ def test_where_all_hold_slots_one_goes_all_the_same(table: Places) -> None:
     """The table is bounded: a newcomer gets a place without slots of its predecessor's."""
     for digest in alike(REACH):
         table.hold(table.find(digest), 0, 1)
-    assert table.slots(table.find(alike(REACH + 1)[-1])) == 0
+    assert table.held(table.find(alike(REACH + 1)[-1])) == 0
 
 
 def test_slots_are_counted_by_seat(table: Places) -> None:
@@ -85,11 +85,11 @@ def test_slots_are_counted_by_seat(table: Places) -> None:
     table.hold(place, 1, 1)
     table.hold(other, 1, 4)
     table.hold(place, 0, -1)
-    assert (table.slots(place), table.slots(other)) == (2, 4)
+    assert (table.held(place), table.held(other)) == (2, 4)
     table.vacate(1)
-    assert (table.slots(place), table.slots(other)) == (1, 0)
+    assert (table.held(place), table.held(other)) == (1, 0)
     table.hold(place, 1, -1)
-    assert table.slots(place) == 1
+    assert table.held(place) == 1
 
 
 @given(st.lists(st.integers(1, 2**63 - 1), max_size=60))

@@ -83,11 +83,15 @@ def tcp_of(process: psutil.Process) -> Sequence[psutil._common.pconn]:
 
 
 def server_of(client: RawClient, workers: dict[int, psutil.Process]) -> int:
-    """Return the process id of the worker that holds the other end."""
+    """Wait until a worker has taken the connection; return its process id."""
     port = client.socket.getsockname()[1]
-    (pid,) = [
-        pid for pid, worker in workers.items() if any(it.raddr and it.raddr.port == port for it in tcp_of(worker))
-    ]
+
+    def found() -> list[int]:
+        return [
+            pid for pid, worker in workers.items() if any(it.raddr and it.raddr.port == port for it in tcp_of(worker))
+        ]
+
+    (pid,) = until(found, "a worker that has taken the connection")
     return pid
 
 
@@ -141,7 +145,7 @@ def test_a_killed_worker_takes_nobody_else_along(
                 assert client.ask(proxy_request(key=key)).status == 200
     assert gateway.metrics().value("requests_total", status="200") == 2 * CALLERS + len(others)
     died = gateway.wait_for_event("process_died", lambda event: event["pid"] == victim)
-    assert (died["level"], died["code"], died["ops"]) == ("error", -signal.SIGKILL, False)
+    assert (died["level"], died["code"], died["role"]) == ("error", -signal.SIGKILL, "worker")
 
 
 def test_workers_whose_supervisor_is_killed_drain_and_end(

@@ -1,0 +1,262 @@
+"""What the ledger process does beside carrying lines to the database: it keeps the sums that budgets go by.
+
+The decisions it carries:
+
+* The ledger is the truth and shared memory its shadow. At the start, and where a reload brings a new budget, the sums
+  of the present period are filled in from the ledger; until then that budget admits nothing.
+* Queue jobs that are still open are remembered anew, so that a result fetched after a restart finds who paid.
+* A job without a known cost is charged as estimated once the policy's deadline is over.
+* What operators see of budgets comes from the same sums that decide.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from time import monotonic, time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from gateway.ledger.faults import LedgerAwayError
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.process import Listeners, serve_ledger
+from gateway.ledger.spool import Spool
+from gateway.metering import metrics
+from gateway.metering.board import Seat, State
+from gateway.policy.budget import Budget, period_start
+from gateway.policy.edition import edition_of
+from gateway.policy.job import OPEN, SETTLED, Job
+from gateway.policy.price import picodollars_of
+from gateway.ruleset import Ruleset, compile_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.bulletin import Bulletin
+    from gateway.ledger.entry import Entry
+    from gateway.ledger.ledger import Change, Spending
+    from gateway.ledger.process import Gauges
+    from gateway.metering.cells import Region
+    from gateway.metering.meter import Meter
+    from gateway.shared import Shared
+    from gateway.state.jobs import JobTable
+    from gateway.state.local import Quotas
+
+_MICROSECONDS: Final = 1_000_000
+_SHOW_SECONDS: Final = 2.0
+_DEADLINE_LOOK_SECONDS: Final = 30.0
+
+
+class Bookkeeper:
+    """The ledger process's part in budgets; every call in that process."""
+
+    def __init__(  # noqa: PLR0913 (put together in one place, by name)
+        self,
+        ledger: Ledger,
+        *,
+        quotas: Quotas,
+        jobs: JobTable,
+        region: Region,
+        meter: Meter,
+        rules: Callable[[], Ruleset],
+        ready: Callable[[], None],
+    ) -> None:
+        """Take the ledger, the shared memory, where to count, and what gives the rules in force."""
+        self._ledger = ledger
+        self._quotas = quotas
+        self._jobs = jobs
+        self._region = region
+        self._meter = meter
+        self._rules = rules
+        self._ready = ready
+        self._filled: set[str] = set()
+        self._are_jobs_known = False
+        self._show_at = 0.0
+        self._deadline_look_at = 0.0
+        self._events = structlog.get_logger()
+
+    # -- told by the ledger process (`Listeners`) -------------------------------------------------------------------
+
+    def on_ready(self, up: bool) -> None:  # noqa: FBT001 (the listener's shape)
+        """Fill in what is known; a gateway is ready also while its database is away, with its budgets closed."""
+        if up:
+            self._keep()
+        self._ready()
+
+    def on_changed(self, changes: Sequence[Change]) -> None:
+        """Nothing: workers have counted what they wrote down."""
+
+    def on_finished(self, entries: Sequence[Entry]) -> None:
+        """Count what a dead worker left; its holds became spent money when it died (state/purses.py)."""
+        for entry in entries:
+            self._meter.count_cost(entry)
+
+    def on_gauges(self, gauges: Gauges) -> None:
+        """Keep the sums, and show them."""
+        if gauges.is_up:
+            self._keep()
+        self._show(gauges)
+
+    def _keep(self) -> None:
+        try:
+            if not self._are_jobs_known:
+                self._remember_jobs()
+                self._are_jobs_known = True
+            self._fill()
+            if monotonic() >= self._deadline_look_at:
+                self._deadline_look_at = monotonic() + _DEADLINE_LOOK_SECONDS
+                self._charge_overdue()
+        except LedgerAwayError as fault:  # said by the clerk with its next attempt
+            self._events.debug("ledger_away", reason=str(fault))
+
+    def _budgets(self) -> list[Budget]:
+        return [budget for owned in self._rules().budgets.values() for budget in owned]
+
+    # -- sums -------------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Fill in budgets that are new to this gateway."""
+        missing = [budget for budget in self._budgets() if budget.store_name not in self._filled]
+        if not missing:
+            return
+        now = time()
+        jobs = self._open_jobs()
+        spendings: dict[int, Spending] = {}
+        for budget in missing:
+            start = period_start(budget.period, now)
+            if start not in spendings:
+                spendings[start] = self._ledger.spent_since(start * _MICROSECONDS)
+            spent_ns = _spent_by(budget, spendings[start])
+            held_ns = sum(_estimate_of(job) for job in jobs if _is_in(job, budget, start))
+            with self._quotas.purse_lock:
+                self._quotas.purses.fill(budget.store_name, start, spent_ns=spent_ns, jobs_ns=held_ns)
+            self._filled.add(budget.store_name)
+
+    def _open_jobs(self) -> list[Entry]:
+        found: list[Entry] = []
+        while page := self._ledger.open_jobs(after=found[-1] if found else None):
+            found += page
+        return found
+
+    def _remember_jobs(self) -> None:
+        for entry in self._open_jobs():
+            if entry.fal_request_id is not None and self._jobs.find(entry.fal_request_id) is None:
+                self._jobs.remember(entry.fal_request_id, job_of(entry))
+
+    def _charge_overdue(self) -> None:
+        """Charge holds that nobody settled in time as estimated."""
+        before_us = int((time() - self._rules().settle_deadline) * _MICROSECONDS)
+        while page := self._ledger.overdue(before_us):
+            charged = [_charged(entry) for entry in page]
+            for change in self._ledger.apply(charged):
+                self._free(change.new)
+                self._meter.count_cost(change.new)
+
+    def _free(self, entry: Entry) -> None:
+        job = self._jobs.close_job(entry.fal_request_id, SETTLED) if entry.fal_request_id is not None else None
+        if job is None or job.state != OPEN:
+            return
+        at = entry.admitted_at_us / _MICROSECONDS
+        owners = (f"key/{entry.key}", f"team/{entry.team}")
+        with self._quotas.purse_lock:
+            for budget in self._budgets():
+                if budget.owner in owners:
+                    start = period_start(budget.period, at)
+                    self._quotas.purses.settle_job(
+                        budget.store_name, start, freed_ns=job.estimate_ns, spent_ns=entry.cost_ns or 0
+                    )
+
+    # -- what operators see -----------------------------------------------------------------------------------------
+
+    def _show(self, gauges: Gauges) -> None:
+        if monotonic() < self._show_at:
+            return
+        self._show_at = monotonic() + _SHOW_SECONDS
+        self._set(metrics.LEDGER_UP, (), int(gauges.is_up))
+        self._set(metrics.SPOOL_BYTES, (), gauges.spool_bytes)
+        now = time()
+        for budget in self._budgets():
+            scope, _, owner = budget.owner.partition("/")
+            labels = (scope, owner, budget.period)
+            with self._quotas.purse_lock:
+                purse = self._quotas.purses.purse(budget.store_name, period_start(budget.period, now))
+            self._set(metrics.BUDGET_LIMIT, labels, budget.limit_ns)
+            self._set(metrics.BUDGET_SPENT, labels, purse.spent_ns)
+            self._set(metrics.BUDGET_RESERVED, labels, purse.held_ns)
+
+    def _set(self, family: metrics.Family, labels: tuple[str, ...], value: int) -> None:
+        cell = self._region.claim(family.name, labels)
+        if cell is not None:
+            self._region.cells[cell] = value
+
+
+class Rules:
+    """The rules in force, as of the newest edition."""
+
+    def __init__(self, bulletin: Bulletin) -> None:
+        self._bulletin = bulletin
+        self._generation = 0
+        self._rules: Ruleset | None = None
+
+    def __call__(self) -> Ruleset:
+        """Return them."""
+        if self._rules is None or self._bulletin.generation != self._generation:
+            self._generation, content = self._bulletin.read()
+            self._rules = compile_rules(edition_of(content).document)
+        return self._rules
+
+
+def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
+    """Carry lines to the database and keep the sums, until SIGTERM."""
+
+    def ready() -> None:
+        seat.state = State.READY
+
+    ledger = Ledger(shared.settings.database_url.get_secret_value())
+    keeper = Bookkeeper(
+        ledger,
+        quotas=shared.quotas,
+        jobs=shared.jobs,
+        region=seat.region,
+        meter=meter,
+        rules=Rules(shared.bulletin),
+        ready=ready,
+    )
+    listeners = Listeners(keeper.on_ready, keeper.on_changed, keeper.on_finished, keeper.on_gauges)
+    serve_ledger(ledger, Spool(shared.spool_root, shared.spool.path), listeners=listeners)
+
+
+def job_of(entry: Entry) -> Job:
+    """Return the job that a bound hold of the ledger stands for."""
+    price = picodollars_of(Decimal(entry.unit_price)) if entry.unit_price is not None else None
+    return Job(
+        entry.team,
+        entry.key,
+        entry.endpoint,
+        entry.id,
+        entry.admitted_at_us,
+        entry.estimate_ns or 0,
+        price if price is not None else -1,
+        entry.unit or "",
+    )
+
+
+def _charged(entry: Entry) -> Entry:
+    source = "estimated" if entry.estimate_ns is not None else "unknown"
+    return entry._replace(
+        status="settled", cost_ns=entry.estimate_ns, source=source, changed_at_us=int(time() * _MICROSECONDS)
+    )
+
+
+def _spent_by(budget: Budget, spending: Spending) -> int:
+    scope, _, owner = budget.owner.partition("/")
+    return (spending.keys if scope == "key" else spending.teams).get(owner, 0)
+
+
+def _is_in(entry: Entry, budget: Budget, start: int) -> bool:
+    owners = (f"key/{entry.key}", f"team/{entry.team}")
+    return budget.owner in owners and entry.admitted_at_us >= start * _MICROSECONDS
+
+
+def _estimate_of(entry: Entry) -> int:
+    return entry.estimate_ns or 0

@@ -1,0 +1,49 @@
+"""One paid request as its money sees it, and what became of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from gateway.policy.credential import Principal
+    from gateway.policy.price import Price
+    from gateway.protocol.fal import Call
+    from gateway.state.purses import Hold
+
+
+class Fate:
+    """What became of a request: `status` of the origin's answer (0: none came), and whether that came whole.
+
+    `was_sent`: the origin has the whole request, or may have it.
+    """
+
+    __slots__ = ("fal_id", "is_answered", "status", "units", "was_sent")
+
+    def __init__(
+        self, *, was_sent: bool, status: int, units: Decimal | None, is_answered: bool, fal_id: str | None
+    ) -> None:
+        self.was_sent: Final = was_sent
+        self.status: Final = status
+        self.units: Final = units
+        self.is_answered: Final = is_answered
+        self.fal_id: Final = fal_id
+
+
+class Purchase:
+    """One paid request: whose, what for, at which price (None: there is none), and what is held for it."""
+
+    __slots__ = ("admitted_at_us", "call", "hold", "id", "is_over", "is_recorded", "price", "principal")
+
+    def __init__(  # noqa: PLR0913 (a record, made in one place)
+        self, purchase_id: str, principal: Principal, call: Call, *, price: Price | None, hold: Hold | None, at_us: int
+    ) -> None:
+        self.id: Final = purchase_id
+        self.principal: Final = principal
+        self.call: Final = call
+        self.price: Final = price
+        self.hold: Final = hold
+        self.admitted_at_us: Final = at_us
+        self.is_recorded = False
+        self.is_over = False

@@ -1,0 +1,42 @@
+"""What all processes of one gateway share: made by the first one before it forks, and given up by none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from gateway.bulletin import Bulletin
+from gateway.ledger.folder import SpoolFolder, claim_folder
+from gateway.metering.board import Board
+from gateway.state.jobs import JobTable
+from gateway.state.local import Quotas
+
+if TYPE_CHECKING:
+    from gateway.metering.log import Log
+    from gateway.settings import Settings
+
+_SPOOL_SUFFIX: Final = ".spool"
+
+
+class Shared:
+    """The memory, the log, and the folder of this gateway's journals."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        """Make all of it; OSError where the folder of journals cannot be made."""
+        self.replica: Final = uuid4().hex
+        self.settings: Final = settings
+        self.log: Final = log
+        self.board: Final = Board(workers=settings.workers)
+        self.bulletin: Final = Bulletin()
+        self.jobs: Final = JobTable()
+        self.quotas: Final = Quotas(seats=settings.workers)
+        self.spool_root: Final = spool_root(settings.database_url.get_secret_value())
+        self.spool: Final[SpoolFolder] = claim_folder(self.spool_root, self.replica)
+
+
+def spool_root(database_url: str) -> Path:
+    """Return where journals wait for a database: beside SQLite's file, else in the working directory."""
+    scheme, _, place = database_url.partition("://")
+    file = place.partition("?")[0].removeprefix("/") if scheme == "sqlite" else ""
+    return Path(f"{file or 'fal-gateway'}{_SPOOL_SUFFIX}").absolute()

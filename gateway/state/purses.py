@@ -1,0 +1,147 @@
+"""What is spent and held of each budget, in memory that the workers of one gateway share. Nanodollars, int64.
+
+The decision: for each budget the present period's sums are kept and nothing else. What a run holds stands in its
+worker's column, so that a worker's death turns just that into spent money (its runs may have been executed); what a
+queue job holds belongs to no worker. A budget whose sums were never filled in from the ledger admits nothing: it is
+not known what was spent before this gateway started.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.state.places import NUMBERS, TAT, Places, digest_of_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.policy.budget import Budget
+    from gateway.policy.quota import Verdict
+
+PLACES: Final = 8_192
+_REACH: Final = 256
+_SPENT, _JOBS = NUMBERS, NUMBERS + 1
+_NUMBERS: Final = 2
+
+
+class Hold:
+    """What one purchase holds of its budgets: `estimate_ns`, in the periods that began at `starts`."""
+
+    __slots__ = ("budgets", "estimate_ns", "starts")
+
+    def __init__(self, budgets: Sequence[Budget], estimate_ns: int) -> None:
+        self.budgets: Final = tuple(budgets)
+        self.estimate_ns: Final = estimate_ns
+        self.starts: tuple[int, ...] = ()
+
+
+class Purse:
+    """Sums of one budget: where it began (seconds since the epoch; 0: never filled in), spent, held."""
+
+    __slots__ = ("held_ns", "spent_ns", "start")
+
+    def __init__(self, start: int, spent_ns: int, held_ns: int) -> None:
+        self.start: Final = start
+        self.spent_ns: Final = spent_ns
+        self.held_ns: Final = held_ns
+
+
+class Purses:
+    """The table; every call under the lock of the store that it belongs to."""
+
+    def __init__(self, *, seats: int, places: int = PLACES) -> None:
+        self._table = Places(places=places, seats=seats, reach=_REACH, numbers=_NUMBERS)
+        self._digests: dict[str, int] = {}
+
+    def _find(self, name: str) -> int:
+        digest = self._digests.get(name)
+        if digest is None:
+            digest = self._digests[name] = digest_of_name(name)
+        return self._table.find(digest)
+
+    def _open(self, name: str, start: int) -> int:
+        """Return the place of a budget, turned to the period that began at `start` if it knew an earlier one."""
+        place = self._find(name)
+        cells = self._table.cells
+        known = int(cells[place + TAT])
+        if 0 < known < start:
+            cells[place + TAT] = start
+            cells[place + _SPENT] = 0
+            cells[place + _JOBS] = 0
+            self._table.drop(place)
+        return place
+
+    def fill(self, name: str, start: int, *, spent_ns: int, jobs_ns: int) -> bool:
+        """Set the sums of a budget that was never filled in; False where it was."""
+        place = self._find(name)
+        cells = self._table.cells
+        if cells[place + TAT] > 0:
+            return False
+        cells[place + TAT] = start
+        cells[place + _SPENT] = spent_ns
+        cells[place + _JOBS] = jobs_ns
+        return True
+
+    def purse(self, name: str, start: int) -> Purse:
+        """Return the sums of the period that began at `start`."""
+        place = self._open(name, start)
+        cells = self._table.cells
+        held_ns = int(cells[place + _JOBS]) + self._table.held(place)
+        return Purse(int(cells[place + TAT]), int(cells[place + _SPENT]), held_ns)
+
+    def take(self, hold: Hold, seat: int, *, starts: Sequence[int], verdict: Verdict) -> bool:
+        """Hold the estimate in every budget if all have room, else write into the verdict which has none.
+
+        `starts`: when the present period of each began, in seconds since the epoch. A clock that was set back does not
+        bring an earlier period back.
+        """
+        places, begun = [], []
+        for rank, budget in enumerate(hold.budgets):
+            purse = self.purse(budget.store_name, starts[rank])
+            used_ns = purse.spent_ns + purse.held_ns
+            if purse.start == 0 or used_ns + hold.estimate_ns > budget.limit_ns:
+                verdict.granted = False
+                verdict.over_budget = rank
+                verdict.used_ns = used_ns if purse.start else -1
+                verdict.begun_at = purse.start
+                return False
+            places.append(self._find(budget.store_name))
+            begun.append(purse.start)
+        for place in places:
+            self._table.hold(place, seat, hold.estimate_ns)
+        hold.starts = tuple(begun)
+        return True
+
+    def settle(self, hold: Hold, seat: int, spent_ns: int) -> None:
+        """Turn what a run holds into what it cost; 0: it cost nothing."""
+        for rank, budget in enumerate(hold.budgets):
+            place = self._find(budget.store_name)
+            if int(self._table.cells[place + TAT]) == hold.starts[rank]:
+                self._table.hold(place, seat, -hold.estimate_ns)
+                self._table.cells[place + _SPENT] += spent_ns
+
+    def bind(self, hold: Hold, seat: int) -> None:
+        """Hand what a run holds over to a queue job, which outlives the worker."""
+        for rank, budget in enumerate(hold.budgets):
+            place = self._find(budget.store_name)
+            if int(self._table.cells[place + TAT]) == hold.starts[rank]:
+                self._table.hold(place, seat, -hold.estimate_ns)
+                self._table.cells[place + _JOBS] += hold.estimate_ns
+
+    def settle_job(self, name: str, start: int, *, freed_ns: int, spent_ns: int) -> None:
+        """Free what a job holds in one budget, and count what it cost, if that period is still the present one."""
+        place = self._find(name)
+        cells = self._table.cells
+        if int(cells[place + TAT]) == start:
+            cells[place + _JOBS] = max(0, int(cells[place + _JOBS]) - freed_ns)
+            cells[place + _SPENT] += spent_ns
+
+    def vacate(self, seat: int) -> None:
+        """Count what a worker held that is gone as spent: what it had sent may have been executed."""
+        for place in self._table.taken():
+            self._table.cells[place + _SPENT] += self._table.held_by(place, seat)
+        self._table.vacate(seat)
+
+    def close(self) -> None:
+        """Give this process's mapping back."""
+        self._table.close()

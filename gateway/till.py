@@ -1,0 +1,271 @@
+"""What becomes of money on a request's way: an estimate is held, and turns into a cost, or is given back.
+
+The decisions it carries (RELIABILITY 2, column "money"):
+
+* What was never sent whole costs nothing. What was answered costs what its units say; without units an answer of 4xx or
+  5xx costs nothing, and a good one its estimate. What was sent and not answered is unknown, and charged as estimated:
+  fal may have executed it.
+* A queue job keeps what its submit held, under fal's request id, for whoever paid. It is settled once, by the first
+  result that carries units, whoever fetches it.
+* Every purchase is in the journal before anything of it is sent, so that no death of a process can lose it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gateway.ledger.entry import Entry
+from gateway.policy.budget import period_start
+from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
+from gateway.policy.price import Estimates, Price, cost_ns, usd_of_picodollars, usd_text
+from gateway.protocol.problem import Problem, refusal
+from gateway.purchase import Purchase
+from gateway.state.purses import Hold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from decimal import Decimal
+
+    from gateway.policy.budget import Budget
+    from gateway.policy.credential import Principal
+    from gateway.protocol.fal import Call
+    from gateway.purchase import Fate
+    from gateway.state.store import PurseStore
+
+_MICROSECONDS: Final = 1_000_000
+_UNPRICED: Final = refusal(
+    "endpoint_unpriced", "This endpoint has no price, and this key is under a budget: ask for a price to be set."
+)
+_NO_SUCCESS_FROM: Final = 300
+_INVALID_INPUT: Final = 422
+_CANCELLED: Final = 202
+
+
+class Jobs(Protocol):
+    """Where queue jobs are remembered."""
+
+    def remember(self, job_id: str, job: Job) -> None:
+        """Bind a job's id to its submitter."""
+
+    def close_job(self, job_id: str, state: int) -> Job | None:
+        """Move a job's money up to a state; return it as it was before, None where that is not to be done."""
+
+
+class Journal(Protocol):
+    """Takes lines for the ledger; they are on their way to it before anything more is sent."""
+
+    def append(self, line: bytes) -> None:
+        """Add a line."""
+
+
+class Takings(Protocol):
+    """Where it is counted what was spent."""
+
+    def count_cost(self, entry: Entry) -> None:
+        """Count a purchase that has come to its cost, or to none that is known."""
+
+
+class Till:
+    """One worker's till under one set of rules."""
+
+    def __init__(  # noqa: PLR0913 (put together in one place, by name)
+        self,
+        *,
+        prices: Mapping[str, Price],
+        budgets_of: Callable[[str], tuple[Budget, ...]],
+        refuses_unpriced: bool,
+        store: PurseStore,
+        jobs: Jobs,
+        journal: Journal,
+        takings: Takings,
+        estimates: Estimates,
+        wall: Callable[[], float],
+    ) -> None:
+        """Take prices by endpoint, and what budgets an owner (`key/web`, `team/design`) has; `wall`: epoch seconds."""
+        self._prices = prices
+        self._budgets_of = budgets_of
+        self._refuses_unpriced = refuses_unpriced
+        self._store = store
+        self._jobs = jobs
+        self._journal = journal
+        self._takings = takings
+        self._estimates = estimates
+        self._wall = wall
+
+    # -- a request that is paid for -----------------------------------------------------------------------------------
+
+    def open(self, principal: Principal, call: Call, purchase_id: str) -> Purchase | Problem:
+        """Return the purchase that a paid request is, with what it will have to hold; nothing is held yet."""
+        price = self._prices.get(call.endpoint)
+        hold = None
+        if principal.budgets:
+            if price is None and self._refuses_unpriced:
+                return _UNPRICED
+            estimate_ns = self._estimates.estimate_ns(call.endpoint, price) if price is not None else 0
+            hold = Hold(principal.budgets, estimate_ns)
+        at_us = int(self._wall() * _MICROSECONDS)
+        return Purchase(purchase_id, principal, call, price=price, hold=hold, at_us=at_us)
+
+    def record(self, purchase: Purchase) -> None:
+        """Write a purchase down that has got its hold, before it is sent."""
+        purchase.is_recorded = True
+        self._write(purchase, "held", source="estimated")
+
+    def close(self, purchase: Purchase, fate: Fate) -> Entry | None:
+        """Bring a purchase to its end; return what the ledger is told, None where there is nothing to tell."""
+        if purchase.is_over:
+            return None
+        if not purchase.is_recorded:  # it never got its hold, or gives it back with its ticket
+            purchase.is_over = True
+            return None
+        if fate.units is not None:
+            return self._settle(purchase, fate.units, fate.fal_id)
+        if fate.status >= _NO_SUCCESS_FROM or not (fate.status or fate.was_sent):
+            return self._end(purchase, "released", cost=0, source="exact", fal_id=fate.fal_id)
+        estimate_ns = self._estimate_ns(purchase)
+        if fate.status and fate.is_answered and purchase.call.action != "submit":
+            source = "estimated" if estimate_ns is not None else "unknown"
+            return self._end(purchase, "settled", cost=estimate_ns, source=source, fal_id=fate.fal_id)
+        return self._end(purchase, "unknown", cost=estimate_ns, source="unknown", fal_id=fate.fal_id)
+
+    def _settle(self, purchase: Purchase, units: Decimal, fal_id: str | None) -> Entry:
+        self._estimates.see(purchase.call.endpoint, units)
+        price = purchase.price
+        spent_ns = cost_ns(units, price.picodollars) if price is not None else None
+        source = "exact" if price is not None else "unknown"
+        return self._end(purchase, "settled", cost=spent_ns, source=source, units=units, fal_id=fal_id)
+
+    def bind(self, purchase: Purchase, job_id: str) -> None:
+        """Hand a purchase over to the queue job that it has become."""
+        if purchase.is_over:
+            return
+        purchase.is_over = True
+        principal, price = purchase.principal, purchase.price
+        job = Job(
+            principal.team,
+            principal.key,
+            purchase.call.endpoint,
+            purchase.id,
+            purchase.admitted_at_us,
+            self._estimate_ns(purchase) or 0,
+            price.picodollars if price is not None else -1,
+            price.unit if price is not None else "",
+        )
+        if purchase.hold is not None:
+            self._store.bind(purchase.hold)
+        self._write(purchase, "held", source="estimated", fal_id=job_id)
+        self._jobs.remember(job_id, job)
+
+    def _end(  # noqa: PLR0913 (one row of the ledger)
+        self,
+        purchase: Purchase,
+        status: str,
+        *,
+        cost: int | None,
+        source: str,
+        units: Decimal | None = None,
+        fal_id: str | None,
+    ) -> Entry:
+        purchase.is_over = True
+        if purchase.hold is not None:
+            self._store.settle(purchase.hold, cost or 0)
+        entry = self._write(purchase, status, source=source, cost=cost, units=units, fal_id=fal_id)
+        self._takings.count_cost(entry)
+        return entry
+
+    def _estimate_ns(self, purchase: Purchase) -> int | None:
+        if purchase.price is None:
+            return None
+        if purchase.hold is not None:
+            return purchase.hold.estimate_ns
+        return self._estimates.estimate_ns(purchase.call.endpoint, purchase.price)
+
+    def _write(  # noqa: PLR0913 (one row of the ledger)
+        self,
+        purchase: Purchase,
+        status: str,
+        *,
+        source: str,
+        cost: int | None = None,
+        units: Decimal | None = None,
+        fal_id: str | None = None,
+    ) -> Entry:
+        price, principal = purchase.price, purchase.principal
+        entry = Entry(
+            id=purchase.id,
+            status=status,
+            team=principal.team,
+            key=principal.key,
+            endpoint=purchase.call.endpoint,
+            kind=purchase.call.action,
+            fal_request_id=fal_id,
+            admitted_at_us=purchase.admitted_at_us,
+            changed_at_us=int(self._wall() * _MICROSECONDS),
+            units=str(units) if units is not None else None,
+            unit=price.unit if price is not None else None,
+            unit_price=price.usd if price is not None else None,
+            estimate_ns=self._estimate_ns(purchase),
+            cost_ns=cost,
+            source=source,
+        )
+        self._journal.append(entry.to_line())
+        return entry
+
+    # -- a job, later -------------------------------------------------------------------------------------------------
+
+    def job_answered(self, call: Call, status: int, units: Decimal | None) -> Entry | None:
+        """Take what an answer about a queue job says of its money, whoever asked; return what changed by it."""
+        if call.job is None:
+            return None
+        is_result = call.action == "result"
+        if is_result and units is not None and units > 0:
+            return self._close_job(call.job, SETTLED, units)
+        costs_nothing = units is not None or status == _INVALID_INPUT
+        if (is_result and costs_nothing) or (call.action == "cancel" and status == _CANCELLED):
+            return self._close_job(call.job, RELEASED, None)
+        return None
+
+    def _close_job(self, job_id: str, state: int, units: Decimal | None) -> Entry | None:
+        job = self._jobs.close_job(job_id, state)
+        if job is None or not job.purchase:
+            return None
+        priced = job.picodollars >= 0
+        spent_ns = 0 if units is None else cost_ns(units, job.picodollars) if priced else None
+        if units is not None:
+            self._estimates.see(job.endpoint, units)
+        self._store.settle_job(
+            self._purses_of(job), freed_ns=job.estimate_ns if job.state == OPEN else 0, spent_ns=spent_ns or 0
+        )
+        entry = Entry(
+            id=job.purchase,
+            status="settled" if state == SETTLED else "released",
+            team=job.team,
+            key=job.key,
+            endpoint=job.endpoint,
+            kind="submit",
+            fal_request_id=job_id,
+            admitted_at_us=job.admitted_at_us,
+            changed_at_us=int(self._wall() * _MICROSECONDS),
+            units=str(units) if units is not None else None,
+            unit=job.unit or None,
+            unit_price=usd_of_picodollars(job.picodollars) if priced else None,
+            estimate_ns=job.estimate_ns if priced else None,
+            cost_ns=spent_ns,
+            source="exact" if spent_ns is not None else "unknown",
+        )
+        self._journal.append(entry.to_line())
+        self._takings.count_cost(entry)
+        return entry
+
+    def _purses_of(self, job: Job) -> list[tuple[str, int]]:
+        at = job.admitted_at_us / _MICROSECONDS
+        budgets = (*self._budgets_of(f"key/{job.key}"), *self._budgets_of(f"team/{job.team}"))
+        return [(budget.store_name, period_start(budget.period, at)) for budget in budgets]
+
+
+def cost_lines(price_picodollars: int, units: Decimal | None) -> tuple[bytes, ...]:
+    """Return the fields that tell a caller what its request cost, with their line ends; none where it is not known."""
+    if units is None or price_picodollars < 0:
+        return ()
+    usd = usd_text(cost_ns(units, price_picodollars)).encode()
+    return (b"x-gateway-cost-usd: %b\r\n" % usd, b"x-gateway-cost-source: exact\r\n")

@@ -1,0 +1,254 @@
+"""What becomes of money: every row of RELIABILITY 2, column "money", in the journal, the purse and the metrics."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from gateway.ledger.entry import Entry, from_line
+from gateway.policy.budget import Budget, period_start
+from gateway.policy.credential import Principal
+from gateway.policy.price import Estimates, Price
+from gateway.policy.quota import NO_LIMITS
+from gateway.protocol.fal import Call
+from gateway.protocol.problem import Problem
+from gateway.purchase import Fate, Purchase
+from gateway.state.jobs import JobTable
+from gateway.state.local import LocalStore, Quotas
+from gateway.state.store import Ask
+from gateway.till import Till, cost_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOW: Final = 1_795_000_000.0
+DAY: Final = Budget("key/web", "day", 10**9)
+PRICED, UNPRICED = "fal-ai/flux/dev", "acme/new"
+PRICE: Final = Price("image", 10**11)  # ten cents
+ESTIMATE: Final = 10**8
+RUN: Final = Call("run", "paid", PRICED, None, "run")
+SUBMIT: Final = Call("queue", "paid", PRICED, None, "submit")
+
+
+def call_about(job: str, action: Any) -> Call:  # noqa: ANN401 (a literal of `Call`)
+    """Return a call about a job, as its URL says."""
+    return Call("queue", "free", "fal-ai/flux", job, action)
+
+
+class Scene:
+    """A till with all that it works with."""
+
+    def __init__(self, *, refuses_unpriced: bool = True) -> None:
+        self.quotas = Quotas(places=8, address_places=8)
+        self.quotas.purses.fill(DAY.store_name, period_start("day", NOW), spent_ns=0, jobs_ns=0)
+        self.store = LocalStore(self.quotas, wall=lambda: NOW)
+        self.jobs = JobTable(sets=1)
+        self.lines: list[bytes] = []
+        self.counted: list[Entry] = []
+        self.principal = Principal("web", "design", None, None, None, budgets=(DAY,))
+        self.till = Till(
+            prices={PRICED: PRICE},
+            budgets_of=lambda owner: (DAY,) if owner == "key/web" else (),
+            refuses_unpriced=refuses_unpriced,
+            store=self.store,
+            jobs=self.jobs,
+            journal=self,
+            takings=self,
+            estimates=Estimates(),
+            wall=lambda: NOW,
+        )
+
+    def append(self, line: bytes) -> None:
+        """Take a line (`Journal`)."""
+        self.lines.append(line)
+
+    def count_cost(self, entry: Entry) -> None:
+        """Take what is counted (`Takings`)."""
+        self.counted.append(entry)
+
+    def buy(self, call: Call = RUN, *, number: int = 1, principal: Principal | None = None) -> Purchase:
+        """Admit a purchase and write it down."""
+        purchase = self.till.open(principal or self.principal, call, f"{number:032x}")
+        assert isinstance(purchase, Purchase)
+        if purchase.hold is not None:
+            verdict = self.store.ask(Ask(purchase.id, NO_LIMITS, "", purchase.hold), lambda _verdict: None)
+            assert verdict is not None
+            assert verdict.granted
+        self.till.record(purchase)
+        return purchase
+
+    @property
+    def sums(self) -> tuple[int, int]:
+        """Spent and held of the budget."""
+        purse = self.quotas.purses.purse(DAY.store_name, period_start("day", NOW))
+        return purse.spent_ns, purse.held_ns
+
+    @property
+    def last(self) -> Entry:
+        """The last line."""
+        entry = from_line(self.lines[-1])
+        assert entry is not None
+        return entry
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.quotas.close()
+        self.jobs.close()
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    """Return a scene."""
+    made = Scene()
+    yield made
+    made.close()
+
+
+def fate(*, sent: bool = True, status: int = 200, units: str | None = None, answered: bool = True) -> Fate:
+    """Return what became of a request."""
+    return Fate(
+        was_sent=sent,
+        status=status,
+        units=Decimal(units) if units is not None else None,
+        is_answered=answered,
+        fal_id="fal-1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "source", "cost"),
+    [
+        (fate(sent=False, status=0, answered=False), "released", "exact", 0),  # refused, unreachable, never whole
+        (fate(units="2.5"), "settled", "exact", 250_000_000),
+        (fate(units="0"), "settled", "exact", 0),
+        (fate(status=422, units="1"), "settled", "exact", ESTIMATE),  # the header decides, not the status
+        (fate(status=500, units="0"), "settled", "exact", 0),
+        (fate(status=403), "released", "exact", 0),
+        (fate(status=429), "released", "exact", 0),
+        (fate(status=503), "released", "exact", 0),
+        (fate(status=307), "released", "exact", 0),
+        (fate(sent=False, status=413, answered=False), "released", "exact", 0),  # an early refusal
+        (fate(), "settled", "estimated", ESTIMATE),  # a stream that tells no units
+        (fate(status=0, answered=False), "unknown", "unknown", ESTIMATE),  # sent, and lost
+        (fate(answered=False), "unknown", "unknown", ESTIMATE),  # broke off behind a head without units
+        (fate(answered=False, units="3"), "settled", "exact", 3 * ESTIMATE),
+    ],
+)
+def test_each_fate_has_its_row(scene: Scene, what: Fate, status: str, source: str, cost: int) -> None:
+    """The ledger, the budget and the metrics are told the same, once, and nothing stays held."""
+    purchase = scene.buy()
+    assert (scene.last.status, scene.sums) == ("held", (0, ESTIMATE))
+    entry = scene.till.close(purchase, what)
+    assert entry == scene.last
+    assert (entry.status, entry.source, entry.cost_ns) == (status, source, cost)
+    assert (entry.team, entry.key, entry.endpoint, entry.unit_price) == ("design", "web", PRICED, "0.1")
+    assert scene.sums == (cost, 0)
+    assert scene.counted == [entry]
+    assert scene.till.close(purchase, what) is None
+    assert (len(scene.lines), scene.sums) == (2, (cost, 0))
+
+
+def test_a_hold_is_on_its_way_before_the_request(scene: Scene) -> None:
+    """The journal has the whole row before anything is sent."""
+    scene.buy()
+    assert scene.last._asdict() == {
+        "id": f"{1:032x}",
+        "status": "held",
+        "team": "design",
+        "key": "web",
+        "endpoint": PRICED,
+        "kind": "run",
+        "fal_request_id": None,
+        "admitted_at_us": int(NOW * 10**6),
+        "changed_at_us": int(NOW * 10**6),
+        "units": None,
+        "unit": "image",
+        "unit_price": "0.1",
+        "estimate_ns": ESTIMATE,
+        "cost_ns": None,
+        "source": "estimated",
+    }
+
+
+def test_what_never_got_its_hold_leaves_nothing(scene: Scene) -> None:
+    """A refused call is no purchase."""
+    purchase = scene.till.open(scene.principal, RUN, "a" * 32)
+    assert isinstance(purchase, Purchase)
+    assert scene.till.close(purchase, fate(sent=False, status=0)) is None
+    assert (scene.lines, scene.counted) == ([], [])
+
+
+def test_a_job_is_settled_once_to_its_submitter(scene: Scene) -> None:
+    """Held under fal's id, by the first result that carries units, whoever fetches it, however often."""
+    purchase = scene.buy(SUBMIT)
+    scene.till.bind(purchase, "job")
+    assert (scene.last.status, scene.last.fal_request_id, scene.sums) == ("held", "job", (0, ESTIMATE))
+    assert scene.till.close(purchase, fate()) is None, "a job's purchase does not end with its submit"
+    assert scene.till.job_answered(call_about("job", "status"), 200, None) is None
+    assert scene.till.job_answered(call_about("job", "result"), 400, None) is None, "in progress changes nothing"
+    entry = scene.till.job_answered(call_about("job", "result"), 200, Decimal("1.5"))
+    assert entry is not None
+    assert (entry.id, entry.status, entry.cost_ns, entry.key) == (purchase.id, "settled", 150_000_000, "web")
+    for _ in range(3):
+        assert scene.till.job_answered(call_about("job", "result"), 200, Decimal("1.5")) is None
+    assert (scene.sums, len(scene.counted)) == ((150_000_000, 0), 1)
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "units"), [("cancel", 202, None), ("result", 422, None), ("result", 200, Decimal(0))]
+)
+def test_a_job_that_cost_nothing_is_released(scene: Scene, action: str, status: int, units: Decimal | None) -> None:
+    """Cancelled, failed over its input, or without units; a later result with units still settles."""
+    scene.till.bind(scene.buy(SUBMIT), "job")
+    released = scene.till.job_answered(call_about("job", action), status, units)
+    assert released is not None
+    assert (released.status, released.cost_ns, scene.sums) == ("released", 0, (0, 0))
+    settled = scene.till.job_answered(call_about("job", "result"), 200, Decimal(2))
+    assert settled is not None
+    assert (settled.status, scene.sums) == ("settled", (2 * ESTIMATE, 0))
+
+
+def test_a_cancel_that_came_too_late_changes_nothing(scene: Scene) -> None:
+    """400 ALREADY_COMPLETED, 404, and jobs that did not come through here."""
+    scene.till.bind(scene.buy(SUBMIT), "job")
+    assert scene.till.job_answered(call_about("job", "cancel"), 400, None) is None
+    assert scene.till.job_answered(call_about("elsewhere", "result"), 200, Decimal(1)) is None
+    assert scene.sums == (0, ESTIMATE)
+
+
+def test_a_submit_whose_answer_named_no_job_is_unknown(scene: Scene) -> None:
+    """There may be a job, which nobody can find again."""
+    entry = scene.till.close(scene.buy(SUBMIT), fate())
+    assert entry is not None
+    assert (entry.status, entry.source, scene.sums) == ("unknown", "unknown", (ESTIMATE, 0))
+
+
+def test_an_endpoint_without_a_price_is_refused_under_a_budget(scene: Scene) -> None:
+    """403 `endpoint_unpriced`, unless the policy allows it; without a budget it passes, and is counted as unknown."""
+    call = Call("run", "paid", UNPRICED, None, "run")
+    problem = scene.till.open(scene.principal, call, "a" * 32)
+    assert isinstance(problem, Problem)
+    assert (problem.status, problem.error_type) == (403, "endpoint_unpriced")
+    entry = scene.till.close(scene.buy(call, principal=Principal("web", "design", None, None, None)), fate(units="4"))
+    assert entry is not None
+    assert (entry.status, entry.source, entry.cost_ns, entry.units) == ("settled", "unknown", None, "4")
+
+
+def test_unpriced_calls_may_be_allowed_under_a_budget() -> None:
+    """`unpriced_endpoints: allow`: they hold nothing and cost nothing that is known."""
+    scene = Scene(refuses_unpriced=False)
+    entry = scene.till.close(scene.buy(Call("run", "paid", UNPRICED, None, "run")), fate(units="4"))
+    assert entry is not None
+    assert (entry.cost_ns, scene.sums) == (None, (0, 0))
+    scene.close()
+
+
+def test_the_caller_is_told_a_cost_that_is_known() -> None:
+    """CONTRACT 4: where units and price are known by the time the head goes out."""
+    assert cost_lines(PRICE.picodollars, Decimal("2.5")) == (
+        b"x-gateway-cost-usd: 0.25\r\n",
+        b"x-gateway-cost-source: exact\r\n",
+    )
+    assert cost_lines(-1, Decimal(1)) == cost_lines(PRICE.picodollars, None) == ()
