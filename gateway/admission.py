@@ -71,8 +71,7 @@ class Door:
         admission = Admission(head)
         if head.method not in METHODS:
             return admission.refuse(_BAD_METHOD)
-        rules = self._rules
-        who = identify(head.fields, rules.keys_by_digest, now=now, anonymous=rules.anonymous)
+        who = self.identify(head, now=now)
         if isinstance(who, Problem):
             return admission.refuse(who)
         admission.principal = who
@@ -106,6 +105,11 @@ class Door:
     def _job(self, call: Call, admission: Admission) -> Problem | None:
         """Judge a call about a job; where its submit is known, by the endpoint that was submitted to."""
         return self.judge_job(call, self._find_job(call.job) if call.job else None, admission)
+
+    def identify(self, head: RequestHead, *, now: float) -> Principal | Problem:
+        """Return whose request it is, or why nobody's."""
+        rules = self._rules
+        return identify(head.fields, rules.keys_by_digest, now=now, anonymous=rules.anonymous)
 
     def judge_job(self, call: Call, job: Job | None, admission: Admission) -> Problem | None:
         """Judge a call about a job that was found, or is known to nobody (None)."""

@@ -26,11 +26,12 @@ from gateway.ingress.server import CallerServer
 from gateway.ledger.journal import Journal
 from gateway.metering.meter import Meter
 from gateway.policy.edition import Edition, edition_of
-from gateway.policy.price import Estimates
+from gateway.policy.price import Estimates, Price
 from gateway.pressure import LOOK_SECONDS, MemoryPressure, own_group
 from gateway.protocol.fields import CallerFields, OriginFields
 from gateway.protocol.reply import Replies
 from gateway.protocol.sender import Sender
+from gateway.quotes import with_quotes
 from gateway.relay.curl import CurlRelay
 from gateway.relay.options import CurlOptions
 from gateway.relay.phases import Phases
@@ -87,6 +88,7 @@ class Worker:
         self._room = WaitingRoom(asyncio.get_running_loop().call_later)
         self._shared_store = self._make_shared_store()
         self._estimates = Estimates()
+        self._quoted = shared.quotes.generation
         self._followed, content = shared.bulletin.read()
         desk = self._desk(*_rules_of(content))
         seat.generation = self._followed
@@ -157,14 +159,21 @@ class Worker:
                 room=self._room,
                 later=later,
             ),
+            statement=lambda: shared.statement.read()[1] if shared.statement.generation else b"",
             trusted_proxies=settings.trusted_proxies,
             later=later,
             wall=time,
         )
 
+    def _prices(self, rules: Ruleset) -> Mapping[str, Price]:
+        quotes = self._shared.quotes
+        if rules.price_source == "policy" or not quotes.generation:
+            return rules.prices
+        return with_quotes(rules.prices, quotes.read()[1])
+
     def _till(self, rules: Ruleset) -> Till:
         return Till(
-            prices=rules.prices,
+            prices=self._prices(rules),
             budgets_of=lambda owner: rules.budgets.get(owner, ()),
             refuses_unpriced=rules.refuses_unpriced,
             store=self._store,
@@ -183,9 +192,11 @@ class Worker:
         """
         if self._shared_store is not None:
             self._seat.replicas = self._shared_store.replicas
-        if self._shared.bulletin.generation == self._followed:
+        shared = self._shared
+        if (shared.bulletin.generation, shared.quotes.generation) == (self._followed, self._quoted):
             return
-        self._followed, content = self._shared.bulletin.read()  # first, or a bug below would be told ten times a second
+        self._quoted = shared.quotes.generation
+        self._followed, content = shared.bulletin.read()  # first, or a bug below would be told ten times a second
         edition, rules = await asyncio.to_thread(_rules_of, content)
         self.gate.desk = self._desk(edition, rules)
         self._seat.generation = self._followed

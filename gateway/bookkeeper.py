@@ -23,6 +23,7 @@ from gateway.ledger.process import Listeners, serve_ledger
 from gateway.ledger.spool import Spool
 from gateway.metering import metrics
 from gateway.metering.board import Seat, State
+from gateway.overseer import Overseer
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.edition import edition_of
 from gateway.policy.job import OPEN, SETTLED, Job
@@ -30,7 +31,7 @@ from gateway.policy.price import picodollars_of
 from gateway.ruleset import Ruleset, compile_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from gateway.bulletin import Bulletin
     from gateway.ledger.entry import Entry
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.shared import Shared
     from gateway.state.jobs import JobTable
     from gateway.state.local import Quotas
+    from gateway.state.purses import Purse
 
 _MICROSECONDS: Final = 1_000_000
 _SHOW_SECONDS: Final = 2.0
@@ -83,9 +85,6 @@ class Bookkeeper:
             self._keep()
         self._ready()
 
-    def on_changed(self, changes: Sequence[Change]) -> None:
-        """Nothing: workers have counted what they wrote down."""
-
     def on_finished(self, entries: Sequence[Entry]) -> None:
         """Count what a dead worker left; its holds became spent money when it died (state/purses.py)."""
         for entry in entries:
@@ -108,6 +107,23 @@ class Bookkeeper:
                 self._charge_overdue()
         except LedgerAwayError as fault:  # said by the clerk with its next attempt
             self._events.debug("ledger_away", reason=str(fault))
+
+    def on_reconciled(self, changes: Sequence[Change]) -> None:
+        """Take rows that fal's bill has corrected: budgets of the present period go by the true cost."""
+        for change in changes:
+            before_ns = (change.old.cost_ns or 0) if change.old is not None else 0
+            spent_ns = (change.new.cost_ns or 0) - before_ns
+            self._shift(change.new, freed_ns=0, spent_ns=spent_ns)
+            if spent_ns > 0:
+                self._meter.count_cost(change.new._replace(cost_ns=spent_ns, units=None))
+
+    def purses(self) -> Iterator[tuple[Budget, Purse]]:
+        """Yield each budget with its present sums."""
+        now = time()
+        for budget in self._budgets():
+            with self._quotas.purse_lock:
+                purse = self._quotas.purses.purse(budget.store_name, period_start(budget.period, now))
+            yield budget, purse
 
     def _budgets(self) -> list[Budget]:
         return [budget for owned in self._rules().budgets.values() for budget in owned]
@@ -154,17 +170,18 @@ class Bookkeeper:
 
     def _free(self, entry: Entry) -> None:
         job = self._jobs.close_job(entry.fal_request_id, SETTLED) if entry.fal_request_id is not None else None
-        if job is None or job.state != OPEN:
-            return
+        if job is not None and job.state == OPEN:
+            self._shift(entry, freed_ns=job.estimate_ns, spent_ns=entry.cost_ns or 0)
+
+    def _shift(self, entry: Entry, *, freed_ns: int, spent_ns: int) -> None:
+        """Free what a purchase holds of its budgets, and count what it cost."""
         at = entry.admitted_at_us / _MICROSECONDS
         owners = (f"key/{entry.key}", f"team/{entry.team}")
         with self._quotas.purse_lock:
             for budget in self._budgets():
                 if budget.owner in owners:
                     start = period_start(budget.period, at)
-                    self._quotas.purses.settle_job(
-                        budget.store_name, start, freed_ns=job.estimate_ns, spent_ns=entry.cost_ns or 0
-                    )
+                    self._quotas.purses.settle_job(budget.store_name, start, freed_ns=freed_ns, spent_ns=spent_ns)
 
     # -- what operators see -----------------------------------------------------------------------------------------
 
@@ -174,12 +191,9 @@ class Bookkeeper:
         self._show_at = monotonic() + _SHOW_SECONDS
         self._set(metrics.LEDGER_UP, (), int(gauges.is_up))
         self._set(metrics.SPOOL_BYTES, (), gauges.spool_bytes)
-        now = time()
-        for budget in self._budgets():
+        for budget, purse in self.purses():
             scope, _, owner = budget.owner.partition("/")
             labels = (scope, owner, budget.period)
-            with self._quotas.purse_lock:
-                purse = self._quotas.purses.purse(budget.store_name, period_start(budget.period, now))
             self._set(metrics.BUDGET_LIMIT, labels, budget.limit_ns)
             self._set(metrics.BUDGET_SPENT, labels, purse.spent_ns)
             self._set(metrics.BUDGET_RESERVED, labels, purse.held_ns)
@@ -213,17 +227,27 @@ def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
         seat.state = State.READY
 
     ledger = Ledger(shared.settings.database_url.get_secret_value())
+    rules = Rules(shared.bulletin)
     keeper = Bookkeeper(
         ledger,
         quotas=shared.quotas,
         jobs=shared.jobs,
         region=seat.region,
         meter=meter,
-        rules=Rules(shared.bulletin),
+        rules=rules,
         ready=ready,
     )
-    listeners = Listeners(keeper.on_ready, keeper.on_changed, keeper.on_finished, keeper.on_gauges)
-    serve_ledger(ledger, Spool(shared.spool_root, shared.spool.path), listeners=listeners)
+    overseer = Overseer(shared, ledger, keeper=keeper, rules=rules, region=seat.region, meter=meter)
+
+    def on_gauges(gauges: Gauges) -> None:
+        keeper.on_gauges(gauges)
+        overseer.tick(is_up=gauges.is_up)
+
+    listeners = Listeners(keeper.on_ready, overseer.on_changed, keeper.on_finished, on_gauges)
+    try:
+        serve_ledger(ledger, Spool(shared.spool_root, shared.spool.path), listeners=listeners)
+    finally:
+        overseer.close()
 
 
 def job_of(entry: Entry) -> Job:

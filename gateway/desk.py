@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from gateway.policy.address import caller_address
 from gateway.policy.credential import CREDENTIAL_INVALID
 from gateway.policy.job import Job, submitted_id
+from gateway.protocol.problem import Problem
 from gateway.relay.upstream import Request
+from gateway.statement import account_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from gateway.policy.address import Network
     from gateway.protocol.fields import CallerFields, OriginFields
     from gateway.protocol.message import RequestHead
-    from gateway.protocol.problem import Problem
     from gateway.protocol.reply import Replies
     from gateway.protocol.sender import Sender
     from gateway.purchase import Purchase
@@ -62,6 +63,7 @@ class Desk:
         origins: Mapping[str, str],
         till: Till,
         find_job: FindJob | None,
+        statement: Callable[[], bytes],
         turnstile: Turnstile,
         trusted_proxies: Sequence[Network],
         later: Callable[[float, Callable[[], None]], Cancellable],
@@ -77,17 +79,24 @@ class Desk:
         self.origins: Final = origins
         self.till: Final = till
         self.find_job: Final = find_job
+        self.statement: Final = statement
         self.turnstile: Final = turnstile
         self.trusted_proxies: Final = trusted_proxies
         self.later: Final = later
         self.wall: Final = wall
 
-    def judged(self, admission: Admission) -> Problem | None:
-        """Return an admission's problem; guesses at keys are limited by address, and no valid key with them."""
-        problem = admission.problem
+    def judged(self, problem: Problem | None, head: RequestHead) -> Problem | None:
+        """Return why a head is refused; guesses at keys are limited by address, and no valid key with them."""
         if problem is CREDENTIAL_INVALID:
-            return self.turnstile.miss(self.address_of(admission.head)) or problem
+            return self.turnstile.miss(self.address_of(head)) or problem
         return problem
+
+    def account(self, head: RequestHead) -> bytes | Problem:
+        """Return what the holder of a key may read of itself, as JSON."""
+        who = self.door.identify(head, now=self.wall())
+        if isinstance(who, Problem):
+            return self.judged(who, head) or who
+        return account_of(who, self.statement())
 
     def enter(
         self, admission: Admission, request_id: str, purchase: Purchase | None, told: Callable[[], None]

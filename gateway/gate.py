@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gateway.protocol.message import Fault, RequestHead
 
 PROXY_PATH: Final = b"/api/fal/proxy"
+USAGE_PATH: Final = b"/api/fal/usage"
+_OK: Final = 200
 _ID_DIGITS: Final = 32
 _ID_BYTES_AT_ONCE: Final = 2048  # one call to the kernel for 128 of them
 _NO_CONTENT: Final = 204
@@ -102,7 +104,7 @@ class Gatehouse:
         """Take a request."""
         request_id = self._ids.next()
         if not _is_proxy_path(head.path):
-            self._answer(_ELSEWHERE, caller, request_id=request_id, page=first(head.fields, b"origin"))
+            self._tell(head, caller, request_id)
             return self._answered
         record = Exchanged(request_id, head.method)
         if head.method == "OPTIONS":
@@ -111,7 +113,7 @@ class Gatehouse:
         admission = self.desk.door.admit(head, now=self.desk.wall())
         exchange = Exchange(self.desk, admission, caller, record=record, ended=self._open.discard)
         _note(record, admission)
-        problem = self.desk.judged(admission) or self._crowded(head.length)
+        problem = self.desk.judged(admission.problem, head) or self._crowded(head.length)
         if problem is not None:
             exchange.refuse(problem)
             return exchange
@@ -123,6 +125,24 @@ class Gatehouse:
             exchange.give_up(_BUG, "gateway_failed")
             raise
         return exchange
+
+    def _tell(self, head: RequestHead, caller: Caller, request_id: str) -> None:
+        """Answer what is not for the proxy: a key's holder reads its account, and there is nothing else."""
+        page = first(head.fields, b"origin")
+        problem = _ELSEWHERE
+        if head.path.partition(b"?")[0] == USAGE_PATH and head.method == "OPTIONS":
+            asked = first(head.fields, b"access-control-request-headers")
+            caller.respond(_NO_CONTENT, self.desk.replies.preflight(asked, request_id=request_id, page=page), None)
+            caller.send((), last=True)
+            return
+        if head.path.partition(b"?")[0] == USAGE_PATH and head.method == "GET":
+            told = self.desk.account(head)
+            if isinstance(told, bytes):
+                caller.respond(_OK, self.desk.replies.document(request_id=request_id, page=page), len(told))
+                caller.send((told,), last=True)
+                return
+            problem = told
+        self._answer(problem, caller, request_id=request_id, page=page)
 
     def reject(self, fault: Fault, caller: Caller) -> None:
         """Answer what was no request; counted as one, since it may have been one for the proxy."""

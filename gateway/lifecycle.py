@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final, Literal
 import structlog
 
 from gateway import app, exchange
-from gateway.bookkeeper import run_ledger
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS
@@ -67,7 +66,7 @@ class Supervisor:
         self._reserved = app.bind(settings.host, settings.port, shared=True)  # kept for workers that come back
         self._ops_listener = app.bind(settings.ops_host, settings.ops_port, shared=False)
         self._ops_listener.listen()
-        self._shared = Shared(settings, log)
+        self._shared = Shared(settings, log, environ)
         self._board = self._shared.board
         self._lifeline = Lifeline()
         self._ops, self._ledger = Child(self._board.ops, "ops"), Child(self._board.ledger, "ledger")
@@ -229,6 +228,8 @@ class Supervisor:
         if child.role == "ops":
             serve_ops(self._ops_listener, self._board, on_orphaned=self._lifeline.on_cut)
         else:
+            from gateway.bookkeeper import run_ledger  # noqa: PLC0415 (a database's libraries: 36 MB that others spare)
+
             run_ledger(self._shared, child.seat, meter)
 
 

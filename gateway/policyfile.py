@@ -36,19 +36,27 @@ def load_policy(path: Path, environ: Mapping[str, str], *, needs_credentials: bo
     content = read_policy(path)
     document = load_document(content, origin=str(path))
     found = read_team_keys(document.teams, environ)
-    errors = [fault for fault in found.faults if needs_credentials or not fault.absent]
+    faults = (*found.faults, *_absent_secret(document, environ))
+    errors = [fault for fault in faults if needs_credentials or not fault.absent]
     if errors:
         raise PolicyError(str(path), [(fault.place, fault.message) for fault in errors])
-    return LoadedPolicy(
-        make_edition(document, found.keys, origin=str(path), source=digest_of_text(content)), found.faults
-    )
+    return LoadedPolicy(make_edition(document, found.keys, origin=str(path), source=digest_of_text(content)), faults)
+
+
+def _absent_secret(document: Document, environ: Mapping[str, str]) -> tuple[KeyFault, ...]:
+    """Return what is wrong with the secret that signs warnings about budgets."""
+    hook = document.budget_webhook
+    if hook is None or environ.get(hook.secret_env):
+        return ()
+    return (KeyFault("budget_webhook.secret_env", "names a variable that is not set", absent=True),)
 
 
 def edition_of_document(document: Document, environ: Mapping[str, str], *, origin: str, source: str) -> Edition:
     """Return a document with its credentials; `PolicyError` tells those that cannot be had, and names `origin`."""
     found = read_team_keys(document.teams, environ)
-    if found.faults:
-        raise PolicyError(origin, [(fault.place, fault.message) for fault in found.faults])
+    faults = (*found.faults, *_absent_secret(document, environ))
+    if faults:
+        raise PolicyError(origin, [(fault.place, fault.message) for fault in faults])
     return make_edition(document, found.keys, origin=origin, source=source)
 
 

@@ -1,9 +1,8 @@
 """A policy file made into one frozen `Ruleset`, or refused with everything that is wrong with it, each at its line.
 
 Decided here: the models judge the values one at a time, and `_contradictions` compares them across the raw tree, so
-that a misspelt field never hides a key without a team. What this release cannot enforce yet is an error too: a limit
-that is read and ignored is a trap. A file becomes a `Document` first, which is what the first process judges and hands
-to the workers; each makes its own `Ruleset` of it in milliseconds.
+that a misspelt field never hides a key without a team. A file becomes a `Document` first, which is what the first
+process judges and hands to the workers; each makes its own `Ruleset` of it in milliseconds.
 """
 
 from __future__ import annotations
@@ -31,12 +30,6 @@ if TYPE_CHECKING:
 
 LARGEST_POLICY_BYTES: Final = 4 * 2**20
 
-_NOT_YET: Final[tuple[tuple[str, tuple[object, ...]], ...]] = (
-    ("price_source", ("policy",)),
-    ("budget_webhook", ()),
-)
-"""What is not enforced yet: the field, and the values that ask for nothing."""
-
 _WORDS: Final = MappingProxyType({"extra_forbidden": "no such field", "model_type": "should be a mapping"})
 
 
@@ -57,7 +50,7 @@ class Ruleset:
     `anonymous` None: callers need a key. `on_quota_loss`, `on_budget_loss`: what becomes of limits and budgets while
     their store is away. `budgets` by owner (`key/web-prod`, `team/design`); `refuses_unpriced` holds for callers under
     one. `settle_deadline`: seconds after which a job without a known cost is charged as estimated. `fal_tags`: fal is
-    told team and key in `x-fal-tags`.
+    told team and key in `x-fal-tags`. `budget_webhook`: where warnings go, and the variable with the secret.
     """
 
     keys_by_digest: Mapping[bytes, Principal]
@@ -77,6 +70,8 @@ class Ruleset:
     budgets: Mapping[str, tuple[Budget, ...]]
     refuses_unpriced: bool
     settle_deadline: float
+    price_source: Literal["policy", "fal"]
+    budget_webhook: tuple[str, str] | None
 
 
 def _repeats(tree: object, pattern: str, owner: Place = ()) -> Iterator[Fault]:
@@ -109,13 +104,6 @@ def _contradictions(tree: object) -> Iterator[Fault]:
             yield (*place, "fal_key_file"), "goes in place of fal_key_env, not with it"
 
 
-def _not_yet(tree: object) -> Iterator[Fault]:
-    for pattern, harmless in _NOT_YET:
-        for place, value in select(tree, pattern):
-            if value not in harmless:
-                yield place, "not supported by this release yet"
-
-
 def _model_fault(error: ErrorDetails) -> Fault:
     kind = error["type"]
     return error["loc"], str(error["ctx"]["error"]) if kind == "value_error" else _WORDS.get(kind, error["msg"])
@@ -140,7 +128,7 @@ def load_document(text: str | bytes, *, origin: str) -> Document:
     document, misfits = _judged({} if tree.value is None else tree.value)
     told = {place for place, _ in tree.faults}
     faults = [*tree.faults, *(misfit for misfit in misfits if misfit[0] not in told)]
-    faults += [*_contradictions(tree.value), *_not_yet(tree.value)]
+    faults += _contradictions(tree.value)
     if faults or document is None:
         located = sorted((tree.line(place), shown(place), message) for place, message in faults)
         raise PolicyError(origin, [(path, f"{message} (line {line})") for line, path, message in located])
@@ -186,7 +174,7 @@ def named_endpoints(document: Document) -> frozenset[str]:
 
 def compile_rules(document: Document) -> Ruleset:
     """Return a valid document as rules: 13 ms for 1,000 keys, 31 ms where each has three limits."""
-    targets, clients = document.targets, document.clients
+    targets, clients, hook = document.targets, document.clients, document.budget_webhook
     teams = {team.id: team for team in document.teams}
     keys = [(key, key_principal(key, teams)) for key in document.keys]
     by_digest = {bytes.fromhex(text.partition(":")[2]): principal for key, principal in keys for text in key.digests}
@@ -208,4 +196,6 @@ def compile_rules(document: Document) -> Ruleset:
         budgets=MappingProxyType(owned_budgets(document)),
         refuses_unpriced=document.unpriced_endpoints == "refuse",
         settle_deadline=document.settle_deadline,
+        price_source=document.price_source,
+        budget_webhook=(hook.url, hook.secret_env) if hook is not None else None,
     )

@@ -13,6 +13,8 @@ from gateway.state.jobs import JobTable
 from gateway.state.local import Quotas
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.metering.log import Log
     from gateway.settings import Settings
 
@@ -22,13 +24,19 @@ _SPOOL_SUFFIX: Final = ".spool"
 class Shared:
     """The memory, the log, and the folder of this gateway's journals."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
-        """Make all of it; OSError where the folder of journals cannot be made."""
+    def __init__(self, settings: Settings, log: Log, environ: Mapping[str, str]) -> None:
+        """Make all of it; OSError where the folder of journals cannot be made.
+
+        `environ` holds variables that a policy may name.
+        """
         self.replica: Final = uuid4().hex
+        self.environ: Final = environ
         self.settings: Final = settings
         self.log: Final = log
         self.board: Final = Board(workers=settings.workers)
         self.bulletin: Final = Bulletin()
+        self.quotes: Final = Bulletin()  # prices that fal told
+        self.statement: Final = Bulletin()  # what each key has spent
         self.jobs: Final = JobTable()
         self.quotas: Final = Quotas(seats=settings.workers)
         self.spool_root: Final = spool_root(settings.database_url.get_secret_value())

@@ -38,11 +38,13 @@ BELOW_APP: Final = frozenset(
         "ledger",
         "metering",
         "ops",
+        "overseer",
         "policy",
         "policyfile",
         "pressure",
         "protocol",
         "purchase",
+        "quotes",
         "relay",
         "reload",
         "ruleset",
@@ -50,6 +52,7 @@ BELOW_APP: Final = frozenset(
         "settings",
         "shared",
         "state",
+        "statement",
         "ticket",
         "till",
         "turns",
@@ -90,7 +93,18 @@ MAY_IMPORT: Final = MappingProxyType(
         "purchase": frozenset({"policy", "protocol", "state"}),
         "till": frozenset({"ledger.entry", "policy", "protocol", "purchase", "state"}),
         "desk": frozenset(
-            {"admission", "metering", "policy", "protocol", "purchase", "relay.upstream", "ticket", "till", "turnstile"}
+            {
+                "admission",
+                "metering",
+                "policy",
+                "protocol",
+                "purchase",
+                "relay.upstream",
+                "statement",
+                "ticket",
+                "till",
+                "turnstile",
+            }
         ),
         "delivery": frozenset(
             {"admission", "desk", "ledger.entry", "metering", "policy", "protocol", "purchase", "ticket", "till"}
@@ -101,8 +115,24 @@ MAY_IMPORT: Final = MappingProxyType(
         "gate": frozenset({"admission", "desk", "exchange", "metering", "pressure", "protocol"}),
         "ops": frozenset({"ops", "metering"}),
         "emulator": frozenset({"emulator"}),
+        "quotes": frozenset({"falapi.pricing", "policy"}),
+        "statement": frozenset({"ledger", "policy", "state"}),
+        "overseer": frozenset(
+            {
+                "bookkeeper",
+                "falapi",
+                "ledger",
+                "metering",
+                "policy",
+                "quotes",
+                "ruleset",
+                "shared",
+                "state",
+                "statement",
+            }
+        ),
         "shared": frozenset({"bulletin", "ledger.folder", "metering", "settings", "state"}),
-        "bookkeeper": frozenset({"bulletin", "ledger", "metering", "policy", "ruleset", "shared", "state"}),
+        "bookkeeper": frozenset({"bulletin", "ledger", "metering", "overseer", "policy", "ruleset", "shared", "state"}),
         "app": BELOW_APP,
         "worker": BELOW_APP | {"app"},
         "lifecycle": BELOW_APP | {"app", "worker"},
@@ -144,6 +174,9 @@ MAY_USE: Final = MappingProxyType(
         "state.redis_store": frozenset({"structlog"}),
         "worker": frozenset({"structlog"}),
         "bookkeeper": frozenset({"structlog"}),
+        "overseer": frozenset({"structlog"}),
+        "quotes": frozenset({"orjson"}),
+        "statement": frozenset({"orjson"}),
         "lifecycle": frozenset({"structlog"}),
     }
 )

@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, select, tuple_
 from gateway.ledger import schema
 from gateway.ledger.database import Database
 from gateway.ledger.entry import CHARGED, HELD, RECONCILED, Entry, folded, merged
-from gateway.ledger.statements import insert_new, write_back
+from gateway.ledger.statements import insert_new, insert_warning, write_back
 from gateway.ledger.tables import PURCHASES
 
 if TYPE_CHECKING:
@@ -100,6 +100,12 @@ class Ledger:
             known = [row for row in rows.values() if row.id not in fresh]
             climbed = _climb(connection, known) if known else []
         return [Change(None, row) for row in rows.values() if row.id in fresh] + climbed
+
+    def claim_warning(self, budget: str, period_start: int, share: str) -> bool:
+        """Return whether nobody has warned of this share of a budget in this period yet; now somebody has."""
+        row = {"budget": budget, "period_start": period_start, "share": share}
+        with self._database.writing() as connection:
+            return insert_warning(connection, row)
 
     def forget(self, before_us: int) -> int:
         """Delete what was admitted before a moment, in portions, so that nobody waits long; return how many rows."""

@@ -15,10 +15,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from gateway.ledger.tables import PURCHASES
+from gateway.ledger.tables import PURCHASES, WARNINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import Connection
 
@@ -53,6 +53,13 @@ def insert_new(connection: Connection, rows: Sequence[Entry]) -> set[str]:
     if connection.dialect.name == "sqlite":
         return set(connection.execute(_INSERT_SQLITE, [row._asdict() for row in rows]).scalars())
     return set(connection.execute(_INSERT_POSTGRESQL, {"told": _as_json(rows)}).scalars())
+
+
+def insert_warning(connection: Connection, row: Mapping[str, object]) -> bool:
+    """Insert a row of warnings; False where it is there."""
+    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    statement = insert(WARNINGS).on_conflict_do_nothing().returning(WARNINGS.c.budget)
+    return connection.execute(statement, row).first() is not None
 
 
 def write_back(connection: Connection, rows: Sequence[Entry]) -> None:

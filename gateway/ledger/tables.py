@@ -1,11 +1,11 @@
-"""The ledger's table, as this release uses it.
+"""The ledger's tables, as this release uses them.
 
 The decision: one row a purchase, its columns in the order of `Entry`'s fields. Money is BIGINT nano-dollars, which
 holds 9.2 billion dollars, also for a sum; quantities and prices are decimal texts, because SQLite has no exact decimal
 and a float would lose what fal says. Moments are BIGINT microseconds since the epoch, the same in both databases.
 Names carry a prefix: a PostgreSQL database may be shared with other programs, and with their migrations.
 
-How the table came to be so is told by the steps in `migrations`; a test holds the two together.
+How the tables came to be so is told by the steps in `migrations`; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -57,4 +57,13 @@ Index(
     PURCHASES.c.fal_request_id,
     sqlite_where=_IS_BOUND,
     postgresql_where=_IS_BOUND,
+)
+
+# Which shares of which budgets were warned of: once each a period, whichever gateway notices first.
+WARNINGS: Final = Table(
+    "fal_gateway_warnings",
+    METADATA,
+    Column("budget", Text, primary_key=True),
+    Column("period_start", BigInteger, primary_key=True, autoincrement=False),
+    Column("share", Text, primary_key=True),
 )

@@ -51,6 +51,11 @@ class EndpointLabels:
         """Return the label value of an endpoint; a name that is seen for the first time may take a place."""
         return self._known.get(endpoint) or self._place(endpoint)
 
+    def seen(self) -> list[str]:
+        """Return the names that have a label by being seen, in whichever process."""
+        self._learn()
+        return list(self._seen)
+
     def _place(self, endpoint: str) -> str:
         # Names out of the target grammar are ASCII; anything else is no endpoint of fal's.
         if len(self._seen) >= self._limit or not 0 < len(endpoint) <= NAME_BYTES or not endpoint.isascii():

@@ -196,6 +196,14 @@ class Meter:
         else:
             self._cells[self._cell(metrics.COST, (entry.team, entry.key, label, entry.source))] += entry.cost_ns
 
+    def count_warning(self, scope: str, owner: str, period: str) -> None:
+        """Count a warning about a budget."""
+        self._cells[self._cell(metrics.BUDGET_WARNINGS, (scope, owner, period))] += 1
+
+    def label(self, endpoint: str) -> str:
+        """Return the label value of an endpoint."""
+        return self._endpoints.label(endpoint)
+
     def introduce(self, keys: Iterable[tuple[str, str]], *, endpoints: Iterable[str]) -> None:
         """Start the series of each configured key (team, key) and priced endpoint at 0 (CONTRACT 8).
 

@@ -126,6 +126,12 @@ BUDGET_SPENT: Final = Family(
 BUDGET_RESERVED: Final = Family(
     "budget_reserved_usd", "gauge", ("scope", "id", "period"), "Held of a budget for requests under way.", 10**9
 )
+BUDGET_WARNINGS: Final = Family(
+    "budget_warnings_total", "counter", ("scope", "id", "period"), "Warnings that a share of a budget was spent."
+)
+BILLING_DRIFT: Final = Family(
+    "billing_drift_usd", "gauge", ("endpoint",), "fal's bill less our figures, as of the last comparison.", 10**9
+)
 LEDGER_UP: Final = Family("ledger_up", "gauge", (), "Whether the ledger's database takes what is written down.")
 SPOOL_BYTES: Final = Family("ledger_spool_bytes", "gauge", (), "Journals that the ledger has still to take.")
 STATE_STORE_ERRORS: Final = Family(
@@ -153,6 +159,8 @@ COUNTED: Final = (
     BUDGET_LIMIT,
     BUDGET_SPENT,
     BUDGET_RESERVED,
+    BUDGET_WARNINGS,
+    BILLING_DRIFT,
     LEDGER_UP,
     SPOOL_BYTES,
     COST,

@@ -83,9 +83,14 @@ def period_end(period: str, start: int) -> int:
     return period_start("month", (datetime.fromtimestamp(start, UTC) + timedelta(days=32)).timestamp())
 
 
+def iso(seconds: int) -> str:
+    """Return a moment, in seconds since the epoch, as text."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def budget_exhausted(budget: Budget, *, start: int, used_ns: int, estimate_ns: int) -> Problem:
     """Return the refusal of a call that no longer fits (CONTRACT 4): which budget, how much, when it starts anew."""
-    anew = datetime.fromtimestamp(period_end(budget.period, start), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    anew = iso(period_end(budget.period, start))
     return refusal(
         "budget_exhausted",
         f"The budget of {budget.owner.replace('/', ' ')} for this {budget.period} is spent: "

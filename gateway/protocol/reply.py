@@ -58,6 +58,15 @@ class Replies:
         ]
         return lines + self._cors(lines, page), render(problem, request_id)
 
+    def document(self, *, request_id: str, page: bytes | None) -> list[bytes]:
+        """Return the lines of JSON of the gateway's own that is no problem."""
+        lines = [
+            b"Content-Type: application/json\r\n",
+            b"Cache-Control: no-store\r\n",
+            b"x-gateway-request-id: %b\r\n" % request_id.encode(),
+        ]
+        return lines + self._cors(lines, page)
+
     def preflight(self, asked: bytes | None, *, request_id: str, page: bytes | None) -> list[bytes]:
         """Return the lines of an answer to OPTIONS; `asked` is Access-Control-Request-Headers."""
         lines = [b"x-gateway-request-id: %b\r\n" % request_id.encode()]

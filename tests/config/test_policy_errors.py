@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-NOT_YET = "not supported by this release yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +184,6 @@ WRONG = (
     Wrong("budget_webhook: {url: 'https://h'}", "budget_webhook.secret_env", "required"),
 )
 
-NOT_ENFORCED = (
-    ("price_source: fal", "price_source"),
-    ("budget_webhook: {url: 'https://h/x', secret_env: HOOK}", "budget_webhook"),
-)
-
 
 def errors_of(text: str | bytes) -> list[tuple[str, str]]:
     """Return the (path, message) pairs of a policy that is refused."""
@@ -201,26 +195,13 @@ def errors_of(text: str | bytes) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong.path}: {wrong.reason}")
 def test_a_wrong_value_is_refused_at_its_place(wrong: Wrong) -> None:
     """Each rule of the schema has its error: at the place in the file, with the reason, and nothing else beside it."""
-    errors = [error for error in errors_of(wrong.text) if not error[1].startswith(NOT_YET)]
+    errors = errors_of(wrong.text)
     blamed = [(path, message) for path, message in errors if path == wrong.path]
     assert any(wrong.reason in message for _, message in blamed), errors
     cut_short = wrong.reason.startswith(
         "is the same as"
     )  # such entries hold what repeats, and lack what else is needed
     assert cut_short or len(errors) == 1
-
-
-@pytest.mark.parametrize(("text", "path"), NOT_ENFORCED)
-def test_what_is_not_enforced_yet_is_refused(text: str, path: str) -> None:
-    """A limit, a budget or a switch that this release would ignore is its own error, though it is well formed."""
-    assert errors_of(text) == [(path, f"{NOT_YET} (line {1 + text.count(chr(10))})")]
-
-
-def test_what_asks_for_nothing_is_no_error() -> None:
-    """Empty lists and the values that are in force anyhow are fine, also of fields that are not enforced yet."""
-    load_ruleset(
-        team("limits: [], budgets: []") + "\nattribution: {fal_tags: false}\nprice_source: policy\n", origin="p"
-    )
 
 
 EVERYTHING_WRONG = f"""\
@@ -264,7 +245,7 @@ ALL_ERRORS = [
 
 
 def test_all_errors_are_told_at_once_in_the_order_of_the_file() -> None:
-    """Shapes, values, repeats, loose ends and what is not enforced: no error waits until another is mended."""
+    """Shapes, values, repeats and loose ends: no error waits until another is mended."""
     assert errors_of(EVERYTHING_WRONG) == ALL_ERRORS
 
 

@@ -42,6 +42,8 @@ FAMILIES = {
     "budget_spent_usd": "gauge",
     "budget_reserved_usd": "gauge",
     "ledger_up": "gauge",
+    "budget_warnings": "counter",
+    "billing_drift_usd": "gauge",
     "ledger_spool_bytes": "gauge",
     "state_store_up": "gauge",
     "state_store_errors": "counter",
