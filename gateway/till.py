@@ -36,6 +36,9 @@ _MICROSECONDS: Final = 1_000_000
 _UNPRICED: Final = refusal(
     "endpoint_unpriced", "This endpoint has no price, and this key is under a budget: ask for a price to be set."
 )
+_NO_ROOM: Final = refusal(
+    "state_unavailable", "What is spent cannot be written down just now; try again.", ((b"retry-after", b"1"),)
+)
 _NO_SUCCESS_FROM: Final = 300
 _INVALID_INPUT: Final = 422
 _CANCELLED: Final = 202
@@ -53,6 +56,10 @@ class Jobs(Protocol):
 
 class Journal(Protocol):
     """Takes lines for the ledger; they are on their way to it before anything more is sent."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no new hold may be made."""
 
     def append(self, line: bytes) -> None:
         """Add a line."""
@@ -99,6 +106,8 @@ class Till:
         price = self._prices.get(call.endpoint)
         hold = None
         if principal.budgets:
+            if self._journal.is_full:
+                return _NO_ROOM
             if price is None and self._refuses_unpriced:
                 return _UNPRICED
             estimate_ns = self._estimates.estimate_ns(call.endpoint, price) if price is not None else 0

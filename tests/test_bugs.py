@@ -108,6 +108,8 @@ def never(_seconds: float, _call: object) -> NoReturn:
 class Nowhere:
     """A journal that nobody reads."""
 
+    is_full = False
+
     def append(self, line: bytes) -> None:
         """Let it go."""
 

@@ -60,6 +60,8 @@ class Scene:
             wall=lambda: NOW,
         )
 
+    is_full = False
+
     def append(self, line: bytes) -> None:
         """Take a line (`Journal`)."""
         self.lines.append(line)
@@ -252,3 +254,14 @@ def test_the_caller_is_told_a_cost_that_is_known() -> None:
         b"x-gateway-cost-source: exact\r\n",
     )
     assert cost_lines(-1, Decimal(1)) == cost_lines(PRICE.picodollars, None) == ()
+
+
+def test_nothing_is_bought_that_cannot_be_written_down(scene: Scene) -> None:
+    """While the journal takes no line, callers under a budget get 503; it costs the others nothing."""
+    scene.is_full = True
+    problem = scene.till.open(scene.principal, RUN, "a" * 32)
+    assert isinstance(problem, Problem)
+    assert (problem.status, problem.error_type) == (503, "state_unavailable")
+    assert isinstance(scene.till.open(Principal("web", "design", None, None, None), RUN, "b" * 32), Purchase)
+    scene.is_full = False
+    assert isinstance(scene.till.open(scene.principal, RUN, "a" * 32), Purchase)
