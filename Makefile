@@ -9,6 +9,8 @@ COMPILED := .tools/compiled
 COMPILED_TESTS := $(addprefix tests/wire/test_,answers.py build.py drain.py early_answers.py faults_upload.py fields.py \
     framing.py memory.py once.py order.py smuggling.py) \
     $(addprefix tests/limits/test_,content.py fields.py order.py waiting.py)
+# Files of tests, two at a time: most of them wait for sockets.
+TWO_AT_A_TIME := -n 2 --dist loadfile
 # Seconds of the benchmark's soak; `make bench SOAK=600` for ten minutes. BENCH_ARGS: see `python -m benchmarks --help`.
 SOAK := 60
 BENCH_ARGS :=
@@ -26,11 +28,11 @@ run: setup
 
 test: setup-test
 	@$(MAKE) --no-print-directory --jobs=2 lint compiled
-	@if [ -e $(COMPILED)/.stamp ]; then PYTHONPATH=$(abspath $(COMPILED)) $(PYTHON) -m pytest -q $(COMPILED_TESTS); fi
-	@exec $(PYTHON) -m pytest
+	@if [ -e $(COMPILED)/.stamp ]; then PYTHONPATH=$(abspath $(COMPILED)) $(PYTHON) -m pytest -q $(TWO_AT_A_TIME) $(COMPILED_TESTS); fi
+	@exec $(PYTHON) -m pytest $(TWO_AT_A_TIME)
 
 test-compiled: setup-test compiled
-	@PYTHONPATH=$(abspath $(COMPILED)) exec $(PYTHON) -m pytest tests/wire tests/limits tests/clients
+	@PYTHONPATH=$(abspath $(COMPILED)) exec $(PYTHON) -m pytest $(TWO_AT_A_TIME) tests/wire tests/limits tests/clients
 
 # The same gateway with its hot modules compiled to C (setup.py): what the benchmark measures.
 compiled: $(COMPILED)/.stamp
