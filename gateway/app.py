@@ -36,8 +36,9 @@ from gateway.relay.curl import CurlRelay
 from gateway.relay.options import CurlOptions
 from gateway.relay.phases import Phases
 from gateway.ruleset import compile_rules
+from gateway.state.jobs import LocalJobs
 from gateway.state.local import LocalStore
-from gateway.till import Till
+from gateway.till import Jobs, Till
 from gateway.turnstile import Turnstile
 from gateway.version import VERSION
 from gateway.waiting import WaitingRoom
@@ -87,6 +88,7 @@ class Worker:
         self._store = LocalStore(shared.quotas, seat=number)
         self._room = WaitingRoom(asyncio.get_running_loop().call_later)
         self._shared_store = self._make_shared_store()
+        self._jobs = self._make_jobs()
         self._estimates = Estimates()
         self._quoted = shared.quotes.generation
         self._followed, content = shared.bulletin.read()
@@ -130,6 +132,13 @@ class Worker:
             on_error=self._meter.count_store_error,
         )
 
+    def _make_jobs(self) -> Jobs:
+        if self._shared_store is None:
+            return LocalJobs(self._shared.jobs)
+        from gateway.state.shared_jobs import SharedJobs  # noqa: PLC0415 (what it brings, for those who use it)
+
+        return SharedJobs(self._shared_store.jobs, self._shared.jobs)
+
     def _write_journal(self) -> bool:
         self._journal.flush()
         return False
@@ -150,11 +159,12 @@ class Worker:
             replies=Replies(rules.cors_origins),
             origins=_origins(settings),
             till=self._till(rules),
-            find_job=self._shared_store.find_job if self._shared_store is not None else None,
+            find_job=self._shared_store.jobs.find if self._shared_store is not None else None,
             turnstile=Turnstile(
                 local=self._store,
                 shared=self._shared_store,
                 on_loss=rules.on_quota_loss,
+                on_budget_loss=rules.on_budget_loss,
                 counts=self._meter,
                 room=self._room,
                 later=later,
@@ -176,8 +186,8 @@ class Worker:
             prices=self._prices(rules),
             budgets_of=lambda owner: rules.budgets.get(owner, ()),
             refuses_unpriced=rules.refuses_unpriced,
-            store=self._store,
-            jobs=self._shared.jobs,
+            store=self._shared_store.purses if self._shared_store is not None else self._store,
+            jobs=self._jobs,
             journal=self._journal,
             takings=self._meter,
             estimates=self._estimates,

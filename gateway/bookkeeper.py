@@ -18,31 +18,24 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway.ledger.faults import LedgerAwayError
-from gateway.ledger.ledger import Ledger
-from gateway.ledger.process import Listeners, serve_ledger
-from gateway.ledger.spool import Spool
 from gateway.metering import metrics
-from gateway.metering.board import Seat, State
-from gateway.overseer import Overseer
-from gateway.policy.budget import Budget, period_start
-from gateway.policy.edition import edition_of
+from gateway.policy.budget import Budget, counts_in, period_start
 from gateway.policy.job import OPEN, SETTLED, Job
 from gateway.policy.price import picodollars_of
-from gateway.ruleset import Ruleset, compile_rules
+from gateway.state.purses import Purse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from gateway.bulletin import Bulletin
     from gateway.ledger.entry import Entry
-    from gateway.ledger.ledger import Change, Spending
+    from gateway.ledger.ledger import Change, Ledger, Spending
     from gateway.ledger.process import Gauges
     from gateway.metering.cells import Region
     from gateway.metering.meter import Meter
-    from gateway.shared import Shared
+    from gateway.ruleset import Ruleset
     from gateway.state.jobs import JobTable
     from gateway.state.local import Quotas
-    from gateway.state.purses import Purse
+    from gateway.treasury import Treasury
 
 _MICROSECONDS: Final = 1_000_000
 _SHOW_SECONDS: Final = 2.0
@@ -62,8 +55,13 @@ class Bookkeeper:
         meter: Meter,
         rules: Callable[[], Ruleset],
         ready: Callable[[], None],
+        treasury: Treasury | None = None,
     ) -> None:
-        """Take the ledger, the shared memory, where to count, and what gives the rules in force."""
+        """Take the ledger, the shared memory, where to count, and what gives the rules in force.
+
+        `treasury`: where replicas share the sums, which are then kept there and not in this gateway's memory.
+        """
+        self._treasury = treasury
         self._ledger = ledger
         self._quotas = quotas
         self._jobs = jobs
@@ -94,6 +92,8 @@ class Bookkeeper:
         """Keep the sums, and show them."""
         if gauges.is_up:
             self._keep()
+        elif self._treasury is not None:
+            self._treasury.keep(self._budgets(), is_ledger_up=False)
         self._show(gauges)
 
     def _keep(self) -> None:
@@ -101,8 +101,12 @@ class Bookkeeper:
             if not self._are_jobs_known:
                 self._remember_jobs()
                 self._are_jobs_known = True
-            self._fill()
-            if monotonic() >= self._deadline_look_at:
+            if self._treasury is None:
+                self._fill()
+            else:
+                self._treasury.keep(self._budgets(), is_ledger_up=True)
+            is_open = self._treasury is None or self._treasury.is_up  # what is charged as overdue is freed as well
+            if is_open and monotonic() >= self._deadline_look_at:
                 self._deadline_look_at = monotonic() + _DEADLINE_LOOK_SECONDS
                 self._charge_overdue()
         except LedgerAwayError as fault:  # said by the clerk with its next attempt
@@ -113,17 +117,27 @@ class Bookkeeper:
         for change in changes:
             before_ns = (change.old.cost_ns or 0) if change.old is not None else 0
             spent_ns = (change.new.cost_ns or 0) - before_ns
-            self._shift(change.new, freed_ns=0, spent_ns=spent_ns)
+            if self._treasury is not None:
+                self._treasury.correct(change.new, spent_ns, self._budgets())
+            else:
+                self._shift(change.new, freed_ns=0, spent_ns=spent_ns)
             if spent_ns > 0:
                 self._meter.count_cost(change.new._replace(cost_ns=spent_ns, units=None))
 
     def purses(self) -> Iterator[tuple[Budget, Purse]]:
-        """Yield each budget with its present sums."""
+        """Yield each budget with its sums in the period that is now."""
         now = time()
         for budget in self._budgets():
-            with self._quotas.purse_lock:
-                purse = self._quotas.purses.purse(budget.store_name, period_start(budget.period, now))
-            yield budget, purse
+            yield budget, self._purse(budget, period_start(budget.period, now))
+
+    def _purse(self, budget: Budget, start: int) -> Purse:
+        if self._treasury is not None:
+            shared = self._treasury.purse(budget)
+            if shared is None or shared.start < start:
+                return Purse(start if shared is not None else 0, 0, 0)
+            return Purse(shared.start, shared.spent_ns, shared.held_ns + shared.jobs_ns)
+        with self._quotas.purse_lock:
+            return self._quotas.purses.purse(budget.store_name, start)
 
     def _budgets(self) -> list[Budget]:
         return [budget for owned in self._rules().budgets.values() for budget in owned]
@@ -169,6 +183,9 @@ class Bookkeeper:
                 self._meter.count_cost(change.new)
 
     def _free(self, entry: Entry) -> None:
+        if self._treasury is not None:
+            self._treasury.close_overdue(entry, self._budgets())
+            return
         job = self._jobs.close_job(entry.fal_request_id, SETTLED) if entry.fal_request_id is not None else None
         if job is not None and job.state == OPEN:
             self._shift(entry, freed_ns=job.estimate_ns, spent_ns=entry.cost_ns or 0)
@@ -204,52 +221,6 @@ class Bookkeeper:
             self._region.cells[cell] = value
 
 
-class Rules:
-    """The rules in force, as of the newest edition."""
-
-    def __init__(self, bulletin: Bulletin) -> None:
-        self._bulletin = bulletin
-        self._generation = 0
-        self._rules: Ruleset | None = None
-
-    def __call__(self) -> Ruleset:
-        """Return them."""
-        if self._rules is None or self._bulletin.generation != self._generation:
-            self._generation, content = self._bulletin.read()
-            self._rules = compile_rules(edition_of(content).document)
-        return self._rules
-
-
-def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
-    """Carry lines to the database and keep the sums, until SIGTERM."""
-
-    def ready() -> None:
-        seat.state = State.READY
-
-    ledger = Ledger(shared.settings.database_url.get_secret_value())
-    rules = Rules(shared.bulletin)
-    keeper = Bookkeeper(
-        ledger,
-        quotas=shared.quotas,
-        jobs=shared.jobs,
-        region=seat.region,
-        meter=meter,
-        rules=rules,
-        ready=ready,
-    )
-    overseer = Overseer(shared, ledger, keeper=keeper, rules=rules, region=seat.region, meter=meter)
-
-    def on_gauges(gauges: Gauges) -> None:
-        keeper.on_gauges(gauges)
-        overseer.tick(is_up=gauges.is_up)
-
-    listeners = Listeners(keeper.on_ready, overseer.on_changed, keeper.on_finished, on_gauges)
-    try:
-        serve_ledger(ledger, Spool(shared.spool_root, shared.spool.path), listeners=listeners)
-    finally:
-        overseer.close()
-
-
 def job_of(entry: Entry) -> Job:
     """Return the job that a bound hold of the ledger stands for."""
     price = picodollars_of(Decimal(entry.unit_price)) if entry.unit_price is not None else None
@@ -278,8 +249,7 @@ def _spent_by(budget: Budget, spending: Spending) -> int:
 
 
 def _is_in(entry: Entry, budget: Budget, start: int) -> bool:
-    owners = (f"key/{entry.key}", f"team/{entry.team}")
-    return budget.owner in owners and entry.admitted_at_us >= start * _MICROSECONDS
+    return counts_in(budget, start, key=entry.key, team=entry.team, admitted_at_us=entry.admitted_at_us)
 
 
 def _estimate_of(entry: Entry) -> int:

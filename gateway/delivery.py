@@ -63,7 +63,7 @@ class Delivery:
         elif call is not None and call.job is not None:
             if job is not None:
                 self._cost = cost_lines(job.picodollars, record.units)
-            self._write_cost(self._desk.till.job_answered(call, status, record.units))
+            self._desk.till.job_answered(call, status, record.units, self._write_cost)
         return answer
 
     def _account(self, purchase: Purchase, *, was_sent: bool) -> None:

@@ -228,7 +228,7 @@ class Supervisor:
         if child.role == "ops":
             serve_ops(self._ops_listener, self._board, on_orphaned=self._lifeline.on_cut)
         else:
-            from gateway.bookkeeper import run_ledger  # noqa: PLC0415 (a database's libraries: 36 MB that others spare)
+            from gateway.bookkeeping import run_ledger  # noqa: PLC0415 (a database's libraries: 36 MB that others spare)
 
             run_ledger(self._shared, child.seat, meter)
 

@@ -44,6 +44,6 @@ class Purchase:
         self.call: Final = call
         self.price: Final = price
         self.hold: Final = hold
-        self.admitted_at_us: Final = at_us
+        self.admitted_at_us = at_us
         self.is_recorded = False
         self.is_over = False

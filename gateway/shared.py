@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -31,6 +32,7 @@ class Shared:
         """
         self.replica: Final = uuid4().hex
         self.environ: Final = environ
+        self.born_at: Final = monotonic()
         self.settings: Final = settings
         self.log: Final = log
         self.board: Final = Board(workers=settings.workers)

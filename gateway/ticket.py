@@ -134,8 +134,10 @@ class Ticket:
         if turnstile is None or ask is None:
             return
         turnstile.counts.count_degraded()
-        if turnstile.on_loss == "local":
-            self._ask = Ask(ask.lease, ask.limits.share(turnstile.replicas), ask.address, ask.hold)
+        if ask.hold is not None and turnstile.on_budget_loss == "closed":
+            self._decide(_AWAY)
+        elif turnstile.on_loss == "local":  # without the hold: what replicas have spent is known to the store alone
+            self._ask = Ask(ask.lease, ask.limits.share(turnstile.replicas), ask.address)
             self._judge(turnstile.local, self._ask)
         else:
             self._decide(None if turnstile.on_loss == "open" else _AWAY)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.ledger.entry import Entry
-from gateway.policy.budget import period_start
+from gateway.policy.budget import moment_within, period_start
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import Estimates, Price, cost_ns, usd_of_picodollars, usd_text
 from gateway.protocol.problem import Problem, refusal
@@ -50,8 +50,11 @@ class Jobs(Protocol):
     def remember(self, job_id: str, job: Job) -> None:
         """Bind a job's id to its submitter."""
 
-    def close_job(self, job_id: str, state: int) -> Job | None:
-        """Move a job's money up to a state; return it as it was before, None where that is not to be done."""
+    def close_job(self, job_id: str, state: int, told: Callable[[Job | None], None]) -> None:
+        """Move a job's money up to a state; tell the job as it was before, None where that is not to be done.
+
+        Told at once where it is known at once, and else later; exactly one of all who ask is told the job.
+        """
 
 
 class Journal(Protocol):
@@ -118,6 +121,9 @@ class Till:
     def record(self, purchase: Purchase) -> None:
         """Write a purchase down that has got its hold, before it is sent."""
         purchase.is_recorded = True
+        hold = purchase.hold
+        if hold is not None and hold.starts:
+            purchase.admitted_at_us = moment_within(purchase.admitted_at_us, hold.budgets, hold.starts)
         self._write(purchase, "held", source="estimated")
 
     def close(self, purchase: Purchase, fate: Fate) -> Entry | None:
@@ -222,22 +228,28 @@ class Till:
 
     # -- a job, later -------------------------------------------------------------------------------------------------
 
-    def job_answered(self, call: Call, status: int, units: Decimal | None) -> Entry | None:
-        """Take what an answer about a queue job says of its money, whoever asked; return what changed by it."""
-        if call.job is None:
-            return None
-        is_result = call.action == "result"
-        if is_result and units is not None and units > 0:
-            return self._close_job(call.job, SETTLED, units)
-        costs_nothing = units is not None or status == _INVALID_INPUT
-        if (is_result and costs_nothing) or (call.action == "cancel" and status == _CANCELLED):
-            return self._close_job(call.job, RELEASED, None)
-        return None
+    def job_answered(self, call: Call, status: int, units: Decimal | None, told: Callable[[Entry], None]) -> None:
+        """Take what an answer about a queue job says of its money, whoever asked; tell what changed by it, if it did.
 
-    def _close_job(self, job_id: str, state: int, units: Decimal | None) -> Entry | None:
-        job = self._jobs.close_job(job_id, state)
-        if job is None or not job.purchase:
-            return None
+        At once where jobs are this gateway's own, later where replicas share them.
+        """
+        if call.job is None:
+            return
+        is_result = call.action == "result"
+        costs_nothing = units is not None or status == _INVALID_INPUT
+        if is_result and units is not None and units > 0:
+            self._close_job(call.job, SETTLED, units, told)
+        elif (is_result and costs_nothing) or (call.action == "cancel" and status == _CANCELLED):
+            self._close_job(call.job, RELEASED, None, told)
+
+    def _close_job(self, job_id: str, state: int, units: Decimal | None, told: Callable[[Entry], None]) -> None:
+        def closed(job: Job | None) -> None:
+            if job is not None and job.purchase:
+                told(self._closed(job_id, job, state, units))
+
+        self._jobs.close_job(job_id, state, closed)
+
+    def _closed(self, job_id: str, job: Job, state: int, units: Decimal | None) -> Entry:
         priced = job.picodollars >= 0
         spent_ns = 0 if units is None else cost_ns(units, job.picodollars) if priced else None
         if units is not None:
@@ -266,10 +278,10 @@ class Till:
         self._takings.count_cost(entry)
         return entry
 
-    def _purses_of(self, job: Job) -> list[tuple[str, int]]:
+    def _purses_of(self, job: Job) -> list[tuple[Budget, int]]:
         at = job.admitted_at_us / _MICROSECONDS
         budgets = (*self._budgets_of(f"key/{job.key}"), *self._budgets_of(f"team/{job.team}"))
-        return [(budget.store_name, period_start(budget.period, at)) for budget in budgets]
+        return [(budget, period_start(budget.period, at)) for budget in budgets]
 
 
 def cost_lines(price_picodollars: int, units: Decimal | None) -> tuple[bytes, ...]:

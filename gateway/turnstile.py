@@ -56,14 +56,19 @@ class Turnstile:
         local: Store,
         shared: SharedStore | None,
         on_loss: str,
+        on_budget_loss: str = "closed",
         counts: Counts,
         room: WaitingRoom,
         later: Callable[[float, Callable[[], None]], object],
     ) -> None:
-        """Take the homes of the state, and what stands in for the shared one while it is away (`on_state_loss`)."""
+        """Take the homes of the state, and what stands in for the shared one while it is away (`on_state_loss`).
+
+        `on_loss` says it of limits; `on_budget_loss` of budgets: `closed`, or else calls pass without a hold.
+        """
         self.local: Final = local
         self.shared: Final = shared
         self.on_loss: Final = on_loss
+        self.on_budget_loss: Final = on_budget_loss
         self.counts: Final = counts
         self.room: Final = room
         self.later: Final = later

@@ -27,6 +27,7 @@ BELOW_APP: Final = frozenset(
     {
         "admission",
         "bookkeeper",
+        "bookkeeping",
         "bulletin",
         "delivery",
         "desk",
@@ -132,7 +133,11 @@ MAY_IMPORT: Final = MappingProxyType(
             }
         ),
         "shared": frozenset({"bulletin", "ledger.folder", "metering", "settings", "state"}),
-        "bookkeeper": frozenset({"bulletin", "ledger", "metering", "overseer", "policy", "ruleset", "shared", "state"}),
+        "treasury": frozenset({"ledger", "policy", "shared", "state"}),
+        "bookkeeper": frozenset({"ledger", "metering", "policy", "ruleset", "state", "treasury"}),
+        "bookkeeping": frozenset(
+            {"bookkeeper", "bulletin", "ledger", "metering", "overseer", "policy", "ruleset", "shared", "treasury"}
+        ),
         "app": BELOW_APP,
         "worker": BELOW_APP | {"app"},
         "lifecycle": BELOW_APP | {"app", "worker"},
@@ -170,8 +175,10 @@ MAY_USE: Final = MappingProxyType(
         "ops": frozenset({"prometheus_client", "tornado"}),
         "emulator": frozenset({"tornado"}),
         "app": frozenset({"structlog", "tornado"}),
+        "state.redis_books": frozenset({"redis"}),
         "state.redis_link": frozenset({"redis"}),
         "state.redis_store": frozenset({"structlog"}),
+        "treasury": frozenset({"structlog"}),
         "worker": frozenset({"structlog"}),
         "bookkeeper": frozenset({"structlog"}),
         "overseer": frozenset({"structlog"}),

@@ -25,7 +25,7 @@ from gateway.relay.engine import Engine
 from gateway.relay.phases import Phases
 from gateway.relay.upstream import OriginFailure, Request
 from gateway.ruleset import ruleset_with_key
-from gateway.state.jobs import JobTable
+from gateway.state.jobs import JobTable, LocalJobs
 from gateway.state.local import LocalStore, Quotas
 from gateway.till import Till
 from gateway.turnstile import Turnstile
@@ -167,7 +167,7 @@ def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
             budgets_of=lambda _owner: (),
             refuses_unpriced=True,
             store=store,
-            jobs=JobTable(sets=1),
+            jobs=LocalJobs(JobTable(sets=1)),
             journal=Nowhere(),
             takings=meter,
             estimates=Estimates(),

@@ -15,7 +15,7 @@ from gateway.policy.quota import NO_LIMITS
 from gateway.protocol.fal import Call
 from gateway.protocol.problem import Problem
 from gateway.purchase import Fate, Purchase
-from gateway.state.jobs import JobTable
+from gateway.state.jobs import JobTable, LocalJobs
 from gateway.state.local import LocalStore, Quotas
 from gateway.state.store import Ask
 from gateway.till import Till, cost_lines
@@ -53,7 +53,7 @@ class Scene:
             budgets_of=lambda owner: (DAY,) if owner == "key/web" else (),
             refuses_unpriced=refuses_unpriced,
             store=self.store,
-            jobs=self.jobs,
+            jobs=LocalJobs(self.jobs),
             journal=self,
             takings=self,
             estimates=Estimates(),
@@ -80,6 +80,12 @@ class Scene:
             assert verdict.granted
         self.till.record(purchase)
         return purchase
+
+    def answer(self, call: Call, status: int, units: Decimal | None) -> Entry | None:
+        """Tell the till of an answer about a job; return what it tells at once."""
+        told: list[Entry] = []
+        self.till.job_answered(call, status, units, told.append)
+        return told[0] if told else None
 
     @property
     def sums(self) -> tuple[int, int]:
@@ -188,13 +194,13 @@ def test_a_job_is_settled_once_to_its_submitter(scene: Scene) -> None:
     scene.till.bind(purchase, "job")
     assert (scene.last.status, scene.last.fal_request_id, scene.sums) == ("held", "job", (0, ESTIMATE))
     assert scene.till.close(purchase, fate()) is None, "a job's purchase does not end with its submit"
-    assert scene.till.job_answered(call_about("job", "status"), 200, None) is None
-    assert scene.till.job_answered(call_about("job", "result"), 400, None) is None, "in progress changes nothing"
-    entry = scene.till.job_answered(call_about("job", "result"), 200, Decimal("1.5"))
+    assert scene.answer(call_about("job", "status"), 200, None) is None
+    assert scene.answer(call_about("job", "result"), 400, None) is None, "in progress changes nothing"
+    entry = scene.answer(call_about("job", "result"), 200, Decimal("1.5"))
     assert entry is not None
     assert (entry.id, entry.status, entry.cost_ns, entry.key) == (purchase.id, "settled", 150_000_000, "web")
     for _ in range(3):
-        assert scene.till.job_answered(call_about("job", "result"), 200, Decimal("1.5")) is None
+        assert scene.answer(call_about("job", "result"), 200, Decimal("1.5")) is None
     assert (scene.sums, len(scene.counted)) == ((150_000_000, 0), 1)
 
 
@@ -204,10 +210,10 @@ def test_a_job_is_settled_once_to_its_submitter(scene: Scene) -> None:
 def test_a_job_that_cost_nothing_is_released(scene: Scene, action: str, status: int, units: Decimal | None) -> None:
     """Cancelled, failed over its input, or without units; a later result with units still settles."""
     scene.till.bind(scene.buy(SUBMIT), "job")
-    released = scene.till.job_answered(call_about("job", action), status, units)
+    released = scene.answer(call_about("job", action), status, units)
     assert released is not None
     assert (released.status, released.cost_ns, scene.sums) == ("released", 0, (0, 0))
-    settled = scene.till.job_answered(call_about("job", "result"), 200, Decimal(2))
+    settled = scene.answer(call_about("job", "result"), 200, Decimal(2))
     assert settled is not None
     assert (settled.status, scene.sums) == ("settled", (2 * ESTIMATE, 0))
 
@@ -215,8 +221,8 @@ def test_a_job_that_cost_nothing_is_released(scene: Scene, action: str, status: 
 def test_a_cancel_that_came_too_late_changes_nothing(scene: Scene) -> None:
     """400 ALREADY_COMPLETED, 404, and jobs that did not come through here."""
     scene.till.bind(scene.buy(SUBMIT), "job")
-    assert scene.till.job_answered(call_about("job", "cancel"), 400, None) is None
-    assert scene.till.job_answered(call_about("elsewhere", "result"), 200, Decimal(1)) is None
+    assert scene.answer(call_about("job", "cancel"), 400, None) is None
+    assert scene.answer(call_about("elsewhere", "result"), 200, Decimal(1)) is None
     assert scene.sums == (0, ESTIMATE)
 
 

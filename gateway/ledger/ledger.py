@@ -16,7 +16,7 @@ from sqlalchemy import delete, func, select, tuple_
 
 from gateway.ledger import schema
 from gateway.ledger.database import Database
-from gateway.ledger.entry import CHARGED, HELD, RECONCILED, Entry, folded, merged
+from gateway.ledger.entry import CHARGED, HELD, RECONCILED, RELEASED, SETTLED, Entry, folded, merged
 from gateway.ledger.statements import insert_new, insert_warning, write_back
 from gateway.ledger.tables import PURCHASES
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PAGE_ROWS: Final = 1_000
 FORGET_ROWS: Final = 10_000
 DAY_US: Final = 86_400 * 10**6
+LATEST_US: Final = 2**62
 _ROW: Final = PURCHASES.c
 
 
@@ -120,9 +121,13 @@ class Ledger:
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
-    def spent_since(self, since_us: int) -> Spending:
-        """Return what was spent by requests admitted from a moment on; the period's beginning for a budget."""
-        conditions = (_ROW.admitted_at_us >= since_us, _ROW.status.in_(CHARGED), _ROW.cost_ns.is_not(None))
+    def spent_since(self, since_us: int, *, changed_before_us: int = LATEST_US) -> Spending:
+        """Return what was spent by requests admitted from a moment on; the period's beginning for a budget.
+
+        `changed_before_us` leaves out what became known later than that.
+        """
+        known = (_ROW.status.in_(CHARGED), _ROW.cost_ns.is_not(None), _ROW.changed_at_us < changed_before_us)
+        conditions = (_ROW.admitted_at_us >= since_us, *known)
         query = select(_ROW.team, _ROW.key, _sum(_ROW.cost_ns)).where(*conditions).group_by(_ROW.team, _ROW.key)
         spending = Spending({}, {})
         with self._database.reading() as connection:
@@ -134,6 +139,13 @@ class Ledger:
     def open_jobs(self, *, after: Entry | None = None, most: int = PAGE_ROWS) -> list[Entry]:
         """Return queue jobs that are held under fal's request id; those behind `after`, the last one of a page."""
         return self._page(_ROW.status == HELD, _ROW.fal_request_id.is_not(None), after=after, most=most)
+
+    def ended_jobs(self, since_us: int) -> list[Entry]:
+        """Return queue jobs that were settled or released from a moment on, all at once: it lies seconds back."""
+        ended = (_ROW.status.in_((SETTLED, RELEASED)), _ROW.changed_at_us >= since_us)
+        conditions = (_ROW.kind == "submit", _ROW.fal_request_id.is_not(None), *ended)
+        with self._database.reading() as connection:
+            return [Entry(*row) for row in connection.execute(select(PURCHASES).where(*conditions))]
 
     def overdue(self, before_us: int, *, after: Entry | None = None, most: int = PAGE_ROWS) -> list[Entry]:
         """Return holds that were admitted before a moment, with a request id of fal's or without."""

@@ -19,19 +19,27 @@ if TYPE_CHECKING:
 Period = Literal["day", "week", "month"]
 
 _DAY_SECONDS: Final = 86_400
+_SKEW_SECONDS: Final = 3_600  # clocks that are further apart are a fault of their own
+_MICROSECONDS: Final = 1_000_000
 _MONDAY_OFFSET_SECONDS: Final = 3 * _DAY_SECONDS  # 1970-01-01 was a Thursday
 
 
 class Budget:
-    """One owner's budget for one period. `store_name` is the same for the same owner and period."""
+    """One owner's budget for one period. `store_name` is the same for the same owner and period.
 
-    def __init__(self, owner: str, period: Period, limit_ns: int, warn_at: Sequence[float] = ()) -> None:
+    `tag` groups what has to live on one node of a cluster, as a `LimitSet`'s does: the team.
+    """
+
+    def __init__(
+        self, owner: str, period: Period, limit_ns: int, warn_at: Sequence[float] = (), *, tag: str = ""
+    ) -> None:
         """Take the owner (`key/web-prod`, `team/design`), and the limit in nanodollars."""
         self.owner: Final = owner
         self.period: Final = period
         self.limit_ns: Final = limit_ns
         self.warn_at: Final = tuple(sorted(set(warn_at)))
         self.store_name: Final = f"{owner}/{period}"
+        self.tag: Final = tag
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Budget) and self._values() == other._values()
@@ -39,8 +47,27 @@ class Budget:
     def __hash__(self) -> int:
         return hash(self._values())
 
-    def _values(self) -> tuple[str, int, tuple[float, ...]]:
-        return self.store_name, self.limit_ns, self.warn_at
+    def _values(self) -> tuple[str, str, int, tuple[float, ...]]:
+        return self.tag, self.store_name, self.limit_ns, self.warn_at
+
+
+def moment_within(at_us: int, budgets: Sequence[Budget], starts: Sequence[int]) -> int:
+    """Return the moment nearest to `at_us` (microseconds) that lies in all periods in which something is held.
+
+    The clock of a shared store decides which these are, and about midnight a gateway's own may say another day.
+    """
+    first_us = max(starts) * _MICROSECONDS
+    if at_us < first_us:
+        return first_us
+    if at_us // _MICROSECONDS % _DAY_SECONDS < _SKEW_SECONDS:  # all periods end at a midnight
+        ends = [period_end(budget.period, start) for budget, start in zip(budgets, starts, strict=True)]
+        return min(at_us, min(ends) * _MICROSECONDS - 1)
+    return at_us
+
+
+def counts_in(budget: Budget, start: int, *, key: str, team: str, admitted_at_us: int) -> bool:
+    """Return whether a purchase counts in the period of a budget that began at `start`."""
+    return budget.owner in (f"key/{key}", f"team/{team}") and admitted_at_us >= start * _MICROSECONDS
 
 
 class Calendar:

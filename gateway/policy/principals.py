@@ -38,22 +38,22 @@ def key_principal(key: document.Key, teams: Mapping[str, document.Team]) -> Prin
         paid,
         free,
         budgets=(
-            *budgets_of(f"key/{key.id}", key.budgets),
-            *(budgets_of(f"team/{team.id}", team.budgets) if team else ()),
+            *budgets_of(f"key/{key.id}", key.budgets, tag=key.team),
+            *(budgets_of(f"team/{team.id}", team.budgets, tag=key.team) if team else ()),
         ),
     )
 
 
-def budgets_of(owner: str, budgets: Sequence[document.Budget]) -> tuple[Budget, ...]:
-    """Return an owner's budgets (`key/web-prod`, `team/design`)."""
-    return tuple(Budget(owner, each.period, int(each.usd * NANODOLLARS), each.warn_at) for each in budgets)
+def budgets_of(owner: str, budgets: Sequence[document.Budget], *, tag: str) -> tuple[Budget, ...]:
+    """Return an owner's budgets (`key/web-prod`, `team/design`); `tag` is the team, as for limits."""
+    return tuple(Budget(owner, each.period, int(each.usd * NANODOLLARS), each.warn_at, tag=tag) for each in budgets)
 
 
 def owned_budgets(policy: document.Document) -> dict[str, tuple[Budget, ...]]:
     """Return all budgets, by owner; who has none is not in it."""
-    owned = [(f"key/{key.id}", key.budgets) for key in policy.keys]
-    owned += [(f"team/{team.id}", team.budgets) for team in policy.teams]
-    return {owner: budgets_of(owner, budgets) for owner, budgets in owned if budgets}
+    owned = [(f"key/{key.id}", key.team, key.budgets) for key in policy.keys]
+    owned += [(f"team/{team.id}", team.id, team.budgets) for team in policy.teams]
+    return {owner: budgets_of(owner, budgets, tag=team) for owner, team, budgets in owned if budgets}
 
 
 def unit_price(price: document.Price) -> Price:

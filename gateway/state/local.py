@@ -21,6 +21,7 @@ from gateway.state.purses import Hold, Purses
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gateway.policy.budget import Budget
     from gateway.state.store import Ask
 
 CONFIGURED_PLACES: Final = 32_768
@@ -199,11 +200,11 @@ class LocalStore:
         with self._quotas.purse_lock:
             self._quotas.purses.bind(hold, self._seat)
 
-    def settle_job(self, purses: Sequence[tuple[str, int]], *, freed_ns: int, spent_ns: int) -> None:
+    def settle_job(self, purses: Sequence[tuple[Budget, int]], *, freed_ns: int, spent_ns: int) -> None:
         """Free what a job holds, and count what it cost."""
         with self._quotas.purse_lock:
-            for name, start in purses:
-                self._quotas.purses.settle_job(name, start, freed_ns=freed_ns, spent_ns=spent_ns)
+            for budget, start in purses:
+                self._quotas.purses.settle_job(budget.store_name, start, freed_ns=freed_ns, spent_ns=spent_ns)
 
     def charge(self, ask: Ask, count: int) -> None:
         """Count bytes."""

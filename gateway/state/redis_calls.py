@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from gateway.state.redis_commands import Plan, beat, find, free, read_job, read_verdict
+from gateway.state.redis_commands import Plan, beat, free, read_answer
+from gateway.state.redis_job_commands import find, read_job
 from gateway.state.redis_pipeline import Call
 
 if TYPE_CHECKING:
@@ -18,25 +19,29 @@ if TYPE_CHECKING:
     from gateway.policy.job import Job
     from gateway.policy.quota import Verdict
     from gateway.state.redis_leases import Leases
+    from gateway.state.redis_purses import RedisPurses
     from gateway.state.store import Ask
 
 
 class AskCall(Call):
     """A request's question. A grant that comes too late is undone."""
 
-    __slots__ = ("_leases", "_plan", "_told", "_undo", "ask")
+    __slots__ = ("_leases", "_plan", "_purses", "_told", "_undo", "ask")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (put together in one place, by name)
         self,
         ask: Ask,
         plan: Plan,
         told: Callable[[Verdict | None], None],
         *,
         leases: Leases,
+        purses: RedisPurses,
         undo: Callable[[Ask, Verdict], None],
     ) -> None:
-        super().__init__(plan.ask(ask.lease.encode()))
+        lease, hold = ask.lease.encode(), ask.hold
+        super().__init__(plan.ask(lease) if hold is None else purses.question(plan, lease, hold))
         self.ask: Final = ask
+        self._purses = purses
         self._plan = plan
         self._told = told
         self._leases = leases
@@ -44,7 +49,9 @@ class AskCall(Call):
 
     def accept(self, answer: object) -> None:
         """Hold the slots, and tell the verdict."""
-        verdict = read_verdict(answer, self._plan.width)
+        verdict, facts = read_answer(answer, self._plan.width, len(self._plan.budgets))
+        if facts and self.ask.hold is not None:
+            self._purses.grant(self.ask.hold, facts)
         if verdict.granted and self._plan.slots:
             self._leases.hold(self.ask.lease.encode(), self._taken(verdict))
         asyncio.get_running_loop().call_soon(self._told, verdict)
@@ -55,7 +62,9 @@ class AskCall(Call):
 
     def late(self, answer: object) -> None:
         """Undo what was granted after all: the request was decided without the store."""
-        verdict = read_verdict(answer, self._plan.width)
+        verdict, facts = read_answer(answer, self._plan.width, len(self._plan.budgets))
+        if facts and self.ask.hold is not None:
+            self._purses.revoke(self.ask.hold, facts)
         if verdict.granted:
             self._leases.hold(self.ask.lease.encode(), self._taken(verdict))
             self._undo(self.ask, verdict)

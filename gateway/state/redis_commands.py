@@ -1,4 +1,4 @@
-"""What is sent to the store and how its answers read: keys, packed commands, verdicts.
+"""What is sent to the store about limits and holds, and how its answers read: keys, packed commands, verdicts.
 
 The decisions: all keys of one call carry one hash tag, so that a cluster keeps them on one node; and what stays the
 same for a set of limits is packed once (`Plan`), since packing 20 words anew would cost more than all the rest.
@@ -6,25 +6,30 @@ same for a set of limits is packed once (`Plan`), since packing 20 words anew wo
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final
 
-from gateway.policy.job import Job
+from gateway.policy.budget import period_end
 from gateway.policy.quota import BYTES, CONCURRENT, LEASE_SECONDS, REQUESTS, Verdict
-from gateway.state.redis_scripts import ASK, MOVE, RENEW, ROW, Script
+from gateway.state.redis_registers import hash_tag, purse_key
+from gateway.state.redis_scripts import ASK, MOVE, RENEW, Script
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from gateway.policy.budget import Budget, Calendar
     from gateway.policy.quota import Limit, LimitSet
+    from gateway.state.purses import Hold
 
-JOB_SECONDS: Final = 7 * 86_400
 REPLICA_SECONDS: Final = 15
 REPLICAS_KEY: Final = b"fgw:{replicas}"
 MOST_LEASES_A_COMMAND: Final = 500
 _MICROSECOND: Final = 1e-6
+_DAY_SECONDS: Final = 86_400
 _MOST_PLANS: Final = 2_048
-_JOB_FIELDS: Final = 3
+_HEAD: Final = 7
+"""Numbers of a verdict before those of its limits."""
+
+NO_BUDGETS: Final[tuple[Budget, ...]] = ()
 
 
 def bulk(word: bytes) -> bytes:
@@ -66,15 +71,28 @@ def scripted(script: Script, keys: Collection[bytes], arguments: Collection[byte
 
 
 class Plan:
-    """The commands about one set of limits, for callers with a key or for one address without."""
+    """The commands about one set of limits and budgets, for callers with a key or for one address without."""
 
-    __slots__ = ("_after", "_before", "_buckets", "_words", "has_shadow", "limits", "slots", "width")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_buckets",
+        "_day",
+        "_purses",
+        "_words",
+        "budgets",
+        "has_shadow",
+        "limits",
+        "slots",
+        "width",
+    )
 
-    def __init__(self, limits: LimitSet, address: str) -> None:
-        tag = _without_braces(f"{limits.tag}|{address}")
+    def __init__(self, limits: LimitSet, address: str, budgets: tuple[Budget, ...] = NO_BUDGETS) -> None:
+        tag = hash_tag(f"{limits.tag}|{address}")
         keys = [f"fgw:{{{tag}}}:{limit.store_name}".encode() for limit in limits.limits]
         rows = [word for limit in limits.limits for word in _row(limit)]
         self.limits: Final = limits  # held, so that its identity stays its own
+        self.budgets: Final = budgets
         self.width: Final = len(keys)
         self.has_shadow: Final = any(limit.shadow for limit in limits.limits)
         self.slots: Final = tuple(
@@ -84,13 +102,24 @@ class Plan:
         self._buckets: Final = tuple(
             (place, keys[place], limit) for place, limit in enumerate(limits.limits) if limit.kind != CONCURRENT
         )
+        keys += [purse_key(budget) for budget in budgets]
         self._before: Final = pack((b"%d" % len(keys), *keys))
-        self._after: Final = pack(rows)
-        self._words: Final = 2 + len(keys) + ROW * len(keys)
+        self._after: Final = pack((b"%d" % len(budgets), *rows))
+        self._words: Final = 3 + len(keys) + len(rows) + (2 + 3 * len(budgets) if budgets else 0)
+        self._day = -1  # in which `_purses` is right
+        self._purses = b""
 
     def ask(self, lease: bytes) -> Command:
-        """Return the question of a request."""
+        """Return the question of a request that holds nothing of a budget."""
         return Command(b"%b$%d\r\n%b\r\n%b" % (self._before, len(lease), lease, self._after), self._words, ASK)
+
+    def ask_hold(self, lease: bytes, holder: bytes, estimate_ns: int, *, calendar: Calendar, now: float) -> Command:
+        """Return the question of a request that is to hold an estimate; `now` in seconds since the epoch."""
+        if int(now // _DAY_SECONDS) != self._day:
+            self._day = int(now // _DAY_SECONDS)
+            self._purses = pack([word for budget in self.budgets for word in _purse_row(budget, calendar, now)])
+        head = b"%b$%d\r\n%b\r\n%b" % (self._before, len(lease), lease, self._after)
+        return Command(head + bulk(holder) + bulk(b"%d" % estimate_ns) + self._purses, self._words, ASK)
 
     def undo(self, spared: Collection[int]) -> Command | None:
         """Return what gives a unit back to each limit on requests, but for those at the places that took none."""
@@ -110,21 +139,23 @@ class Plans:
     """The plans in use; bounded by beginning anew, since a reload leaves old ones behind and addresses are many."""
 
     def __init__(self) -> None:
-        self._plans: dict[tuple[int, str], Plan] = {}  # by identity, since to compare sets is dear
+        self._plans: dict[tuple[int, str, int], Plan] = {}  # by identity, since to compare sets is dear
 
-    def plan(self, limits: LimitSet, address: str) -> Plan:
-        """Return the plan for a set of limits."""
-        found = self._plans.get((id(limits), address))
+    def plan(self, limits: LimitSet, address: str, hold: Hold | None = None) -> Plan:
+        """Return the plan for a set of limits, and for the budgets of a hold."""
+        budgets = hold.budgets if hold is not None else NO_BUDGETS
+        key = (id(limits), address, id(budgets))
+        found = self._plans.get(key)
         if found is None:
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
-            found = self._plans[id(limits), address] = Plan(limits, address)
+            found = self._plans[key] = Plan(limits, address, budgets)
         return found
 
 
-def _without_braces(tag: str) -> str:
-    """Return a text that may stand between the braces of a hash tag, unlike that of any other."""
-    return tag.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+def _purse_row(budget: Budget, calendar: Calendar, now: float) -> tuple[bytes, ...]:
+    start = calendar.start(budget.period, now)
+    return (b"%d" % budget.limit_ns, b"%d" % start, b"%d" % period_end(budget.period, start))
 
 
 def _number(number: float) -> bytes:
@@ -162,52 +193,31 @@ def beat(replica: bytes) -> Command:
     return scripted(RENEW, (REPLICAS_KEY,), (b"%d" % REPLICA_SECONDS, replica))
 
 
-def _job_key(job_id: str) -> bytes:
-    return b"fgw:job:" + job_id.encode("utf-8", "surrogatepass")  # JSON can spell half a surrogate pair
-
-
-def find(job_id: str) -> Command:
-    """Return the question for a job."""
-    return plain(b"GET", _job_key(job_id))
-
-
-def remember(job_id: str, job: Job) -> Command:
-    """Return what binds a job's id to its submitter for seven days."""
-    text = json.dumps((job.team, job.key, job.endpoint)).encode()
-    return plain(b"SET", _job_key(job_id), text, b"EX", b"%d" % JOB_SECONDS)
-
-
-def read_job(answer: object) -> Job | None:
-    """Return the job that an answer tells of; one that is written otherwise counts as not remembered.
-
-    ValueError where the store answered something that is no answer to this question.
-    """
-    if answer is None:
-        return None
-    if not isinstance(answer, bytes):
-        raise ValueError("no text")  # noqa: TRY004 (what the store said is no value of this question's)
-    try:
-        fields = json.loads(answer)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(fields, list) or len(fields) != _JOB_FIELDS or not all(isinstance(each, str) for each in fields):
-        return None
-    return Job(*fields)
-
-
 def read_verdict(answer: object, width: int) -> Verdict:
     """Return the verdict on so many limits; ValueError where the answer is none."""
+    return read_answer(answer, width, 0)[0]
+
+
+def read_answer(answer: object, width: int, purses: int) -> tuple[Verdict, list[int]]:
+    """Return the verdict, and where it holds something start, edition and since of each purse.
+
+    ValueError where the answer is none to a question about so many limits and budgets.
+    """
     if not isinstance(answer, bytes):
-        raise ValueError("no text")  # noqa: TRY004 (the same)
-    granted, delay, refused_by, retry_after, *told = map(int, answer.split())
-    if len(told) != 3 * width or not -1 <= refused_by < width:
+        raise ValueError("no text")  # noqa: TRY004 (what the store said is no value of this question's)
+    numbers = [int(word) for word in answer.split()]
+    end = _HEAD + 3 * width
+    due = end + (3 * purses if numbers[:1] == [1] else 0)
+    if len(numbers) != due or not -1 <= numbers[2] < width or not -1 <= numbers[4] < max(purses, 1):
         raise ValueError("an answer to another question")
+    told = numbers[_HEAD:end]
     verdict = Verdict()
-    verdict.granted = granted == 1
-    verdict.delay = delay * _MICROSECOND
-    verdict.refused_by = refused_by
-    verdict.retry_after = retry_after * _MICROSECOND
+    verdict.granted = numbers[0] == 1
+    verdict.delay = numbers[1] * _MICROSECOND
+    verdict.refused_by = numbers[2]
+    verdict.retry_after = numbers[3] * _MICROSECOND
+    verdict.over_budget, verdict.used_ns, verdict.begun_at = numbers[4], numbers[5], numbers[6]
     verdict.remaining = told[::3]
     verdict.waits = [wait * _MICROSECOND if wait >= 0 else -1.0 for wait in told[1::3]]
     verdict.shadowed = [place for place, beyond in enumerate(told[2::3]) if beyond]
-    return verdict
+    return verdict, numbers[end:]

@@ -1,4 +1,4 @@
-"""The rules of the limits as the store itself runs them: four Lua scripts, each atomic.
+"""The rules of limits and holds as the store itself runs them: Lua scripts, each atomic.
 
 The decisions they carry:
 
@@ -11,16 +11,14 @@ The decisions they carry:
 
 A limit's row in ARGV is kind, interval, span, ahead, shadow: `ahead` is how far beyond a spent bucket its moment may
 lie (requests: the longest wait; bytes: what was overdrawn). For concurrency, interval is how many slots there are, and
-span how long a lease lives.
+span how long a lease lives. A budget's row is its limit, and the start and the end of the present period as the gateway
+sees it; the store's clock decides (redis_purse_scripts.py has the layout of a purse).
 """
 
 from __future__ import annotations
 
 import hashlib
 from typing import Final
-
-ROW: Final = 5
-"""Words of one limit in ARGV."""
 
 _CLOCK: Final = """
 local time = redis.call('TIME')
@@ -69,11 +67,11 @@ end
 
 _ASK: Final = """
 local REQUESTS, CONCURRENT, FORGIVEN = '0', '2', 0.01
-local lease, rows = ARGV[1], {}
+local lease, limits, rows = ARGV[1], #KEYS - ARGV[2], {}
 local granted, delay, refused_by, retry = true, 0, -1, 0
 
-for place, key in ipairs(KEYS) do
-  local at = 2 + (place - 1) * 5
+for place = 1, limits do
+  local key, at = KEYS[place], 3 + (place - 1) * 5
   local row = {key = key, kind = ARGV[at], interval = tonumber(ARGV[at + 1]), span = tonumber(ARGV[at + 2]),
                ahead = tonumber(ARGV[at + 3]), shadow = ARGV[at + 4] == '1'}
   local beyond, wait  -- whether it says no; until when it would
@@ -95,7 +93,26 @@ for place, key in ipairs(KEYS) do
   rows[place] = row
 end
 
-local told = {granted and 1 or 0, math.ceil(granted and delay * 1000000 or 0), refused_by, math.ceil(retry * 1000000)}
+local purses, over, used, begun = {}, -1, 0, 0
+local from = 3 + limits * 5
+local holder, estimate = ARGV[from], tonumber(ARGV[from + 1] or 0)
+for place = limits + 1, #KEYS do
+  local at = from + 2 + (place - limits - 1) * 3
+  local found = granted and purse(KEYS[place], ARGV[at + 1], ARGV[at + 2])
+  if found and found.sum + estimate <= tonumber(ARGV[at]) then
+    purses[#purses + 1] = found
+  elseif granted then
+    granted, over = false, place - limits - 1
+    used, begun = found and found.sum or -1, found and found.start or 0
+  end
+end
+for place, found in ipairs(granted and purses or {}) do
+  redis.call('HINCRBY', found.key, 'held', ARGV[from + 1])
+  redis.call('HINCRBY', found.key, 'g:' .. holder, ARGV[from + 1])
+end
+
+local told = {granted and 1 or 0, math.ceil(granted and delay * 1000000 or 0), refused_by, math.ceil(retry * 1000000),
+              over, used, begun}
 for _, row in ipairs(rows) do
   local takes = granted and not row.beyond
   local left, wait
@@ -119,8 +136,34 @@ for _, row in ipairs(rows) do
   told[#told + 1] = wait
   told[#told + 1] = row.beyond and row.shadow and 1 or 0
 end
+for _, found in ipairs(granted and purses or {}) do
+  told[#told + 1] = found.start
+  told[#told + 1] = found.edition
+  told[#told + 1] = found.since
+end
 for place, number in ipairs(told) do told[place] = string.format('%.0f', number) end
 return table.concat(told, ' ')
+"""
+
+_PURSE: Final = """
+-- Returns a budget's sums in the period that is now; nil where they were never filled in, or are still being told.
+-- A period that has begun is never left for an earlier one.
+local function purse(key, from, till)
+  local row = redis.call('HMGET', key, 'start', 'edition', 'since', 'opens', 'spent', 'jobs', 'held')
+  if not row[1] then return nil end
+  local epoch, start, due = now + 1700000000, tonumber(row[1]), tonumber(from)
+  if epoch >= tonumber(till) then due = tonumber(till) elseif epoch < due then due = start end
+  if start < due then
+    start, row[5], row[6], row[7] = due, 0, 0, 0
+    redis.call('DEL', key)
+    redis.call('HSET', key, 'start', string.format('%.0f', due), 'edition', row[2], 'since', row[3], 'opens', row[4],
+               'spent', 0, 'jobs', 0, 'held', 0)
+    redis.call('EXPIRE', key, 3456000)
+  end
+  if tonumber(row[4]) > now and tonumber(row[4]) < now + 60 then return nil end
+  return {key = key, start = start, edition = tonumber(row[2]), since = tonumber(row[3]),
+          sum = row[5] + math.max(0, row[6]) + math.max(0, row[7])}
+end
 """
 
 _MOVE: Final = """
@@ -152,11 +195,13 @@ class Script:
         self.by_text: Final = b"$4\r\nEVAL\r\n$%d\r\n%b\r\n" % (len(self.text), self.text)
 
 
-ASK: Final = Script(_ASK)
-"""KEYS: one for each limit. ARGV: the lease, then a row for each limit.
+ASK: Final = Script(_PURSE + _ASK)
+"""KEYS: one for each limit, then one for each budget. ARGV: the lease, how many budgets, and a row for each limit;
+then, where there are budgets, who holds, the estimate, and a row for each budget.
 
-Answers with whole numbers in one text: granted (1 or 0), delay, refused_by, retry_after, then for each limit remaining,
-waits, and 1 where a shadow limit would have said no. Times in microseconds, `waits` -1 for concurrency.
+Answers with whole numbers in one text: granted (1 or 0), delay, refused_by, retry_after, over_budget, used_ns,
+begun_at; then for each limit remaining, waits, and 1 where a shadow limit would have said no; then, where granted, for
+each budget start, edition, since. Times in microseconds, `waits` -1 for concurrency.
 """
 
 MOVE: Final = Script(_MOVE)
@@ -165,6 +210,5 @@ MOVE: Final = Script(_MOVE)
 RENEW: Final = Script(_RENEW)
 """Enlists members of one set until so many seconds from now. ARGV: the seconds, then members. Returns how many live."""
 
-ALL: Final = (ASK, MOVE, RENEW)
 CLOCK: Final = _CLOCK
 """The one place at which the scripts learn the time."""

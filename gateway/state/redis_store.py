@@ -12,8 +12,10 @@ The decisions it carries:
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections import OrderedDict
+from time import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -21,16 +23,18 @@ import structlog
 from gateway.policy.quota import Verdict
 from gateway.state import redis_commands
 from gateway.state.redis_address import parse_redis_url
-from gateway.state.redis_calls import AskCall, BeatCall, FreeCall, JobCall, LastCall, living
+from gateway.state.redis_calls import AskCall, BeatCall, FreeCall, LastCall, living
+from gateway.state.redis_jobs import RedisJobs
 from gateway.state.redis_leases import Leases
 from gateway.state.redis_link import Link, LinkError
 from gateway.state.redis_pipeline import Call, Pipeline
-from gateway.state.redis_scripts import ALL
+from gateway.state.redis_purse_scripts import CLOSE, STATE
+from gateway.state.redis_purses import RedisPurses
+from gateway.state.redis_scripts import ASK, MOVE, RENEW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.policy.job import Job
     from gateway.state.redis_commands import Command
     from gateway.state.store import Ask
 
@@ -40,6 +44,7 @@ PROBE_SECONDS: Final = (0.75, 1.25)
 BEAT_SECONDS: Final = (5.0, 7.0)
 """Two heartbeats fit into a replica's 15 s, four renewals into a lease's 30."""
 
+_SCRIPTS: Final = (ASK, MOVE, RENEW, STATE, CLOSE)
 _MOST_SPARED: Final = 4_096
 _PONG: Final = b"PONG"
 
@@ -47,7 +52,7 @@ _PONG: Final = b"PONG"
 class RedisStore:
     """The store of one worker process, on its running loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (put together in one place, by name)
         self,
         url: str,
         *,
@@ -55,11 +60,12 @@ class RedisStore:
         on_change: Callable[[bool], None],
         on_error: Callable[[], None],
         patience_seconds: float = PATIENCE_SECONDS,
+        wall: Callable[[], float] = time,
     ) -> None:
         """`replica` is the same for all workers of one gateway. ValueError where the URL is wrong, without its text.
 
         `on_change(up)` is called with the first attempt's outcome and at each transition; `on_error()` at each failed
-        call.
+        call. `wall` gives seconds since the epoch, for the calendar of budgets.
         """
         self.is_up = False
         """False: do not ask, decide locally."""
@@ -72,6 +78,11 @@ class RedisStore:
         self._patience = patience_seconds
         self._plans = redis_commands.Plans()
         self._leases = Leases()
+        holder = b"%b:%d" % (self._replica, os.getpid())
+        self.purses: Final = RedisPurses(holder, wall=wall)
+        """What is held of budgets (`PurseStore`)."""
+        self.jobs: Final = RedisJobs(holder)
+        """Queue jobs that all gateways know."""
         self._spared: OrderedDict[str, list[int]] = OrderedDict()  # what shadow limits did not take, by lease
         self._was_up: bool | None = None
         self._link: Link | None = None
@@ -93,9 +104,10 @@ class RedisStore:
         if self.is_up and self._pipeline is not None:
             self._leases.give_back()
             self._pay(self._pipeline)
-            last = LastCall(self._replica)
-            self._pipeline.add(last)
-            await last.done
+            await self._last_answer(self._pipeline)  # of jobs that were closed the till is told by now
+            self.purses.leave()
+            await self._last_answer(self._pipeline)
+            self.jobs.fall()
         self.is_up = False
         self._stop_beating()
         keeper, self._keeper = self._keeper, None
@@ -106,6 +118,11 @@ class RedisStore:
             self._pipeline.abandon("closed")
         if self._link is not None:
             await self._link.drop()
+
+    async def _last_answer(self, pipeline: Pipeline) -> None:
+        last = LastCall(self._replica)
+        pipeline.add(last)
+        await last.done
 
     async def _keep(self, link: Link) -> None:
         while True:
@@ -131,7 +148,7 @@ class RedisStore:
             answer = await link.request(redis_commands.plain(b"PING").packed())
         if answer != _PONG:
             raise LinkError("garbage")
-        for script in ALL:
+        for script in _SCRIPTS:
             await link.request(redis_commands.plain(b"SCRIPT", b"LOAD", script.text).packed())
         try:
             self.replicas = living(await link.request(redis_commands.beat(self._replica).packed()))
@@ -142,6 +159,8 @@ class RedisStore:
         self._pipeline = Pipeline(
             link, patience_seconds=self._patience, on_error=self._on_error, give_up=self._open_breaker
         )
+        self.purses.rise(self._pipeline)
+        self.jobs.rise(self._pipeline)
         self._pay(self._pipeline)
         self._renew(self._pipeline)
         self.is_up = True
@@ -160,6 +179,8 @@ class RedisStore:
             return
         self.is_up = False
         self._stop_beating()
+        self.purses.fall()
+        self.jobs.fall()
         kinds = self._pipeline.kinds | ({fault.kind} if fault.kind != "failures" else set())
         reasons = sorted(kinds)
         self._pipeline.abandon(fault.kind)
@@ -186,6 +207,7 @@ class RedisStore:
         if self._pipeline is not None:
             self._pay(self._pipeline)
             self._renew(self._pipeline)
+            self.jobs.pay()
             self._pipeline.add(BeatCall(self._replica, self._count))
 
     def _stop_beating(self) -> None:
@@ -210,14 +232,15 @@ class RedisStore:
 
     def ask(self, ask: Ask, told: Callable[[Verdict | None], None]) -> Verdict | None:
         """Judge and take in one step; `told` comes later, exactly once, with None where there is no answer in time."""
-        if not ask.limits.limits:
+        if not ask.limits.limits and ask.hold is None:
             return Verdict()
         if not self.is_up or self._pipeline is None:
             asyncio.get_running_loop().call_soon(told, None)
             return None
-        plan = self._plans.plan(ask.limits, ask.address)
+        plan = self._plans.plan(ask.limits, ask.address, ask.hold)
         noted = self._noting(ask, told) if plan.has_shadow else told
-        self._pipeline.add(AskCall(ask, plan, noted, leases=self._leases, undo=self._undo_late))
+        call = AskCall(ask, plan, noted, leases=self._leases, purses=self.purses, undo=self._undo_late)
+        self._pipeline.add(call)
         return None
 
     def release(self, ask: Ask) -> None:
@@ -226,7 +249,12 @@ class RedisStore:
         self._free(ask)
 
     def undo(self, ask: Ask) -> None:
-        """Give back all that a granted ask took: its slots, and a unit of each limit on requests."""
+        """Give back all that a granted ask took: its slots, a unit of each limit on requests, and its hold."""
+        if ask.hold is not None and ask.hold.starts:
+            self.purses.settle(ask.hold, 0)
+        self._give_back(ask)
+
+    def _give_back(self, ask: Ask) -> None:
         spared = self._spared.pop(ask.lease, ())
         self._free(ask)
         self._send(self._plans.plan(ask.limits, ask.address).undo(spared))
@@ -246,7 +274,7 @@ class RedisStore:
 
     def _undo_late(self, ask: Ask, verdict: Verdict) -> None:
         self._spare(ask, verdict)
-        self.undo(ask)
+        self._give_back(ask)
 
     def _noting(self, ask: Ask, told: Callable[[Verdict | None], None]) -> Callable[[Verdict | None], None]:
         """Return `told`, after a note of what a shadow limit spared; `undo` must not give that back."""
@@ -263,19 +291,6 @@ class RedisStore:
             self._spared[ask.lease] = verdict.shadowed
             if len(self._spared) > _MOST_SPARED:
                 self._spared.popitem(last=False)
-
-    # -- jobs -------------------------------------------------------------------------------------------------------
-
-    def find_job(self, job_id: str, told: Callable[[Job | None, bool], None]) -> None:
-        """Tell `(job, True)`, `(None, True)` where it is not remembered, `(None, False)` where there is no answer."""
-        if not self.is_up or self._pipeline is None:
-            asyncio.get_running_loop().call_soon(told, None, False)  # noqa: FBT003 (call_soon's signature)
-            return
-        self._pipeline.add(JobCall(job_id, told))
-
-    def remember_job(self, job_id: str, job: Job) -> None:
-        """Bind a job's id to its submitter for seven days; forgotten where the store is away."""
-        self._send(redis_commands.remember(job_id, job))
 
     # -- sending ----------------------------------------------------------------------------------------------------
 

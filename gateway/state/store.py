@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gateway.policy.budget import Budget
     from gateway.policy.quota import LimitSet, Verdict
     from gateway.state.purses import Hold
 
@@ -61,5 +62,5 @@ class PurseStore(Protocol):
     def bind(self, hold: Hold) -> None:
         """Hand what a granted ask holds over to a queue job, which outlives this process."""
 
-    def settle_job(self, purses: Sequence[tuple[str, int]], *, freed_ns: int, spent_ns: int) -> None:
-        """Free what a job holds, and count what it cost: in budgets by name, each in the period that began then."""
+    def settle_job(self, purses: Sequence[tuple[Budget, int]], *, freed_ns: int, spent_ns: int) -> None:
+        """Free what a job holds, and count what it cost: in these budgets, each in the period that began then."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tests.harness.fault_proxy import FaultProxy, Mode
-from tests.harness.messages import proxy_request
+from tests.harness.messages import http_response, proxy_request
+from tests.harness.origin import answering
+from tests.harness.policy import GatewayKey, policy_text
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.limits.ground import Barrage, assert_exact, counted, limited, limits_policy, requests, slots
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
 
     from tests.harness.client import RawClient, Response
     from tests.harness.gateway import Gateway, StartGateway
-    from tests.harness.origin import ScriptedOrigin, StartOrigin
-    from tests.harness.policy import GatewayKey
+    from tests.harness.origin import Received, ScriptedOrigin, StartOrigin
 
 GATEWAYS: Final = 3
 SECONDS: Final = 3.0
@@ -31,7 +32,9 @@ BURST: Final = 5
 RATE: Final = QUOTA / WINDOW
 LONG: Final = 3600
 BACK_SECONDS: Final = 20.0
-STATUS: Final = "https://queue.fal.run/fal-ai/flux/requests/5f0f5e0c/status"
+JOB: Final = "5f0f5e0c-6d3f-4f2f-9a53-c7b3a8f7f1aa"
+SUBMIT: Final = "https://queue.fal.run/fal-ai/flux/dev"
+STATUS: Final = f"https://queue.fal.run/fal-ai/flux/requests/{JOB}/status"
 
 
 class Fleet:
@@ -117,6 +120,27 @@ def ask_at_once(gateway: Gateway, key: GatewayKey, origin: ScriptedOrigin) -> bo
         except TimeoutError:
             return len(origin.requests) > before
     return False
+
+
+def queue(request: Received) -> bytes:
+    """Answer a submit with the id, and all else with an empty object."""
+    return http_response(f'{{"request_id": "{JOB}"}}'.encode() if request.method == "POST" else b"{}")
+
+
+def test_a_job_belongs_to_its_submitter_at_every_gateway(
+    fleet: Callable[..., Fleet], start_origin: StartOrigin
+) -> None:
+    """`isolate_jobs` holds where another gateway took the submit."""
+    web, mate = GatewayKey("web", "design"), GatewayKey("mate", "design")
+    other = GatewayKey("other", "research")
+    gateways = fleet(start_origin(answering(queue)), policy_text(web, mate, other)).gateways
+    assert ask(gateways[0], web, SUBMIT).status == 200
+    for gateway in gateways:
+        assert ask(gateway, web, STATUS, "GET").status == 200
+        assert ask(gateway, mate, STATUS, "GET").status == 200
+        refused = ask(gateway, other, STATUS, "GET")
+        assert (refused.status, refused.field("x-fal-error-type")) == (404, "job_unknown")
+        assert ask(gateway, other, STATUS.replace(JOB, "elsewhere"), "GET").status == 200
 
 
 def start_before(

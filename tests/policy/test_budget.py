@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.budget import Budget, Calendar, budget_exhausted, period_end, period_start
+from gateway.policy.budget import Budget, Calendar, budget_exhausted, moment_within, period_end, period_start
 
 MOMENTS = st.floats(min_value=0, max_value=4e9)
 PERIODS = ("day", "week", "month")
@@ -70,3 +71,25 @@ def test_equal_budgets_are_equal() -> None:
     assert (one, hash(one), one.warn_at) == (other, hash(other), (0.5, 0.8))
     assert one != Budget("team/a", "day", 6)
     assert timedelta(seconds=period_end("day", 0)) == timedelta(days=1)
+
+
+NOON_TUESDAY: Final = 1_795_521_600  # 2026-11-24T12:00:00Z
+MIDNIGHT: Final = NOON_TUESDAY + 43_200
+
+
+@pytest.mark.parametrize(
+    ("at", "moment"),
+    [
+        (NOON_TUESDAY, NOON_TUESDAY * 10**6),
+        (MIDNIGHT - 1, MIDNIGHT * 10**6 - 10**6),
+        (MIDNIGHT, MIDNIGHT * 10**6 - 1),
+        (MIDNIGHT + 30, MIDNIGHT * 10**6 - 1),
+        (NOON_TUESDAY - 43_205, (NOON_TUESDAY - 43_200) * 10**6),
+    ],
+)
+def test_a_purchase_is_booked_where_its_hold_is(at: int, moment: int) -> None:
+    """Whichever day the gateway's own clock says, the moment lies in the periods that the store chose."""
+    budgets = [Budget("key/web", "day", 1), Budget("team/design", "month", 1)]
+    starts = [period_start(budget.period, NOON_TUESDAY) for budget in budgets]
+    assert moment_within(at * 10**6, budgets, starts) == moment
+    assert [period_start(budget.period, moment / 10**6) for budget in budgets] == starts

@@ -79,6 +79,7 @@ class Watched:
     """A Redis store with what it told of itself: `changes` of its state, and how many `errors`."""
 
     def __init__(self, url: str, *, replica: str = "one", **rest: Any) -> None:  # noqa: ANN401 (RedisStore's)
+        self.url = url
         self.changes: list[bool] = []
         self.errors = 0
         self.store = RedisStore(url, replica=replica, on_change=self.changes.append, on_error=self._count, **rest)

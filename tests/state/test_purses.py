@@ -1,9 +1,11 @@
-"""What is spent and held of budgets: exact across workers, and never more than there is."""
+"""What is spent and held of budgets, in every home: exact across workers, and never more than there is."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -11,176 +13,226 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy.budget import Budget, period_start
-from gateway.policy.quota import NO_LIMITS, Verdict
+from gateway.policy.quota import NO_LIMITS
 from gateway.state.local import LocalStore, Quotas
 from gateway.state.purses import Hold
 from gateway.state.store import Ask
+from tests.state.purse_homes import DAY, MONTH, NOW, Home, ask, local_home, redis_home
+from tests.state.stage import judge, limit_set, requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.harness.redis import RedisServer
 
-NOW: Final = 1_795_000_000.0  # 2026-11-18T11:46:40Z
-DAY: Final = Budget("key/web", "day", 10)
-MONTH: Final = Budget("team/design", "month", 100)
-
-
-class Clock:
-    """A wall clock that is set."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        """Return seconds since the epoch."""
-        return self.now
+OpenHome = Callable[[], AbstractAsyncContextManager[Home]]
+Scenario = Callable[[Home], Awaitable[None]]
+Play = Callable[[Scenario], None]
 
 
-@pytest.fixture
-def clock() -> Clock:
-    """Return a clock."""
-    return Clock()
+def open_redis(request: pytest.FixtureRequest) -> OpenHome:
+    """Return the home of replicas."""
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return lambda: redis_home(server)
 
 
-@pytest.fixture
-def quotas() -> Iterator[Quotas]:
-    """Return the memory of two workers, both budgets filled in with nothing spent."""
-    made = Quotas(seats=2, places=8, address_places=8)
-    for budget in (DAY, MONTH):
-        made.purses.fill(budget.store_name, period_start(budget.period, NOW), spent_ns=0, jobs_ns=0)
-    yield made
-    made.close()
+HOMES: Final[dict[str, Callable[[pytest.FixtureRequest], OpenHome]]] = {
+    "local": lambda _request: local_home,
+    "redis": open_redis,
+}
 
 
-OpenStore = Callable[..., LocalStore]
+@pytest.fixture(params=HOMES)
+def play(request: pytest.FixtureRequest) -> Play:
+    """Return `play(scenario)`: runs it over each home, both budgets filled in with nothing spent."""
+    open_home = HOMES[request.param](request)
+
+    async def run(scenario: Scenario) -> None:
+        async with open_home() as home:
+            for budget in (DAY, MONTH):
+                assert home.fill(budget, spent_ns=0, jobs_ns=0)
+            await scenario(home)
+
+    return lambda scenario: asyncio.run(run(scenario))
 
 
-@pytest.fixture
-def worker(quotas: Quotas, clock: Clock) -> OpenStore:
-    """Return `worker(seat)`: the store of one of the workers."""
-    return lambda seat=0: LocalStore(quotas, seat=seat, wall=clock)
+async def both(home: Home) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return (spent, held) of the day and of the month."""
+    return await home.sums(DAY), await home.sums(MONTH)
 
 
-def ask(store: LocalStore, estimate: int, *budgets: Budget) -> tuple[Hold, Verdict]:
-    """Ask for a hold."""
-    hold = Hold(budgets or (DAY, MONTH), estimate)
-    verdict = store.ask(Ask("lease", NO_LIMITS, "", hold), lambda _verdict: None)
-    assert verdict is not None
-    return hold, verdict
-
-
-def sums(quotas: Quotas, budget: Budget, now: float = NOW) -> tuple[int, int]:
-    """Return (spent, held)."""
-    purse = quotas.purses.purse(budget.store_name, period_start(budget.period, now))
-    return purse.spent_ns, purse.held_ns
-
-
-def test_what_fits_is_held_in_every_budget(quotas: Quotas, worker: OpenStore) -> None:
+def test_what_fits_is_held_in_every_budget(play: Play) -> None:
     """Spent + held + estimate <= limit, up to the last nanodollar."""
-    _, verdict = ask(worker(), 10)
-    assert verdict.granted
-    assert (sums(quotas, DAY), sums(quotas, MONTH)) == ((0, 10), (0, 10))
+
+    async def scenario(home: Home) -> None:
+        _, verdict = await ask(home, 10)
+        assert verdict.granted
+        assert await both(home) == ((0, 10), (0, 10))
+
+    play(scenario)
 
 
-def test_what_one_budget_refuses_takes_nothing_of_any(quotas: Quotas, worker: OpenStore) -> None:
+def test_what_one_budget_refuses_takes_nothing_of_any(play: Play) -> None:
     """The verdict names the budget and what is used of it."""
-    _, verdict = ask(worker(), 11, MONTH, DAY)
-    assert (verdict.granted, verdict.over_budget, verdict.used_ns) == (False, 1, 0)
-    assert (sums(quotas, DAY), sums(quotas, MONTH)) == ((0, 0), (0, 0))
+
+    async def scenario(home: Home) -> None:
+        _, verdict = await ask(home, 11, MONTH, DAY)
+        assert (verdict.granted, verdict.over_budget, verdict.used_ns) == (False, 1, 0)
+        assert verdict.begun_at == home.start(DAY)
+        assert await both(home) == ((0, 0), (0, 0))
+
+    play(scenario)
 
 
-def test_workers_hold_of_the_same_purse(quotas: Quotas, worker: OpenStore) -> None:
+def test_what_a_budget_refuses_takes_nothing_of_a_limit(play: Play) -> None:
+    """And what a limit refuses holds nothing of a budget."""
+
+    async def scenario(home: Home) -> None:
+        limits = limit_set(requests(1))
+        refused = await judge(home.stores[0], Ask("one", limits, "", Hold((DAY,), 11)))
+        assert (refused.granted, refused.over_budget, refused.refused_by) == (False, 0, -1)
+        assert (await judge(home.stores[0], Ask("two", limits, "", Hold((DAY,), 1)))).granted
+        refused = await judge(home.stores[0], Ask("three", limits, "", Hold((DAY,), 1)))
+        assert (refused.granted, refused.over_budget, refused.refused_by) == (False, -1, 0)
+        assert await home.sums(DAY) == (0, 1)
+
+    play(scenario)
+
+
+def test_workers_hold_of_the_same_purse(play: Play) -> None:
     """What one worker holds is not there for the other."""
-    assert ask(worker(0), 6)[1].granted
-    assert not ask(worker(1), 5)[1].granted
-    assert ask(worker(1), 4)[1].granted
-    assert sums(quotas, DAY) == (0, 10)
+
+    async def scenario(home: Home) -> None:
+        assert (await ask(home, 6))[1].granted
+        assert not (await ask(home, 5, worker=1))[1].granted
+        assert (await ask(home, 4, worker=1))[1].granted
+        assert await home.sums(DAY) == (0, 10)
+
+    play(scenario)
 
 
-def test_a_hold_turns_into_its_cost_or_into_nothing(quotas: Quotas, worker: OpenStore) -> None:
+def test_a_hold_turns_into_its_cost_or_into_nothing(play: Play) -> None:
     """Settled above or below the estimate, or released."""
-    store = worker()
-    dear, cheap, free = (ask(store, 3)[0] for _ in range(3))
-    store.settle(dear, 5)
-    store.settle(cheap, 1)
-    store.settle(free, 0)
-    assert (sums(quotas, DAY), sums(quotas, MONTH)) == ((6, 0), (6, 0))
+
+    async def scenario(home: Home) -> None:
+        dear, cheap, free = [(await ask(home, 3))[0] for _ in range(3)]
+        home.purses[0].settle(dear, 5)
+        home.purses[0].settle(cheap, 1)
+        home.purses[0].settle(free, 0)
+        assert await both(home) == ((6, 0), (6, 0))
+
+    play(scenario)
 
 
-def test_a_job_holds_without_its_worker(quotas: Quotas, worker: OpenStore) -> None:
+def test_a_job_holds_without_its_worker(play: Play) -> None:
     """A worker's death turns what its runs hold into spent money, and leaves what jobs hold."""
-    store = worker(1)
-    ask(store, 3)
-    store.bind(ask(store, 4)[0])
-    quotas.vacate(1)
-    assert (sums(quotas, DAY), sums(quotas, MONTH)) == ((3, 4), (3, 4))
-    names = [(budget.store_name, period_start(budget.period, NOW)) for budget in (DAY, MONTH)]
-    worker(0).settle_job(names, freed_ns=4, spent_ns=2)
-    assert (sums(quotas, DAY), sums(quotas, MONTH)) == ((5, 0), (5, 0))
+
+    async def scenario(home: Home) -> None:
+        await ask(home, 3, worker=1)
+        home.purses[1].bind((await ask(home, 4, worker=1))[0])
+        assert await both(home) == ((0, 7), (0, 7))
+        home.die(1)
+        assert await both(home) == ((3, 4), (3, 4))
+        purses = [(budget, home.start(budget)) for budget in (DAY, MONTH)]
+        home.purses[0].settle_job(purses, freed_ns=4, spent_ns=2)
+        assert await both(home) == ((5, 0), (5, 0))
+
+    play(scenario)
 
 
-def test_a_new_period_starts_at_nothing(quotas: Quotas, worker: OpenStore, clock: Clock) -> None:
+def test_a_new_period_starts_at_nothing(play: Play) -> None:
     """What was held in the old period is settled there, and burdens the new one with nothing."""
-    store = worker()
-    held, _ = ask(store, 10)
-    clock.now += 86_400
-    assert ask(store, 10)[1].granted
-    store.settle(held, 9)
-    assert sums(quotas, DAY, clock.now) == (0, 10)
-    assert sums(quotas, MONTH) == (9, 10)
+
+    async def scenario(home: Home) -> None:
+        held, _ = await ask(home, 10)
+        await both(home)
+        home.pass_midnight()
+        assert (await ask(home, 10))[1].granted
+        if home.start(DAY) != held.starts[0]:  # else the purse was moved and not the clock
+            home.purses[0].settle(held, 9)
+            assert await both(home) == ((0, 10), (9, 10))
+        assert await home.sums(DAY) == (0, 10)
+
+    play(scenario)
 
 
-def test_a_clock_that_is_set_back_brings_no_old_period_back(quotas: Quotas, worker: OpenStore, clock: Clock) -> None:
+def test_a_clock_that_is_set_back_brings_no_old_period_back(play: Play) -> None:
     """Over midnight and back: the sums of the later day stay in force."""
-    store = worker()
-    clock.now += 86_400
-    assert ask(store, 10)[1].granted
-    clock.now -= 86_400
-    _, verdict = ask(store, 1)
-    assert (verdict.granted, verdict.used_ns) == (False, 10)
-    assert sums(quotas, DAY, clock.now + 86_400) == (0, 10)
+
+    async def scenario(home: Home) -> None:
+        home.pass_midnight()
+        assert (await ask(home, 10))[1].granted
+        await both(home)
+        home.turn_back()
+        _, verdict = await ask(home, 1)
+        assert (verdict.granted, verdict.used_ns) == (False, 10)
+
+    play(scenario)
 
 
-def test_a_budget_that_was_never_filled_in_admits_nothing(quotas: Quotas, worker: OpenStore) -> None:
+def test_a_budget_that_was_never_filled_in_admits_nothing(play: Play) -> None:
     """What was spent before this gateway started is not known before the ledger has said it; it says it once."""
-    new = Budget("key/new", "week", 100)
-    _, verdict = ask(worker(), 1, new)
-    assert (verdict.granted, verdict.used_ns) == (False, -1)
-    start = period_start("week", NOW)
-    assert quotas.purses.fill(new.store_name, start, spent_ns=60, jobs_ns=30)
-    assert not quotas.purses.fill(new.store_name, start, spent_ns=0, jobs_ns=0)
-    assert not ask(worker(), 11, new)[1].granted
-    assert ask(worker(), 10, new)[1].granted
+
+    async def scenario(home: Home) -> None:
+        new = Budget("key/new", "week", 100, tag="design")
+        _, verdict = await ask(home, 1, new)
+        assert (verdict.granted, verdict.over_budget, verdict.used_ns) == (False, 0, -1)
+        assert home.fill(new, spent_ns=60, jobs_ns=30)
+        assert not home.fill(new, spent_ns=0, jobs_ns=0)
+        assert not (await ask(home, 11, new))[1].granted
+        assert (await ask(home, 10, new))[1].granted
+
+    play(scenario)
 
 
-def test_an_ask_that_came_to_nothing_gives_its_hold_back(quotas: Quotas, worker: OpenStore) -> None:
+def test_an_ask_that_came_to_nothing_gives_its_hold_back(play: Play) -> None:
     """`undo` frees the hold with all the rest."""
-    store, hold = worker(), Hold((DAY,), 7)
-    granted = Ask("lease", NO_LIMITS, "", hold)
-    verdict = store.ask(granted, lambda _verdict: None)
-    assert verdict is not None
-    assert verdict.granted
-    store.undo(granted)
-    assert sums(quotas, DAY) == (0, 0)
+
+    async def scenario(home: Home) -> None:
+        granted = Ask("lease", NO_LIMITS, "", Hold((DAY,), 7))
+        assert (await judge(home.stores[0], granted)).granted
+        home.stores[0].undo(granted)
+        assert await home.sums(DAY) == (0, 0)
+
+    play(scenario)
 
 
-def test_processes_never_hold_more_than_there_is(quotas: Quotas, clock: Clock) -> None:
-    """Two processes that take one nanodollar at a time get exactly the budget between them."""
+def test_many_at_once_never_hold_more_than_there_is(play: Play) -> None:
+    """Two workers that ask for a nanodollar a hundred times each get exactly the budget between them."""
+
+    async def scenario(home: Home) -> None:
+        asked = await asyncio.gather(*(ask(home, 1, worker=number % 2) for number in range(200)))
+        assert sum(verdict.granted for _, verdict in asked) == DAY.limit_ns
+        assert await both(home) == ((0, 10), (0, 10))
+
+    play(scenario)
+
+
+def test_processes_never_hold_more_than_there_is() -> None:
+    """Two processes over one memory that take one nanodollar at a time get exactly the budget between them."""
+    quotas = Quotas(seats=2, places=8, address_places=8)
+    quotas.purses.fill(DAY.store_name, period_start("day", NOW), spent_ns=0, jobs_ns=0)
     reader, writer = os.pipe()
     pids = []
     for seat in (0, 1):
         pid = os.fork()
         if pid == 0:
-            store = LocalStore(quotas, seat=seat, wall=clock)
-            won = sum(ask(store, 1)[1].granted for _ in range(200))
+            store = LocalStore(quotas, seat=seat, wall=lambda: NOW)
+            won = sum(is_granted(store, 1) for _ in range(200))
             os.write(writer, bytes([won]))
             os._exit(0)
         pids.append(pid)
     for pid in pids:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert sum(os.read(reader, 2)) == 10
-    assert sums(quotas, DAY) == (0, 10)
+    quotas.close()
     os.close(reader)
     os.close(writer)
+
+
+def is_granted(store: LocalStore, estimate: int) -> bool:
+    """Ask for a hold at once."""
+    verdict = store.ask(Ask("lease", NO_LIMITS, "", Hold((DAY,), estimate)), lambda _verdict: None)
+    assert verdict is not None
+    return verdict.granted
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 12), st.sampled_from(["settle", "bind", "keep"]))))
@@ -191,7 +243,9 @@ def test_sums_are_those_of_what_happened(steps: list[tuple[int, int, str]]) -> N
     store = LocalStore(quotas, wall=lambda: NOW)
     spent = held = 0
     for estimate, cost, then in steps:
-        hold, verdict = ask(store, estimate, DAY)
+        hold = Hold((DAY,), estimate)
+        verdict = store.ask(Ask("lease", NO_LIMITS, "", hold), lambda _verdict: None)
+        assert verdict is not None
         assert verdict.granted == (spent + held + estimate <= DAY.limit_ns)
         if not verdict.granted:
             continue
@@ -202,5 +256,6 @@ def test_sums_are_those_of_what_happened(steps: list[tuple[int, int, str]]) -> N
             held += estimate
         if then == "bind":
             store.bind(hold)
-        assert sums(quotas, DAY) == (spent, held)
+        purse = quotas.purses.purse(DAY.store_name, period_start("day", NOW))
+        assert (purse.spent_ns, purse.held_ns) == (spent, held)
     quotas.close()

@@ -336,7 +336,7 @@ def test_a_gateway_starts_without_its_store(proxy: FaultProxy) -> None:
                 assert stage.changes == [False]
                 assert await ask_later(stage.store, fresh(LIMITS)) is None
                 found: list[tuple[Job | None, bool]] = []
-                stage.store.find_job("x", lambda job, answered: found.append((job, answered)))
+                stage.store.jobs.find("x", lambda job, answered: found.append((job, answered)))
                 await settled(lambda: found, "an answer about a job")
                 assert found == [(None, False)]
                 before = proxy.connections

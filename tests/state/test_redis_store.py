@@ -7,14 +7,19 @@ import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.policy.job import Job
+from gateway.policy.budget import Budget, period_end, period_start
+from gateway.policy.job import RELEASED, SETTLED, Job
 from gateway.policy.quota import LEASE_SECONDS
-from gateway.state.redis_commands import JOB_SECONDS
+from gateway.state.purses import Hold
+from gateway.state.redis_books import RedisBooks
+from gateway.state.redis_job_commands import JOB_SECONDS
+from gateway.state.store import Ask
 from tests.harness.ports import LOOPBACK
 from tests.harness.process import clean_environment
 from tests.harness.redis import ESCAPED_PASSWORD, USER, RedisServer
@@ -40,13 +45,14 @@ if TYPE_CHECKING:
     from gateway.state.redis_store import RedisStore
 
 JOB = Job("design", "web", "fal-ai/flux/dev")
+BUDGET = Budget("team/design", "month", 100, tag="design")
 ROOT = Path(__file__).parents[2]
 
 
 async def find(store: RedisStore, job_id: str) -> tuple[Job | None, bool]:
     """Return what a store tells of a job."""
     future: asyncio.Future[tuple[Job | None, bool]] = asyncio.get_running_loop().create_future()
-    store.find_job(job_id, lambda job, answered: future.set_result((job, answered)))
+    store.jobs.find(job_id, lambda job, answered: future.set_result((job, answered)))
     return await future
 
 
@@ -62,9 +68,44 @@ async def use_everything(stage: Watched) -> None:
         store.undo(first)
         assert (await judge(store, second)).remaining[::2] == [9, 4]
         store.release(second)
-    store.remember_job("job-1", JOB)
+    store.jobs.remember("job-1", JOB)
     assert await find(store, "job-1") == (JOB, True)
+    await use_money(stage)
     assert stage.errors == 0
+
+
+async def use_money(stage: Watched) -> None:
+    """Hold, settle and bind, beside a ledger process that fills in, looks, sweeps and closes jobs."""
+    store, books = stage.store, RedisBooks(stage.url, "one")
+    start = period_start("month", time.time())
+    span = (start, period_end("month", start))
+    assert len(books.show_life()) == 1
+    assert books.fill(BUDGET, span, spent_ns=1, jobs_ns=0, since=int(time.time()), seconds=0.0)
+    limits = limit_set(requests(10, name="paid"))
+    held, bound = Hold((BUDGET,), 2), Hold((BUDGET,), 3)
+    for name, hold in (("a", held), ("b", bound)):
+        assert (await judge(store, Ask(name, limits, "", hold))).granted
+    store.purses.settle(held, 4)
+    store.purses.bind(bound)
+    await asyncio.sleep(0)
+    assert (await close_job(store, "job-1", 2)) == JOB
+    (purse,) = books.purses([BUDGET])
+    assert purse is not None
+    assert (purse.spent_ns, purse.jobs_ns, purse.held_ns) == (5, 3, 0)
+    assert not books.knows_jobs()
+    books.tell_jobs([("job-2", JOB)])
+    assert books.knows_jobs()
+    assert books.close_job("job-2", 1, JOB) == JOB
+    books.adjust(BUDGET, start, spent_ns=1, jobs_ns=-3)
+    assert books.sweep(BUDGET, start, b"gone", is_gone=True) == 0
+    books.close()
+
+
+async def close_job(store: RedisStore, job_id: str, state: int, known: Job | None = None) -> Job | None:
+    """Return what a store tells of a closing."""
+    future: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
+    store.jobs.close(job_id, state, known, future.set_result)
+    return await future
 
 
 def play(url: str) -> None:
@@ -144,13 +185,38 @@ def test_a_job_is_found_by_every_replica(redis_server: RedisServer) -> None:
             await one.up()
             await two.up()
             for odd in ("a", "ü {x}\r\n", "\ud800"):
-                one.store.remember_job(odd, JOB)
+                one.store.jobs.remember(odd, JOB)
                 assert await find(one.store, odd) == (JOB, True)
                 assert await find(two.store, odd) == (JOB, True)
             assert await find(two.store, "b") == (None, True)
             assert JOB_SECONDS - 60 < redis_server.run("TTL", "fgw:job:a") <= JOB_SECONDS
             redis_server.run("SET", "fgw:job:c", "something else")
             assert await find(two.store, "c") == (None, True)
+
+    asyncio.run(scenario())
+
+
+def test_a_job_is_closed_once(redis_server: RedisServer) -> None:
+    """By whoever the store says so to; up only, also where the store has lost it and a gateway still knows it."""
+
+    async def scenario() -> None:
+        async with (
+            watched(redis_server.url, patience_seconds=PATIENT_SECONDS) as one,
+            watched(redis_server.url, replica="two", patience_seconds=PATIENT_SECONDS) as two,
+        ):
+            await one.up()
+            await two.up()
+            one.store.jobs.remember("a", JOB)
+            assert await find(one.store, "a") == (JOB, True)
+            told = await asyncio.gather(*(close_job(each.store, "a", RELEASED) for each in (one, two, one, two)))
+            assert sorted(told, key=bool) == [None, None, None, JOB]
+            one.store.jobs.remember("a", JOB)
+            assert await close_job(two.store, "a", SETTLED) == replace(JOB, state=RELEASED)
+            assert await close_job(one.store, "a", RELEASED) is None
+            assert await find(one.store, "a") == (replace(JOB, state=SETTLED), True)
+            assert await close_job(one.store, "b", SETTLED) is None
+            assert await close_job(one.store, "b", SETTLED, JOB) == JOB
+            assert await close_job(two.store, "b", SETTLED, JOB) is None
 
     asyncio.run(scenario())
 

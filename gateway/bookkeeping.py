@@ -1,0 +1,75 @@
+"""The ledger process put together: the only place that knows all of its parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.bookkeeper import Bookkeeper, job_of
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.process import Gauges, Listeners, serve_ledger
+from gateway.ledger.spool import Spool
+from gateway.metering.board import Seat, State
+from gateway.overseer import Overseer
+from gateway.policy.edition import edition_of
+from gateway.ruleset import Ruleset, compile_rules
+
+if TYPE_CHECKING:
+    from gateway.bulletin import Bulletin
+    from gateway.metering.meter import Meter
+    from gateway.shared import Shared
+    from gateway.treasury import Treasury
+
+
+class Rules:
+    """The rules in force, as of the newest edition."""
+
+    def __init__(self, bulletin: Bulletin) -> None:
+        self._bulletin = bulletin
+        self._generation = 0
+        self._rules: Ruleset | None = None
+
+    def __call__(self) -> Ruleset:
+        """Return them."""
+        if self._rules is None or self._bulletin.generation != self._generation:
+            self._generation, content = self._bulletin.read()
+            self._rules = compile_rules(edition_of(content).document)
+        return self._rules
+
+
+def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
+    """Carry lines to the database and keep the sums, until SIGTERM."""
+
+    def ready() -> None:
+        seat.state = State.READY
+
+    ledger = Ledger(shared.settings.database_url.get_secret_value())
+    rules = Rules(shared.bulletin)
+    keeper = Bookkeeper(
+        ledger,
+        quotas=shared.quotas,
+        jobs=shared.jobs,
+        region=seat.region,
+        meter=meter,
+        rules=rules,
+        ready=ready,
+        treasury=_treasury(shared, ledger),
+    )
+    overseer = Overseer(shared, ledger, keeper=keeper, rules=rules, region=seat.region, meter=meter)
+
+    def on_gauges(gauges: Gauges) -> None:
+        keeper.on_gauges(gauges)
+        overseer.tick(is_up=gauges.is_up)
+
+    listeners = Listeners(keeper.on_ready, overseer.on_changed, keeper.on_finished, on_gauges)
+    try:
+        serve_ledger(ledger, Spool(shared.spool_root, shared.spool.path), listeners=listeners)
+    finally:
+        overseer.close()
+
+
+def _treasury(shared: Shared, ledger: Ledger) -> Treasury | None:
+    if shared.settings.redis_url is None:
+        return None
+    from gateway.treasury import open_treasury  # noqa: PLC0415 (10 MB, for those who use it)
+
+    return open_treasury(shared.settings.redis_url.get_secret_value(), shared, ledger, job_of=job_of)

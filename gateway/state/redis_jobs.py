@@ -1,0 +1,117 @@
+"""Queue jobs in the store, as one worker process tells and asks of them.
+
+The decision it carries: of all gateways one closes a job, the one that the store says so to. What could not be told or
+asked while the store was away is owed, up to a bound, and done on its return, once: a closing has a name of its own by
+which it may be asked for again. So a job's money waits for the store, and is never settled twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from gateway.state import redis_job_commands
+from gateway.state.redis_calls import JobCall
+from gateway.state.redis_job_commands import read_job
+from gateway.state.redis_pipeline import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.policy.job import Job
+    from gateway.state.redis_commands import Command
+    from gateway.state.redis_pipeline import Pipeline
+
+MOST_OWED: Final = 10_000
+
+
+class RedisJobs:
+    """The jobs of one worker."""
+
+    def __init__(self, holder: bytes) -> None:
+        """`holder` names this process among all of all gateways."""
+        self._holder: Final = holder
+        self._numbers = itertools.count(1)
+        self._pipeline: Pipeline | None = None
+        self._owed: dict[OwedCall, None] = {}  # in order
+
+    def rise(self, pipeline: Pipeline) -> None:
+        """Do what is owed."""
+        self._pipeline = pipeline
+        self.pay()
+
+    def fall(self) -> None:
+        """The connection is gone."""
+        self._pipeline = None
+
+    def pay(self) -> None:
+        """Do what is owed, where the store is there."""
+        pipeline = self._pipeline
+        if pipeline is not None:
+            owed, self._owed = self._owed, {}
+            for call in owed:
+                pipeline.add(call.again())
+
+    def find(self, job_id: str, told: Callable[[Job | None, bool], None]) -> None:
+        """Tell `(job, True)`, `(None, True)` where it is not remembered, `(None, False)` where there is no answer."""
+        if self._pipeline is None:
+            asyncio.get_running_loop().call_soon(told, None, False)  # noqa: FBT003 (call_soon's signature)
+        else:
+            self._pipeline.add(JobCall(job_id, told))
+
+    def remember(self, job_id: str, job: Job) -> None:
+        """Bind a job's id to its submitter for seven days."""
+        self._add(OwedCall(redis_job_commands.remember(job_id, job), self, None))
+
+    def close(self, job_id: str, state: int, known: Job | None, told: Callable[[Job | None], None]) -> None:
+        """Move a job's money up to a state; tell the job as it was before, None where that is not to be done.
+
+        Told once, when the store is there. `known`: the job where this gateway knows it, for a store that has lost it.
+        """
+        closer = b"%b/%d" % (self._holder, next(self._numbers))
+        self._add(OwedCall(redis_job_commands.close(job_id, state, closer, known), self, told))
+
+    def _add(self, call: OwedCall) -> None:
+        if self._pipeline is not None:
+            self._pipeline.add(call)
+        else:
+            self.owe(call)
+
+    def owe(self, call: OwedCall) -> None:
+        """Do a call again later; beyond the bound it is left to the ledger, which charges what nobody settles."""
+        if len(self._owed) < MOST_OWED:
+            self._owed[call] = None
+
+    def forgive(self, call: OwedCall) -> bool:
+        """Owe a call no longer; return whether it was owed."""
+        return self._owed.pop(call, self) is None
+
+
+class OwedCall(Call):
+    """A call that is made until it is answered; `told` is told the job that it closed."""
+
+    __slots__ = ("_jobs", "_told")
+
+    def __init__(self, command: Command, jobs: RedisJobs, told: Callable[[Job | None], None] | None) -> None:
+        super().__init__(command)
+        self._jobs = jobs
+        self._told = told
+
+    def again(self) -> OwedCall:
+        """Return the same call once more."""
+        return OwedCall(self.command, self._jobs, self._told)
+
+    def accept(self, answer: object) -> None:
+        """Tell what it came to."""
+        if self._told is not None:
+            asyncio.get_running_loop().call_soon(self._told, read_job(answer))
+
+    def fail(self) -> None:
+        """Do it again."""
+        self._jobs.owe(self)
+
+    def late(self, answer: object) -> None:
+        """Take the answer after all, where it is not being asked for again."""
+        if self._jobs.forgive(self):
+            self.accept(answer)

@@ -1,0 +1,111 @@
+"""What becomes of holds and of jobs' money as the store itself runs it: Lua scripts, each atomic.
+
+The decision it carries: every process has registers of its own in a budget's purse, and states them whole. What it says
+twice changes nothing, what was lost on the way is made up by the next statement, and what was taken from it while it
+seemed dead is put right by its return. The sums that asks look at are kept beside them.
+
+A purse is a hash: `start` of its period (seconds since the epoch), `edition` (who fills a lost purse in begins a new
+one, and all registers with it), `since` (what was settled from that second on is not filled in, but stated),
+`opens` (when the first call may hold something: until then the others state what they hold), the sums `spent`, `jobs`
+and `held` in nanodollars, and for each process what asks `g`ranted it, what it states in `n`et beside those (less than
+nothing once it has given holds back), and what it `s`pent and added to `j`obs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.state.redis_scripts import Script
+
+_STATE: Final = """
+local told, holder = {}, ARGV[1]
+local names = {'g:' .. holder, 'n:' .. holder, 's:' .. holder, 'j:' .. holder}
+local sums = {'held', 'held', 'spent', 'jobs'}
+for place, key in ipairs(KEYS) do
+  local at = 3 + (place - 1) * 6
+  local row = redis.call('HMGET', key, 'start', 'edition', 'since', unpack(names))
+  if row[1] == ARGV[at] and row[2] == ARGV[at + 1] then
+    for rank, name in ipairs(names) do
+      local value, known = ARGV[at + 1 + rank], row[3 + rank] or '0'
+      if value ~= '' and value ~= known then
+        redis.call('HINCRBY', key, sums[rank], string.format('%.0f', value - known))
+        redis.call('HSET', key, name, value)
+      end
+    end
+    redis.call('EXPIRE', key, 3456000)
+  end
+  for rank = 1, 3 do told[#told + 1] = row[rank] or '0' end
+end
+if ARGV[2] == '1' then
+  for _, key in ipairs(KEYS) do redis.call('HDEL', key, unpack(names)) end
+end
+return table.concat(told, ' ')
+"""
+
+_FILL: Final = """
+if redis.call('HEXISTS', KEYS[1], 'start') == 1 then return 0 end
+local start, spent, jobs = ARGV[1], ARGV[3], ARGV[4]
+if now + 1700000000 >= tonumber(ARGV[2]) then start, spent, jobs = ARGV[2], 0, 0 end
+redis.call('HSET', KEYS[1], 'start', start, 'edition', string.format('%.0f', (now + 1700000000) * 1000000),
+           'since', ARGV[5], 'opens', text(now + ARGV[6]), 'spent', spent, 'jobs', jobs, 'held', 0)
+redis.call('EXPIRE', KEYS[1], 3456000)
+return 1
+"""
+
+_SWEEP: Final = """
+local n, s = 'n:' .. ARGV[2], 's:' .. ARGV[2]
+local row = redis.call('HMGET', KEYS[1], 'start', 'g:' .. ARGV[2], n)
+if row[1] ~= ARGV[1] then return 0 end
+local held = (row[2] or 0) + (row[3] or 0)
+if held ~= 0 then
+  local change = string.format('%.0f', held)
+  redis.call('HINCRBY', KEYS[1], 'spent', change)
+  redis.call('HINCRBY', KEYS[1], s, change)
+  redis.call('HINCRBY', KEYS[1], 'held', string.format('%.0f', -held))
+  redis.call('HINCRBY', KEYS[1], n, string.format('%.0f', -held))
+end
+if ARGV[3] == '1' then redis.call('HDEL', KEYS[1], 'g:' .. ARGV[2], n, s, 'j:' .. ARGV[2]) end
+return held
+"""
+
+_ADJUST: Final = """
+if redis.call('HGET', KEYS[1], 'start') ~= ARGV[1] then return 0 end
+redis.call('HINCRBY', KEYS[1], 'spent', ARGV[2])
+redis.call('HINCRBY', KEYS[1], 'jobs', ARGV[3])
+return 1
+"""
+
+_CLOSE: Final = """
+local found = redis.call('GET', KEYS[1]) or ARGV[3]
+local mark = string.find(found, '\\n', 1, true)
+local body = mark and string.sub(found, 2, mark - 1) or string.sub(found, 2)
+local was, closer = string.sub(found, 1, 1), mark and string.sub(found, mark + 1) or ''
+if found == '' then return '' end
+if was == ARGV[1] and string.sub(closer, 2) == ARGV[2] then return string.sub(closer, 1, 1) .. body end
+if was >= ARGV[1] then return '' end
+redis.call('SET', KEYS[1], ARGV[1] .. body .. '\\n' .. was .. ARGV[2], 'EX', ARGV[4])
+return was .. body
+"""
+
+STATE: Final = Script(_STATE)
+"""KEYS: purses. ARGV: who states, and 1 where that is its last word; then for each purse start and edition that it
+knows, and its registers g, n, s, j, each empty where nothing is said of it.
+
+Answers with start, edition and since of each purse, 0 where it is not there; only where start and edition are the
+purse's was anything taken from the statement.
+"""
+
+FILL: Final = Script(_FILL)
+"""Fills a purse in that is not there; 1 where it did. ARGV: start and end of the period, spent, jobs, since, and how
+many seconds it stays closed."""
+
+SWEEP: Final = Script(_SWEEP)
+"""Makes what a process holds spent; returns how much. ARGV: start, the process, 1 where it can never come back."""
+
+ADJUST: Final = Script(_ADJUST)
+"""Adds to sums. ARGV: start, then what is added to spent and to jobs."""
+
+CLOSE: Final = Script(_CLOSE)
+"""Moves a job's money up. ARGV: the state, who closes it, the job as it is known here (empty: not at all), and seconds
+to live. Returns the job as it was before, also to the one who closed it and asks again; empty where there is nothing to
+be done."""
