@@ -34,15 +34,24 @@ class Fate:
 class Purchase:
     """One paid request: whose, what for, at which price (None: there is none), and what is held for it."""
 
-    __slots__ = ("admitted_at_us", "call", "hold", "id", "is_over", "is_recorded", "price", "principal")
+    __slots__ = ("admitted_at_us", "call", "estimate_ns", "hold", "id", "is_over", "is_recorded", "price", "principal")
 
     def __init__(  # noqa: PLR0913 (a record, made in one place)
-        self, purchase_id: str, principal: Principal, call: Call, *, price: Price | None, hold: Hold | None, at_us: int
+        self,
+        purchase_id: str,
+        principal: Principal,
+        call: Call,
+        *,
+        price: Price | None,
+        estimate_ns: int | None,
+        hold: Hold | None,
+        at_us: int,
     ) -> None:
         self.id: Final = purchase_id
         self.principal: Final = principal
         self.call: Final = call
         self.price: Final = price
+        self.estimate_ns: Final = estimate_ns
         self.hold: Final = hold
         self.admitted_at_us = at_us
         self.is_recorded = False

@@ -107,16 +107,16 @@ class Till:
     def open(self, principal: Principal, call: Call, purchase_id: str) -> Purchase | Problem:
         """Return the purchase that a paid request is, with what it will have to hold; nothing is held yet."""
         price = self._prices.get(call.endpoint)
+        estimate_ns = self._estimates.estimate_ns(call.endpoint, price) if price is not None else None
         hold = None
         if principal.budgets:
             if self._journal.is_full:
                 return _NO_ROOM
             if price is None and self._refuses_unpriced:
                 return _UNPRICED
-            estimate_ns = self._estimates.estimate_ns(call.endpoint, price) if price is not None else 0
-            hold = Hold(principal.budgets, estimate_ns)
+            hold = Hold(principal.budgets, estimate_ns or 0)
         at_us = int(self._wall() * _MICROSECONDS)
-        return Purchase(purchase_id, principal, call, price=price, hold=hold, at_us=at_us)
+        return Purchase(purchase_id, principal, call, price=price, estimate_ns=estimate_ns, hold=hold, at_us=at_us)
 
     def record(self, purchase: Purchase) -> None:
         """Write a purchase down that has got its hold, before it is sent."""
@@ -137,7 +137,7 @@ class Till:
             return self._settle(purchase, fate.units, fate.fal_id)
         if fate.status >= _NO_SUCCESS_FROM or not (fate.status or fate.was_sent):
             return self._end(purchase, "released", cost=0, source="exact", fal_id=fate.fal_id)
-        estimate_ns = self._estimate_ns(purchase)
+        estimate_ns = purchase.estimate_ns
         if fate.status and fate.is_answered and purchase.call.action != "submit":
             source = "estimated" if estimate_ns is not None else "unknown"
             return self._end(purchase, "settled", cost=estimate_ns, source=source, fal_id=fate.fal_id)
@@ -162,7 +162,7 @@ class Till:
             purchase.call.endpoint,
             purchase.id,
             purchase.admitted_at_us,
-            self._estimate_ns(purchase) or 0,
+            purchase.estimate_ns or 0,
             price.picodollars if price is not None else -1,
             price.unit if price is not None else "",
         )
@@ -188,13 +188,6 @@ class Till:
         self._takings.count_cost(entry)
         return entry
 
-    def _estimate_ns(self, purchase: Purchase) -> int | None:
-        if purchase.price is None:
-            return None
-        if purchase.hold is not None:
-            return purchase.hold.estimate_ns
-        return self._estimates.estimate_ns(purchase.call.endpoint, purchase.price)
-
     def _write(  # noqa: PLR0913 (one row of the ledger)
         self,
         purchase: Purchase,
@@ -206,22 +199,23 @@ class Till:
         fal_id: str | None = None,
     ) -> Entry:
         price, principal = purchase.price, purchase.principal
-        entry = Entry(
-            id=purchase.id,
-            status=status,
-            team=principal.team,
-            key=principal.key,
-            endpoint=purchase.call.endpoint,
-            kind=purchase.call.action,
-            fal_request_id=fal_id,
-            admitted_at_us=purchase.admitted_at_us,
-            changed_at_us=int(self._wall() * _MICROSECONDS),
-            units=str(units) if units is not None else None,
-            unit=price.unit if price is not None else None,
-            unit_price=price.usd if price is not None else None,
-            estimate_ns=self._estimate_ns(purchase),
-            cost_ns=cost,
-            source=source,
+        is_begun = status == "held" and fal_id is None
+        entry = Entry(  # by place, which is quicker
+            purchase.id,
+            status,
+            principal.team,
+            principal.key,
+            purchase.call.endpoint,
+            purchase.call.action,
+            fal_id,
+            purchase.admitted_at_us,
+            purchase.admitted_at_us if is_begun else int(self._wall() * _MICROSECONDS),
+            str(units) if units is not None else None,
+            price.unit if price is not None else None,
+            price.usd if price is not None else None,
+            purchase.estimate_ns,
+            cost,
+            source,
         )
         self._journal.append(entry.to_line())
         return entry
