@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from gateway.policy.quota import NO_LIMITS
+from gateway.state.local import LocalStore, Quotas
 from tests.state.stage import (
     ask_later,
     concurrent,
@@ -25,7 +26,7 @@ from tests.state.stage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from gateway.policy.quota import Verdict
     from gateway.state.store import Store
@@ -46,7 +47,27 @@ def redis_home(request: pytest.FixtureRequest) -> OpenHome:
     return lambda: redis_pair(server.url)
 
 
+@asynccontextmanager
+async def _local(seats: int) -> AsyncIterator[Sequence[Store]]:
+    quotas = Quotas(seats=seats, places=256, address_places=256)
+    stores = [LocalStore(quotas, seat=seat) for seat in range(seats)]
+    yield stores[0], stores[-1]
+    quotas.close()
+
+
+def one_process_home(_request: pytest.FixtureRequest) -> OpenHome:
+    """Return the home of a single process."""
+    return lambda: _local(1)
+
+
+def workers_home(_request: pytest.FixtureRequest) -> OpenHome:
+    """Return the home of the workers of one machine."""
+    return lambda: _local(2)
+
+
 HOMES: Final[dict[str, Callable[[pytest.FixtureRequest], OpenHome]]] = {
+    "one process": one_process_home,
+    "workers": workers_home,
     "redis": redis_home,
 }
 """Every home that has to keep the contract, by name."""
