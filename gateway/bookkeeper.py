@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _MICROSECONDS: Final = 1_000_000
 _SHOW_SECONDS: Final = 2.0
 _DEADLINE_LOOK_SECONDS: Final = 30.0
+_LONGEST_RUN_SECONDS: Final = 86_400.0  # a run's hold ends with its worker's journal, unless a full disk lost that
 
 
 class Bookkeeper:
@@ -107,7 +108,7 @@ class Bookkeeper:
                 self._treasury.keep(self._budgets(), is_ledger_up=True)
             is_open = self._treasury is None or self._treasury.is_up  # what is charged as overdue is freed as well
             if is_open and monotonic() >= self._deadline_look_at:
-                self._deadline_look_at = monotonic() + _DEADLINE_LOOK_SECONDS
+                self._deadline_look_at = monotonic() + min(_DEADLINE_LOOK_SECONDS, self._rules().settle_deadline / 4)
                 self._charge_overdue()
         except LedgerAwayError as fault:  # said by the clerk with its next attempt
             self._events.debug("ledger_away", reason=str(fault))
@@ -145,8 +146,13 @@ class Bookkeeper:
     # -- sums -------------------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Fill in budgets that are new to this gateway."""
-        missing = [budget for budget in self._budgets() if budget.store_name not in self._filled]
+        """Fill in budgets that are new to this gateway, and forget those that a reload took out."""
+        budgets = self._budgets()
+        for name in self._filled.difference(budget.store_name for budget in budgets):
+            with self._quotas.purse_lock:
+                self._quotas.purses.forget(name)
+            self._filled.remove(name)
+        missing = [budget for budget in budgets if budget.store_name not in self._filled]
         if not missing:
             return
         now = time()
@@ -157,7 +163,7 @@ class Bookkeeper:
             if start not in spendings:
                 spendings[start] = self._ledger.spent_since(start * _MICROSECONDS)
             spent_ns = _spent_by(budget, spendings[start])
-            held_ns = sum(_estimate_of(job) for job in jobs if _is_in(job, budget, start))
+            held_ns = sum(job.estimate_ns or 0 for job in jobs if _is_in(job, budget, start))
             with self._quotas.purse_lock:
                 self._quotas.purses.fill(budget.store_name, start, spent_ns=spent_ns, jobs_ns=held_ns)
             self._filled.add(budget.store_name)
@@ -174,13 +180,22 @@ class Bookkeeper:
                 self._jobs.remember(entry.fal_request_id, job_of(entry))
 
     def _charge_overdue(self) -> None:
-        """Charge holds that nobody settled in time as estimated."""
-        before_us = int((time() - self._rules().settle_deadline) * _MICROSECONDS)
-        while page := self._ledger.overdue(before_us):
-            charged = [_charged(entry) for entry in page]
-            for change in self._ledger.apply(charged):
+        """Charge jobs that nobody settled in time as estimated, and holds that no journal ends any more."""
+        now = time()
+        before, lost = (
+            int((now - age) * _MICROSECONDS) for age in (self._rules().settle_deadline, _LONGEST_RUN_SECONDS)
+        )
+        last: Entry | None = None
+        while page := self._ledger.overdue(before, unbound_before_us=lost, after=last):
+            last = page[-1]
+            for change in self._ledger.apply([_charged(entry) for entry in page if not self._is_settled(entry)]):
                 self._free(change.new)
                 self._meter.count_cost(change.new)
+
+    def _is_settled(self, entry: Entry) -> bool:
+        """Say whether a worker has settled a job just now: its line is on its way here."""
+        job = self._jobs.find(entry.fal_request_id) if entry.fal_request_id is not None else None
+        return job is not None and job.state == SETTLED
 
     def _free(self, entry: Entry) -> None:
         if self._treasury is not None:
@@ -250,7 +265,3 @@ def _spent_by(budget: Budget, spending: Spending) -> int:
 
 def _is_in(entry: Entry, budget: Budget, start: int) -> bool:
     return counts_in(budget, start, key=entry.key, team=entry.team, admitted_at_us=entry.admitted_at_us)
-
-
-def _estimate_of(entry: Entry) -> int:
-    return entry.estimate_ns or 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import delete, func, or_, select, tuple_
 
 from gateway.ledger import schema
 from gateway.ledger.database import Database
@@ -147,9 +147,22 @@ class Ledger:
         with self._database.reading() as connection:
             return [Entry(*row) for row in connection.execute(select(PURCHASES).where(*conditions))]
 
-    def overdue(self, before_us: int, *, after: Entry | None = None, most: int = PAGE_ROWS) -> list[Entry]:
-        """Return holds that were admitted before a moment, with a request id of fal's or without."""
-        return self._page(_ROW.status == HELD, _ROW.admitted_at_us < before_us, after=after, most=most)
+    def overdue(
+        self,
+        before_us: int,
+        *,
+        unbound_before_us: int | None = None,
+        after: Entry | None = None,
+        most: int = PAGE_ROWS,
+    ) -> list[Entry]:
+        """Return holds that were admitted before a moment; those without a request id of fal's before their own one.
+
+        `unbound_before_us` left out is the same moment: a run that is still under way has no request id yet.
+        """
+        conditions = [_ROW.status == HELD, _ROW.admitted_at_us < before_us]
+        if unbound_before_us is not None:
+            conditions.append(or_(_ROW.fal_request_id.is_not(None), _ROW.admitted_at_us < unbound_before_us))
+        return self._page(*conditions, after=after, most=most)
 
     def unreconciled(
         self, since_us: int, until_us: int, *, after: Entry | None = None, most: int = PAGE_ROWS

@@ -3,7 +3,8 @@
 The decision: for each budget the present period's sums are kept and nothing else. What a run holds stands in its
 worker's column, so that a worker's death turns just that into spent money (its runs may have been executed); what a
 queue job holds belongs to no worker. A budget whose sums were never filled in from the ledger admits nothing: it is
-not known what was spent before this gateway started.
+not known what was spent before this gateway started. One that was forgotten since, because a reload took it out, stands
+there with its beginning below 0.
 """
 
 from __future__ import annotations
@@ -77,17 +78,24 @@ class Purses:
         cells = self._table.cells
         if cells[place + TAT] > 0:
             return False
+        if cells[place + TAT] != -start:  # runs under way since before `forget` still hold what they hold
+            self._table.drop(place)
         cells[place + TAT] = start
         cells[place + _SPENT] = spent_ns
         cells[place + _JOBS] = jobs_ns
         return True
+
+    def forget(self, name: str) -> None:
+        """Take a budget that is no longer in force as never filled in: what is spent meanwhile is not counted here."""
+        place = self._find(name)
+        self._table.cells[place + TAT] = -abs(int(self._table.cells[place + TAT]))
 
     def purse(self, name: str, start: int) -> Purse:
         """Return the sums of the period that began at `start`."""
         place = self._open(name, start)
         cells = self._table.cells
         held_ns = int(cells[place + _JOBS]) + self._table.held(place)
-        return Purse(int(cells[place + TAT]), int(cells[place + _SPENT]), held_ns)
+        return Purse(max(0, int(cells[place + TAT])), int(cells[place + _SPENT]), held_ns)
 
     def take(self, hold: Hold, seat: int, *, starts: Sequence[int], verdict: Verdict) -> bool:
         """Hold the estimate in every budget if all have room, else write into the verdict which has none.
@@ -116,7 +124,7 @@ class Purses:
         """Turn what a run holds into what it cost; 0: it cost nothing."""
         for rank, budget in enumerate(hold.budgets):
             place = self._find(budget.store_name)
-            if int(self._table.cells[place + TAT]) == hold.starts[rank]:
+            if abs(int(self._table.cells[place + TAT])) == hold.starts[rank]:
                 self._table.hold(place, seat, -hold.estimate_ns)
                 self._table.cells[place + _SPENT] += spent_ns
 
@@ -124,7 +132,7 @@ class Purses:
         """Hand what a run holds over to a queue job, which outlives the worker."""
         for rank, budget in enumerate(hold.budgets):
             place = self._find(budget.store_name)
-            if int(self._table.cells[place + TAT]) == hold.starts[rank]:
+            if abs(int(self._table.cells[place + TAT])) == hold.starts[rank]:
                 self._table.hold(place, seat, -hold.estimate_ns)
                 self._table.cells[place + _JOBS] += hold.estimate_ns
 

@@ -84,11 +84,12 @@ def test_large_sums_are_exact(ledger: Ledger) -> None:
 
 
 def test_open_jobs_and_overdue_holds(ledger: Ledger) -> None:
-    """A job is open while it is held under fal's id; a hold is overdue by its age, with an id or without."""
+    """A job is open while it is held under fal's id; a hold is overdue by its age, without an id perhaps by another."""
     ledger.apply([bound(1), held(2), settled(3, fal_request_id="job-3"), bound(4, admitted_at_us=NOON_US - HOUR_US)])
     assert [row.fal_request_id for row in ledger.open_jobs()] == ["job-4", "job-1"]
     assert [row.id[-1] for row in ledger.overdue(NOON_US)] == ["4"]
     assert [row.id[-1] for row in ledger.overdue(NOON_US + 1)] == ["4", "1", "2"]
+    assert [row.id[-1] for row in ledger.overdue(NOON_US + 1, unbound_before_us=NOON_US)] == ["4", "1"]
     found = ledger.find_job("job-3")
     assert found == settled(3, fal_request_id="job-3")
     assert ledger.find_job("nobody") is None

@@ -17,7 +17,6 @@ from sqlalchemy import select
 from gateway.ledger.database import Database
 from gateway.ledger.entry import HELD, Entry
 from gateway.ledger.tables import PURCHASES
-from tests.harness.client import RawClient, Response
 from tests.harness.gateway import Gateway
 from tests.harness.messages import proxy_request
 from tests.harness.policy import GatewayKey, policy_text
@@ -27,6 +26,8 @@ from tests.harness.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from tests.harness.client import RawClient, Response
 
 FLUX: Final = "fal-ai/flux/dev"
 DOLLAR: Final = "shop/dollar"
@@ -62,7 +63,7 @@ def market_policy(
     *,
     teams: Mapping[str, Sequence[Row]] | None = None,
     prices: Mapping[str, Mapping[str, str]] | None = None,
-    **sections: object,
+    **sections: Any,  # noqa: ANN401 - any part of a policy file
 ) -> str:
     """Return a policy with these keys and prices; `teams` are the budgets of teams, by team."""
     listed = list(keys)
@@ -125,7 +126,7 @@ class Market:
     `overrides` is a value of FALGW_ORIGIN_OVERRIDES; `env` holds settings.
     """
 
-    def __init__(  # noqa: PLR0913 - each is one thing that some test changes
+    def __init__(
         self,
         folder: Path,
         overrides: str,

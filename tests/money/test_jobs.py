@@ -49,9 +49,12 @@ def market(open_market: Callable[..., Market], fal: Emulator) -> Market:
 
 def held(market: Market, submitted: Response, *, key: GatewayKey = SUBMITTER) -> Entry:
     """Check that a submit's estimate is held under fal's id; return the row."""
-    entry = until(
-        lambda: (found := market.entry(submitted, "held")).fal_request_id and found, "the hold under fal's request id"
-    )
+
+    def bound() -> Entry | None:
+        found = market.entry(submitted, "held")
+        return found if found.fal_request_id is not None else None
+
+    entry = until(bound, "the hold under fal's request id")
     assert (entry.key, entry.kind, entry.fal_request_id) == (key.id, "submit", request_id_of(submitted))
     assert (entry.cost_ns, entry.source) == (None, "estimated")
     assert submitted.field("x-gateway-cost-usd") is None
@@ -109,7 +112,7 @@ def test_a_cancel_that_came_too_late_releases_nothing(market: Market) -> None:
 
 
 def test_a_result_after_the_cancel_settles_all_the_same(market: Market) -> None:
-    """fal took the wish, but the job was running and came to its end: its units are billed (CONTRACT 8)."""
+    """Fal took the wish, but the job was running and came to its end: its units are billed (CONTRACT 8)."""
     submitted = market.submit(SUBMITTER, emulate="queued=0,running=500,units=2")
     job_id = request_id_of(submitted)
     until(
