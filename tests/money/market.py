@@ -6,11 +6,13 @@ ledger and stands in its log event. Each rule has a key and a team of its own, s
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlencode
 
 from sqlalchemy import select
 
@@ -20,6 +22,7 @@ from gateway.ledger.tables import PURCHASES
 from tests.harness.gateway import Gateway
 from tests.harness.messages import proxy_request
 from tests.harness.policy import GatewayKey, policy_text
+from tests.harness.ports import LOOPBACK
 from tests.harness.process import GATEWAY, clean_environment
 from tests.harness.waiting import until
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.harness.client import RawClient, Response
+    from tests.harness.emulator import Emulator
 
 FLUX: Final = "fal-ai/flux/dev"
 DOLLAR: Final = "shop/dollar"
@@ -260,6 +264,26 @@ def request_id_of(response: Response) -> str:
     return str(response.json()["request_id"])
 
 
-def billed_ns(events: Iterable[Mapping[str, Any]]) -> int:
-    """Return the sum of fal's bill in nano-dollars."""
-    return sum(int(event["cost_estimate_nano_usd"]) for event in events)
+def bill_of(fal: Emulator) -> dict[str, int]:
+    """Return fal's bill: nano-dollars by request id, read page by page from the emulator's own address."""
+    bill: dict[str, int] = {}
+    cursor: str | None = None
+    while True:
+        query = urlencode({"limit": "1000", "start": "2020-01-01", **({"cursor": cursor} if cursor else {})})
+        page = _asked(fal.port, f"/hosts/api.fal.ai/v1/models/billing-events?{query}")
+        for event in page["billing_events"]:
+            assert event["request_id"] not in bill
+            bill[event["request_id"]] = int(event["cost_estimate_nano_usd"])
+        cursor = page["next_cursor"]
+        if not page["has_more"]:
+            return bill
+
+
+def _asked(port: int, path: str) -> Any:  # noqa: ANN401 - JSON
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=COMMAND_SECONDS)
+    connection.request("GET", path, headers={"Authorization": "Key any:key"})
+    response = connection.getresponse()
+    text = response.read()
+    connection.close()
+    assert response.status == http.client.OK, (path, response.status, text)
+    return json.loads(text)
