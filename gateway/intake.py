@@ -109,6 +109,8 @@ class Intake(Delivery):
             length = self._request.length
             if length is not None and not 0 <= length <= SMALL_BYTES:
                 self._open(length, None)
+                if self.record.closed:
+                    return
                 kept, self._kept = self._kept, []
                 for piece in kept:
                     self._feed(piece)
@@ -172,7 +174,10 @@ class Intake(Delivery):
     def _open(self, length: int | None, content: bytes | None) -> None:
         forwarded = self._desk.forward(self._request, self._admission, length=length, content=content, paid=self._paid)
         if self._purchase is not None:
-            self._desk.till.record(self._purchase)
+            problem = self._desk.till.record(self._purchase)
+            if problem is not None:
+                self.give_up(problem, "refused")
+                return
         self._is_sent = True
         self._transfer = self._desk.upstream.open(forwarded, self._answer_to())
         self._rest()

@@ -67,6 +67,9 @@ class Journal(Protocol):
     def append(self, line: bytes) -> None:
         """Add a line."""
 
+    def flush(self) -> bool:
+        """Write all lines; False where not all of them could be."""
+
 
 class Takings(Protocol):
     """Where it is counted what was spent."""
@@ -118,13 +121,17 @@ class Till:
         at_us = int(self._wall() * _MICROSECONDS)
         return Purchase(purchase_id, principal, call, price=price, estimate_ns=estimate_ns, hold=hold, at_us=at_us)
 
-    def record(self, purchase: Purchase) -> None:
-        """Write a purchase down that has got its hold, before it is sent."""
+    def record(self, purchase: Purchase) -> Problem | None:
+        """Write a purchase down that has got its hold, before it is sent; a problem where it may not be sent.
+
+        Under a budget it is in the file now, and not at the end of the turn: a full disk must be known before.
+        """
         purchase.is_recorded = True
         hold = purchase.hold
         if hold is not None and hold.starts:
             purchase.admitted_at_us = moment_within(purchase.admitted_at_us, hold.budgets, hold.starts)
         self._write(purchase, "held", source="estimated")
+        return _NO_ROOM if purchase.hold is not None and not self._journal.flush() else None
 
     def close(self, purchase: Purchase, fate: Fate) -> Entry | None:
         """Bring a purchase to its end; return what the ledger is told, None where there is nothing to tell."""

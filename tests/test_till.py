@@ -61,10 +61,15 @@ class Scene:
         )
 
     is_full = False
+    is_disk_full = False
 
     def append(self, line: bytes) -> None:
         """Take a line (`Journal`)."""
         self.lines.append(line)
+
+    def flush(self) -> bool:
+        """Say whether the disk has taken all (`Journal`)."""
+        return not self.is_disk_full
 
     def count_cost(self, entry: Entry) -> None:
         """Take what is counted (`Takings`)."""
@@ -271,3 +276,21 @@ def test_nothing_is_bought_that_cannot_be_written_down(scene: Scene) -> None:
     assert isinstance(scene.till.open(Principal("web", "design", None, None, None), RUN, "b" * 32), Purchase)
     scene.is_full = False
     assert isinstance(scene.till.open(scene.principal, RUN, "a" * 32), Purchase)
+
+
+def test_what_the_disk_does_not_take_is_not_bought() -> None:
+    """Under a budget a purchase is in the file before it is sent; where it is not, it is refused and released."""
+    scene = Scene()
+    scene.is_disk_full = True
+    purchase = scene.till.open(scene.principal, RUN, "1" * 32)
+    assert isinstance(purchase, Purchase)
+    assert purchase.hold is not None
+    assert scene.store.ask(Ask(purchase.id, NO_LIMITS, "", purchase.hold), lambda _verdict: None) is not None
+    problem = scene.till.record(purchase)
+    assert isinstance(problem, Problem)
+    assert problem.error_type == "state_unavailable"
+    unsent = Fate(was_sent=False, status=0, units=None, is_answered=False, fal_id=None)
+    entry = scene.till.close(purchase, unsent)
+    assert entry is not None
+    assert entry.status == "released"
+    assert scene.sums == (0, 0)

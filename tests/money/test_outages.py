@@ -165,12 +165,14 @@ def test_a_disk_that_is_full_closes_budgets_only(open_market: Callable[..., Mark
         (worker,) = workers_of(market.gateway).values()
         (journal,) = Path(market.books.url.removeprefix("sqlite:///") + ".spool").glob("*/*.journal")
         limit_files(worker, journal.stat().st_size + 7)
+        refused = [market.ask(BUDGETED, DOLLAR), market.ask(BUDGETED, DOLLAR, body=b" " * 100_000 + b"{}")]
         answers = [market.ask(OPEN) for _ in range(3)]
-        refused = market.ask(BUDGETED, DOLLAR)
+        refused.append(market.ask(BUDGETED, DOLLAR))
         assert [answer.status for answer in answers] == [200] * 3
-        assert (refused.status, refused.json()["error_type"]) == (503, "state_unavailable")
-        assert "written down" in refused.json()["message"]
-        assert refused.field("retry-after") == "1"
+        for answer in refused:
+            assert (answer.status, answer.json()["error_type"]) == (503, "state_unavailable")
+            assert "written down" in answer.json()["message"]
+            assert answer.field("retry-after") == "1"
         assert len(fal.executions(endpoint=DOLLAR)) == 1
         limit_files(worker, resource.RLIM_INFINITY)
         answers.append(market.ask(BUDGETED))
@@ -178,3 +180,7 @@ def test_a_disk_that_is_full_closes_budgets_only(open_market: Callable[..., Mark
         for answer in answers:
             assert market.entry(answer).cost_ns == COST_NS
         assert market.books.spent_ns() == NS + 4 * COST_NS
+        assert market.entry(refused[0]).status == "released"
+        labels = {"scope": "key", "id": BUDGETED.id}
+        until(lambda: market.gateway.metrics().value("budget_spent_usd", **labels) == 1.025, "the budget's sum")
+        assert market.gateway.metrics().value("budget_reserved_usd", **labels) == 0
