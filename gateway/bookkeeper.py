@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from gateway.ledger.entry import HELD
 from gateway.ledger.faults import LedgerAwayError
 from gateway.metering import metrics
 from gateway.policy.budget import Budget, counts_in, period_start
@@ -118,7 +119,9 @@ class Bookkeeper:
         for change in changes:
             before_ns = (change.old.cost_ns or 0) if change.old is not None else 0
             spent_ns = (change.new.cost_ns or 0) - before_ns
-            if self._treasury is not None:
+            if change.old is not None and change.old.status == HELD:
+                self._free(change.new)
+            elif self._treasury is not None:
                 self._treasury.correct(change.new, spent_ns, self._budgets())
             else:
                 self._shift(change.new, freed_ns=0, spent_ns=spent_ns)

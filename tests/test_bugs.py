@@ -113,6 +113,10 @@ class Nowhere:
     def append(self, line: bytes) -> None:
         """Let it go."""
 
+    def flush(self) -> bool:
+        """Say that it has gone."""
+        return True
+
 
 class BrokenUpstream:
     """Breaks down over each request."""

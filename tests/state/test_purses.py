@@ -259,16 +259,3 @@ def test_sums_are_those_of_what_happened(steps: list[tuple[int, int, str]]) -> N
         purse = quotas.purses.purse(DAY.store_name, period_start("day", NOW))
         assert (purse.spent_ns, purse.held_ns) == (spent, held)
     quotas.close()
-
-
-def test_a_budget_that_was_forgotten_is_filled_in_anew(quotas: Quotas, worker: OpenStore) -> None:
-    """Meanwhile it admits nothing; a run that is under way all the time still holds, and settles into the new sum."""
-    store = worker()
-    hold, _ = ask(store, 3, DAY)
-    quotas.purses.forget(DAY.store_name)
-    assert ask(store, 1, DAY)[1].used_ns == -1
-    start = period_start("day", NOW)
-    assert quotas.purses.fill(DAY.store_name, start, spent_ns=5, jobs_ns=0)
-    assert sums(quotas, DAY) == (5, 3)
-    store.settle(hold, 2)
-    assert sums(quotas, DAY) == (7, 0)
