@@ -1,0 +1,113 @@
+"""What fal's bill changes in the sums of budgets, once the ledger has it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+import pytest
+
+from gateway.bookkeeper import Bookkeeper, job_of
+from gateway.ledger.entry import RECONCILED, Entry
+from gateway.ledger.ledger import Change, Ledger
+from gateway.ledger.process import Gauges
+from gateway.metering.board import Board
+from gateway.metering.meter import Meter
+from gateway.policy.budget import Budget
+from gateway.policy.job import SETTLED
+from gateway.state.jobs import JobTable
+from gateway.state.local import Quotas
+from tests.ledger.rows import bound, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gateway.ruleset import Ruleset
+
+MONTH: Final = Budget("key/web-prod", "month", 10**9)
+TRUE_NS: Final = 40_000_000
+
+
+class Rules:
+    """As much of a ruleset as a bookkeeper asks for."""
+
+    budgets: Final = {MONTH.owner: (MONTH,)}
+    settle_deadline: Final = 86_400.0
+
+
+class Desk:
+    """A bookkeeper over a real ledger and real shared memory."""
+
+    def __init__(self, url: str, rows: list[Entry]) -> None:
+        self.ledger = Ledger(url)
+        self.ledger.migrate()
+        self.ledger.apply(rows)
+        self.quotas, self.jobs = Quotas(places=8, address_places=8), JobTable(sets=1)
+        board = Board(workers=1)
+        self.keeper = Bookkeeper(
+            self.ledger,
+            quotas=self.quotas,
+            jobs=self.jobs,
+            region=board.ledger.region,
+            meter=Meter(board.ledger.region, board.endpoints, emit=lambda _record: None),
+            rules=lambda: cast("Ruleset", Rules()),
+            ready=lambda: None,
+        )
+        self.keeper.on_gauges(Gauges(is_up=True, spool_bytes=0, oldest_seconds=0.0, applied=0, skipped=0))
+
+    @property
+    def sums(self) -> tuple[int, int]:
+        """Spent and held of the budget."""
+        ((_, purse),) = self.keeper.purses()
+        return purse.spent_ns, purse.held_ns
+
+    def reconcile(self, row: Entry) -> None:
+        """Bring the true cost of a purchase to the ledger and its keeper."""
+        true = row._replace(status=RECONCILED, source="reconciled", cost_ns=TRUE_NS)
+        self.keeper.on_reconciled([Change(row, true)])
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.ledger.close()
+        self.quotas.close()
+        self.jobs.close()
+
+
+@pytest.fixture
+def now_us() -> int:
+    """Return a moment of the present month."""
+    return time.time_ns() // 1_000
+
+
+@pytest.fixture
+def job(now_us: int) -> Entry:
+    """Return a job that is held."""
+    return bound(1, admitted_at_us=now_us, changed_at_us=now_us)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, job: Entry, now_us: int) -> Iterator[Desk]:
+    """Return a keeper whose ledger knows a job that is held, and a run that was settled."""
+    opened = Desk(f"sqlite:///{tmp_path}/ledger.db", [job, settled(2, admitted_at_us=now_us, changed_at_us=now_us)])
+    yield opened
+    opened.close()
+
+
+def test_sums_are_the_ledgers(desk: Desk, job: Entry) -> None:
+    """What was settled is spent, what jobs hold is held, and a job is found by fal's id."""
+    assert desk.sums == (50_000_000, job.estimate_ns)
+    assert desk.jobs.find("job-1") == job_of(job)
+
+
+def test_a_bill_corrects_what_was_spent(desk: Desk, now_us: int) -> None:
+    """By the difference between what was charged and what fal billed."""
+    desk.reconcile(settled(2, admitted_at_us=now_us, changed_at_us=now_us))
+    assert desk.sums == (TRUE_NS, 25_000_000)
+
+
+def test_a_bill_before_the_result_ends_the_hold(desk: Desk, job: Entry) -> None:
+    """The job has come to its cost: it holds no more, and a result fetched later is not charged again."""
+    desk.reconcile(job)
+    assert desk.sums == (50_000_000 + TRUE_NS, 0)
+    assert desk.jobs.close_job("job-1", SETTLED) is None
