@@ -12,6 +12,7 @@ The decisions it carries:
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ from gateway.ledger.entry import HELD
 from gateway.ledger.faults import LedgerAwayError
 from gateway.metering import metrics
 from gateway.policy.budget import Budget, counts_in, period_start
-from gateway.policy.job import OPEN, SETTLED, Job
+from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import picodollars_of
 from gateway.state.purses import Purse
 
@@ -172,13 +173,13 @@ class Bookkeeper:
             self._filled.add(budget.store_name)
 
     def _open_jobs(self) -> list[Entry]:
-        found: list[Entry] = []
-        while page := self._ledger.open_jobs(after=found[-1] if found else None):
-            found += page
-        return found
+        return list(_all_pages(self._ledger.open_jobs))
 
     def _remember_jobs(self) -> None:
-        for entry in self._open_jobs():
+        """Remember what may still come to a cost: jobs that are held, and those given back by a cancel of late."""
+        since_us = int((time() - _LONGEST_RUN_SECONDS) * _MICROSECONDS)
+        released = partial(self._ledger.released_jobs, since_us)
+        for entry in (*_all_pages(released), *self._open_jobs()):
             if entry.fal_request_id is not None and self._jobs.find(entry.fal_request_id) is None:
                 self._jobs.remember(entry.fal_request_id, job_of(entry))
 
@@ -240,7 +241,7 @@ class Bookkeeper:
 
 
 def job_of(entry: Entry) -> Job:
-    """Return the job that a bound hold of the ledger stands for."""
+    """Return the job that a row of the ledger stands for, which is held or was given back."""
     price = picodollars_of(Decimal(entry.unit_price)) if entry.unit_price is not None else None
     return Job(
         entry.team,
@@ -251,7 +252,15 @@ def job_of(entry: Entry) -> Job:
         entry.estimate_ns or 0,
         price if price is not None else -1,
         entry.unit or "",
+        OPEN if entry.status == HELD else RELEASED,
     )
+
+
+def _all_pages(ask: Callable[..., list[Entry]]) -> Iterator[Entry]:
+    last: Entry | None = None
+    while page := ask(after=last):
+        yield from page
+        last = page[-1]
 
 
 def _charged(entry: Entry) -> Entry:

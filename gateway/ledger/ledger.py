@@ -140,6 +140,11 @@ class Ledger:
         """Return queue jobs that are held under fal's request id; those behind `after`, the last one of a page."""
         return self._page(_ROW.status == HELD, _ROW.fal_request_id.is_not(None), after=after, most=most)
 
+    def released_jobs(self, since_us: int, *, after: Entry | None = None, most: int = PAGE_ROWS) -> list[Entry]:
+        """Return queue jobs that were given back, of those admitted from a moment on; they may yet come to a cost."""
+        of_jobs = (_ROW.status == RELEASED, _ROW.kind == "submit", _ROW.fal_request_id.is_not(None))
+        return self._page(_ROW.admitted_at_us >= since_us, *of_jobs, after=after, most=most)
+
     def ended_jobs(self, since_us: int) -> list[Entry]:
         """Return queue jobs that were settled or released from a moment on, all at once: it lies seconds back."""
         ended = (_ROW.status.in_((SETTLED, RELEASED)), _ROW.changed_at_us >= since_us)

@@ -113,7 +113,7 @@ def test_a_cancel_that_came_too_late_releases_nothing(market: Market) -> None:
 
 def test_a_result_after_the_cancel_settles_all_the_same(market: Market) -> None:
     """Fal took the wish, but the job was running and came to its end: its units are billed (CONTRACT 8)."""
-    submitted = market.submit(SUBMITTER, emulate="queued=0,running=500,units=2")
+    submitted = market.submit(SUBMITTER, emulate="queued=0,running=1500,units=2")
     job_id = request_id_of(submitted)
     until(
         lambda: market.job(SUBMITTER, job_id, step="/status").json()["status"] == "IN_PROGRESS", "the job to be running"
@@ -219,9 +219,18 @@ def test_a_submitter_who_left_is_bound_all_the_same(open_market: Callable[..., M
 def test_a_result_after_a_restart_settles_to_the_submitter(
     open_market: Callable[..., Market], fal: Emulator, way: str
 ) -> None:
-    """Open jobs come back out of the ledger, and with them what budgets hold; also after kill -9 of all processes."""
+    """Open jobs come back out of the ledger, and with them what budgets hold; also after kill -9 of all processes.
+
+    So do those that a cancel gave back: one that ran to its end all the same is charged.
+    """
     market = open_market(fal, market_policy(KEYS))
     jobs = [market.submit(SUBMITTER, emulate=f"{READY},units={units}") for units in (2, 3)]
+    cancelled = market.submit(SUBMITTER, emulate="queued=0,running=2000,units=4")
+    until(
+        lambda: market.job(SUBMITTER, request_id_of(cancelled), step="/cancel", method="PUT").status == 202,
+        "the cancel of a job that runs",
+    )
+    market.entry(cancelled, "released")
     if way == "restart":
         market.restart()
     else:
@@ -234,7 +243,10 @@ def test_a_result_after_a_restart_settles_to_the_submitter(
         assert market.job(STRANGER, request_id_of(job)).status == 404
     assert [market.entry(job).cost_ns for job in jobs] == [50_000_000, 75_000_000]
     assert [market.entry(job).key for job in jobs] == [SUBMITTER.id] * 2
-    assert market.charged_ns(SUBMITTER) == 125_000_000
+    assert market.job(STRANGER, request_id_of(cancelled)).status == 404
+    until(lambda: market.job(COLLEAGUE, request_id_of(cancelled)).status == 200, "the result in spite of the cancel")
+    assert market.entry(cancelled, "settled").cost_ns == 100_000_000
+    assert market.charged_ns(SUBMITTER) == 225_000_000
     until(lambda: market.gateway.metrics().value("budget_reserved_usd", **reserved) == 0, "nothing held")
 
 
