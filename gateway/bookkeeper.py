@@ -4,7 +4,8 @@ The decisions it carries:
 
 * The ledger is the truth and shared memory its shadow. At the start, and where a reload brings a new budget, the sums
   of the present period are filled in from the ledger; until then that budget admits nothing.
-* Queue jobs that are still open are remembered anew, so that a result fetched after a restart finds who paid.
+* Queue jobs are remembered anew: those that are still open, so that a result fetched after a restart finds who paid;
+  the latest of the others, so that a restart does not open them to strangers.
 * A job without a known cost is charged as estimated once the policy's deadline is over.
 * What operators see of budgets comes from the same sums that decide.
 """
@@ -14,11 +15,13 @@ from __future__ import annotations
 from decimal import Decimal
 from functools import partial
 from time import monotonic, time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from gateway.ledger.entry import HELD
+from gateway.ledger.entry import RELEASED as GIVEN_BACK
 from gateway.ledger.faults import LedgerAwayError
 from gateway.metering import metrics
 from gateway.policy.budget import Budget, counts_in, period_start
@@ -43,6 +46,10 @@ _MICROSECONDS: Final = 1_000_000
 _SHOW_SECONDS: Final = 2.0
 _DEADLINE_LOOK_SECONDS: Final = 30.0
 _LONGEST_RUN_SECONDS: Final = 86_400.0  # a run's hold ends with its worker's journal, unless a full disk lost that
+_STATES: Final = MappingProxyType({HELD: OPEN, GIVEN_BACK: RELEASED})
+
+_CHARGED_JOBS: Final = 20_000
+"""So many of the last day are remembered at a start: it takes a second, and a gateway is ready behind it."""
 
 
 class Bookkeeper:
@@ -176,10 +183,14 @@ class Bookkeeper:
         return list(_all_pages(self._ledger.open_jobs))
 
     def _remember_jobs(self) -> None:
-        """Remember what may still come to a cost: jobs that are held, and those given back by a cancel of late."""
+        """Remember whose jobs are; last those that may still come to a cost, since the last ones stay in a full table.
+
+        These are all jobs that are held, and those given back by a cancel of late.
+        """
         since_us = int((time() - _LONGEST_RUN_SECONDS) * _MICROSECONDS)
+        charged = self._ledger.charged_jobs(since_us, most=_CHARGED_JOBS)
         released = partial(self._ledger.released_jobs, since_us)
-        for entry in (*_all_pages(released), *self._open_jobs()):
+        for entry in (*charged, *_all_pages(released), *self._open_jobs()):
             if entry.fal_request_id is not None and self._jobs.find(entry.fal_request_id) is None:
                 self._jobs.remember(entry.fal_request_id, job_of(entry))
 
@@ -241,7 +252,7 @@ class Bookkeeper:
 
 
 def job_of(entry: Entry) -> Job:
-    """Return the job that a row of the ledger stands for, which is held or was given back."""
+    """Return the job that a row of the ledger stands for."""
     price = picodollars_of(Decimal(entry.unit_price)) if entry.unit_price is not None else None
     return Job(
         entry.team,
@@ -252,7 +263,7 @@ def job_of(entry: Entry) -> Job:
         entry.estimate_ns or 0,
         price if price is not None else -1,
         entry.unit or "",
-        OPEN if entry.status == HELD else RELEASED,
+        _STATES.get(entry.status, SETTLED),
     )
 
 

@@ -145,6 +145,14 @@ class Ledger:
         of_jobs = (_ROW.status == RELEASED, _ROW.kind == "submit", _ROW.fal_request_id.is_not(None))
         return self._page(_ROW.admitted_at_us >= since_us, *of_jobs, after=after, most=most)
 
+    def charged_jobs(self, since_us: int, *, most: int) -> list[Entry]:
+        """Return the latest queue jobs that came to a cost, of those admitted from a moment on; the oldest first."""
+        of_jobs = (_ROW.status.in_(CHARGED), _ROW.kind == "submit", _ROW.fal_request_id.is_not(None))
+        query = select(PURCHASES).where(_ROW.admitted_at_us >= since_us, *of_jobs)
+        latest = query.order_by(_ROW.admitted_at_us.desc(), _ROW.id.desc()).limit(most)
+        with self._database.reading() as connection:
+            return [Entry(*row) for row in connection.execute(latest)][::-1]
+
     def ended_jobs(self, since_us: int) -> list[Entry]:
         """Return queue jobs that were settled or released from a moment on, all at once: it lies seconds back."""
         ended = (_ROW.status.in_((SETTLED, RELEASED)), _ROW.changed_at_us >= since_us)

@@ -95,6 +95,18 @@ def test_open_jobs_and_overdue_holds(ledger: Ledger) -> None:
     assert ledger.find_job("nobody") is None
 
 
+def test_the_latest_jobs_that_came_to_a_cost(ledger: Ledger) -> None:
+    """Jobs in every state that counts as spent, the oldest first; runs, open and cancelled ones are left out."""
+    jobs = [
+        settled(number, kind="submit", fal_request_id=f"job-{number}", admitted_at_us=NOON_US + number)
+        for number in range(1, 5)
+    ]
+    others = [settled(6), bound(7), released(8, kind="submit", fal_request_id="job-8"), settled(9, kind="submit")]
+    ledger.apply([*others, *jobs, unknown(5, kind="submit", fal_request_id="job-5", admitted_at_us=NOON_US + 5)])
+    assert [row.fal_request_id for row in ledger.charged_jobs(0, most=3)] == ["job-3", "job-4", "job-5"]
+    assert [row.fal_request_id for row in ledger.charged_jobs(NOON_US + 5, most=3)] == ["job-5"]
+
+
 def test_purchases_are_found_by_the_ids_on_a_bill(ledger: Ledger) -> None:
     """A thousand ids at once, in whatever state the rows are; an id that nobody bought under finds nothing."""
     rows = [settled(number, fal_request_id=f"job-{number}") for number in range(3)]

@@ -250,6 +250,21 @@ def test_a_result_after_a_restart_settles_to_the_submitter(
     until(lambda: market.gateway.metrics().value("budget_reserved_usd", **reserved) == 0, "nothing held")
 
 
+def test_a_job_that_was_paid_is_still_its_submitters_after_a_restart(
+    open_market: Callable[..., Market], fal: Emulator
+) -> None:
+    """A stranger must not read it because the gateway was started anew, and fetching it again charges nobody."""
+    market = open_market(fal, market_policy(KEYS))
+    submitted = market.submit(SUBMITTER, emulate=f"{READY},units=2")
+    assert market.job(SUBMITTER, request_id_of(submitted)).status == 200
+    market.entry(submitted, "settled")
+    market.restart()
+    assert market.job(STRANGER, request_id_of(submitted)).status == 404
+    fetched = market.job(COLLEAGUE, request_id_of(submitted))
+    assert (fetched.status, fetched.field("x-gateway-cost-usd")) == (200, "0.05")
+    assert market.entry(submitted).cost_ns == 50_000_000
+
+
 def test_a_job_that_nobody_fetches_is_charged_as_estimated(open_market: Callable[..., Market], fal: Emulator) -> None:
     """Its answer goes to a webhook and never passes here; after `settle_deadline` its estimate is its cost."""
     market = open_market(fal, market_policy(KEYS, settle_deadline=f"{DEADLINE_SECONDS}s"))
