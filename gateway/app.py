@@ -81,7 +81,7 @@ class Worker:
         number = board.workers.index(seat)
         self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
         turns.at_end(self._write_journal)  # before the relay's own: nothing is sent whose purchase is not written down
-        self._relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
+        self.relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
         self._meter = Meter(seat.region, board.endpoints, emit=shared.log.exchange)
         shared.log.count_to(self._meter.count_dropped)
         self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
@@ -151,7 +151,7 @@ class Worker:
         own_key = settings.fal_key.get_secret_value() if settings.fal_key else ""
         return Desk(
             door=Door(rules, max_body_bytes=settings.max_body_bytes, find_job=shared.jobs.find),
-            upstream=self._relay.engine,
+            upstream=self.relay.engine,
             meter=self._meter,
             to_origin=self._to_origin,
             sender=Sender(own_key, edition.team_keys, tags=rules.fal_tags),
@@ -227,7 +227,7 @@ class Worker:
             callback.stop()
         cut = self.gate.stop()
         self.server.close_all()
-        self._relay.close()
+        self.relay.close()
         if self._shared_store is not None:
             await self._shared_store.close()
         self._journal.close()

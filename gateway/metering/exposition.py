@@ -20,7 +20,7 @@ from prometheus_client.utils import floatToGoString
 from gateway.metering import metrics
 from gateway.metering.board import Board, State
 from gateway.metering.cells import Labels, Region
-from gateway.metering.metrics import DURATION_BUCKETS, PREFIX, Family
+from gateway.metering.metrics import PREFIX, Family
 from gateway.version import VERSION
 
 if TYPE_CHECKING:
@@ -28,18 +28,20 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-_BUCKET_NAMES: Final = (*map(floatToGoString, DURATION_BUCKETS), "+Inf")
 _MICROSECONDS: Final = 1_000_000
 
 Sums = dict[Labels, list[int]]
+Reading = tuple[Family, Sums]
+"""A family, and its series as somebody else has found them."""
 
 
 class BoardCollector(Collector):
     """Reads a board whole at each `collect`."""
 
-    def __init__(self, board: Board) -> None:
-        """Collect from the seats of `board`."""
+    def __init__(self, board: Board, readings: Iterable[Reading] = ()) -> None:
+        """Collect from the seats of `board`, and show `readings` beside."""
         self._board = board
+        self._readings = readings
 
     def collect(self) -> Iterator[Metric]:
         """Yield every declared family, those without a series as well."""
@@ -52,6 +54,9 @@ class BoardCollector(Collector):
         yield _gauge(metrics.REPLICAS, {(): [self._board.replicas()]})
         yield _gauge(metrics.POLICY_GENERATION, {(): [self._board.generation()]})
         yield _gauge(metrics.BUILD_INFO, {(VERSION,): [1]})
+        yield _gauge(metrics.INFLIGHT_LIMIT, {(): [self._board.inflight_limit()]})
+        for family, read in self._readings:
+            yield _METRIC_OF[family.kind](family, read)
 
 
 def sum_series(regions: Iterable[Region]) -> dict[str, Sums]:
@@ -65,10 +70,10 @@ def sum_series(regions: Iterable[Region]) -> dict[str, Sums]:
     return sums
 
 
-def expose(board: Board, accept: str) -> tuple[bytes, str]:
+def expose(board: Board, accept: str, readings: Iterable[Reading] = ()) -> tuple[bytes, str]:
     """Return the page and its content type: OpenMetrics where the Accept field asks for it, else Prometheus text."""
     encode, content_type = _encoder(accept)
-    return encode(BoardCollector(board)), content_type
+    return encode(BoardCollector(board, readings)), content_type
 
 
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
@@ -93,9 +98,10 @@ def _gauge(family: Family, sums: Sums) -> Metric:
 
 
 def _histogram(family: Family, sums: Sums) -> Metric:
+    names = (*map(floatToGoString, family.bounds), "+Inf")
     metric = HistogramMetricFamily(PREFIX + family.name, family.documentation, labels=family.labels)
     for labels, (*counts, microseconds) in sums.items():
-        buckets = list(zip(_BUCKET_NAMES, accumulate(counts), strict=True))
+        buckets = list(zip(names, accumulate(counts), strict=True))
         metric.add_metric(labels, buckets, microseconds / _MICROSECONDS)
     return metric
 

@@ -120,13 +120,17 @@ class Meter:
         self._clock = clock
         self._rows: dict[tuple[str, str, str, str, int], tuple[int, int, int, int, int, int]] = {}
         self._failures = {error: self._cell(metrics.UPSTREAM_FAILURES, (error,)) for error in ORIGIN_ERRORS}
+        self._refused_upstream = {
+            reason: self._cell(metrics.UPSTREAM_REFUSALS, (reason,)) for reason in metrics.UPSTREAM_REFUSALS_OF
+        }
         self._gone = self._cell(metrics.CLIENTS_GONE, ())
         self._dropped = self._cell(metrics.LOG_LINES_DROPPED, ())
         self._store_errors = self._cell(metrics.STATE_STORE_ERRORS, ())
         self._degraded = self._cell(metrics.DEGRADED_REQUESTS, ())
         self._timers = {billing: self._timer_cells(billing) for billing in CLASSES}
         self._inflight = {billing: self._cell(metrics.INFLIGHT_REQUESTS, (billing,)) for billing in CLASSES}
-        region.zero(metrics.INFLIGHT_REQUESTS.name)
+        for family in metrics.OF_A_LIFE:
+            region.zero(family.name)
 
     def open(self, record: Exchanged) -> None:
         """Count an exchange as in flight, in the class that its record names; not needed before a refusal."""
@@ -143,7 +147,7 @@ class Meter:
         if record.error_type is not None:
             self._count_error(record, record.error_type)
         if record.outcome == "client_gone":
-            self._cells[self._gone] += 1
+            self._count_gone(record)
         self._emit(record)
 
     def _count(self, record: Exchanged) -> None:
@@ -168,6 +172,17 @@ class Meter:
             self._cells[self._cell(metrics.REFUSALS, (record.team, record.key, error_type))] += 1
         elif error_type in self._failures:
             self._cells[self._failures[error_type]] += 1
+
+    def _count_gone(self, record: Exchanged) -> None:
+        """Count a client that has left, and what it leaves unused; a job's result can be fetched again."""
+        self._cells[self._gone] += 1
+        if record.billing == "paid" and record.cost_usd is not None:
+            abandoned = self._cell(metrics.ABANDONED_COST, (record.team, record.key))
+            self._cells[abandoned] += int(record.cost_usd * metrics.ABANDONED_COST.parts)
+
+    def count_upstream_refusal(self, reason: str) -> None:
+        """Count an answer by which fal refused; `reason` is one of `metrics.UPSTREAM_REFUSALS_OF`."""
+        self._cells[self._refused_upstream[reason]] += 1
 
     def count_dropped(self, lines: int) -> None:
         """Count log lines that were lost."""
@@ -213,6 +228,7 @@ class Meter:
         for team, key in keys:
             for error_type in _ZERO_REFUSALS:
                 self._claim(metrics.REFUSALS, (team, key, error_type))
+            self._claim(metrics.ABANDONED_COST, (team, key))
             for family in (metrics.REQUEST_BYTES, metrics.RESPONSE_BYTES):
                 self._claim(family, (team, "paid"))
             for endpoint in priced:

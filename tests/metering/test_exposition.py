@@ -48,6 +48,13 @@ FAMILIES = {
     "state_store_up": "gauge",
     "state_store_errors": "counter",
     "replicas": "gauge",
+    "ledger_cost_usd": "gauge",
+    "abandoned_cost_usd": "counter",
+    "upstream_refusals": "counter",
+    "event_loop_lag_seconds": "histogram",
+    "upstream_connections": "gauge",
+    "client_connections": "gauge",
+    "inflight_limit": "gauge",
 }
 
 
