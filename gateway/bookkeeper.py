@@ -24,6 +24,7 @@ from gateway.ledger.entry import HELD
 from gateway.ledger.entry import RELEASED as GIVEN_BACK
 from gateway.ledger.faults import LedgerAwayError
 from gateway.metering import metrics
+from gateway.metering.cells import VOID
 from gateway.policy.budget import Budget, counts_in, period_start
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import picodollars_of
@@ -46,6 +47,7 @@ _MICROSECONDS: Final = 1_000_000
 _SHOW_SECONDS: Final = 2.0
 _DEADLINE_LOOK_SECONDS: Final = 30.0
 _LONGEST_RUN_SECONDS: Final = 86_400.0  # a run's hold ends with its worker's journal, unless a full disk lost that
+_BUDGET_GAUGES: Final = (metrics.BUDGET_LIMIT, metrics.BUDGET_SPENT, metrics.BUDGET_RESERVED)
 _STATES: Final = MappingProxyType({HELD: OPEN, GIVEN_BACK: RELEASED})
 
 _CHARGED_JOBS: Final = 20_000
@@ -82,6 +84,7 @@ class Bookkeeper:
         self._filled: set[str] = set()
         self._are_jobs_known = False
         self._show_at = 0.0
+        self._shown: set[tuple[str, ...]] = set()
         self._deadline_look_at = 0.0
         self._events = structlog.get_logger()
 
@@ -238,12 +241,18 @@ class Bookkeeper:
         self._show_at = monotonic() + _SHOW_SECONDS
         self._set(metrics.LEDGER_UP, (), int(gauges.is_up))
         self._set(metrics.SPOOL_BYTES, (), gauges.spool_bytes)
+        shown: set[tuple[str, ...]] = set()
         for budget, purse in self.purses():
             scope, _, owner = budget.owner.partition("/")
-            labels = (scope, owner, budget.period)
-            self._set(metrics.BUDGET_LIMIT, labels, budget.limit_ns)
-            self._set(metrics.BUDGET_SPENT, labels, purse.spent_ns)
-            self._set(metrics.BUDGET_RESERVED, labels, purse.held_ns)
+            shown.add((scope, owner, budget.period))
+            self._show_budget((scope, owner, budget.period), budget.limit_ns, purse.spent_ns, purse.held_ns)
+        for labels in self._shown - shown:  # a reload took these out
+            self._show_budget(labels, VOID, VOID, VOID)
+        self._shown = shown
+
+    def _show_budget(self, labels: tuple[str, ...], *values: int) -> None:
+        for family, value in zip(_BUDGET_GAUGES, values, strict=True):
+            self._set(family, labels, value)
 
     def _set(self, family: metrics.Family, labels: tuple[str, ...], value: int) -> None:
         cell = self._region.claim(family.name, labels)

@@ -24,6 +24,9 @@ SPARE_CELLS: Final = 4_096
 SPARE_DIRECTORY_BYTES: Final = 1 << 20
 """Kept back for the overflow series, so that a full region still counts (see `metrics.Family.overflow`)."""
 
+VOID: Final = -(2**63)
+"""In a gauge's cell: there is nothing to tell any more, and its series is not shown."""
+
 _CELL_BYTES: Final = 8
 
 Labels = tuple[str, ...]

@@ -19,7 +19,7 @@ from prometheus_client.utils import floatToGoString
 
 from gateway.metering import metrics
 from gateway.metering.board import Board, State
-from gateway.metering.cells import Labels, Region
+from gateway.metering.cells import VOID, Labels, Region
 from gateway.metering.metrics import PREFIX, Family
 from gateway.version import VERSION
 
@@ -93,7 +93,8 @@ def _counter(family: Family, sums: Sums) -> Metric:
 def _gauge(family: Family, sums: Sums) -> Metric:
     metric = GaugeMetricFamily(PREFIX + family.name, family.documentation, labels=family.labels)
     for labels, values in sums.items():
-        metric.add_metric(labels, values[0] / family.parts if family.parts > 1 else values[0])
+        if values[0] != VOID:
+            metric.add_metric(labels, values[0] / family.parts if family.parts > 1 else values[0])
     return metric
 
 
