@@ -82,7 +82,7 @@ class Worker:
         self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
         turns.at_end(self._write_journal)  # before the relay's own: nothing is sent whose purchase is not written down
         self.relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
-        self._meter = Meter(seat.region, board.endpoints, emit=shared.log.exchange)
+        self._meter = Meter(seat.region, board.endpoints, emit=shared.log.exchange, exemplars=seat.exemplars)
         shared.log.count_to(self._meter.count_dropped)
         self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
         self._store = LocalStore(shared.quotas, seat=number)

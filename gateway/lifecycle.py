@@ -21,6 +21,7 @@ from gateway import app, exchange
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS
+from gateway.metering.zeros import introduce
 from gateway.ops.server import serve_ops
 from gateway.reload import Reloads
 from gateway.ruleset import named_endpoints
@@ -187,7 +188,8 @@ class Supervisor:
         document = policy.document
         self._board.endpoints.configure(named_endpoints(document))
         priced = [price.endpoint for price in document.prices]
-        self._meter.introduce(((key.team, key.id) for key in document.keys), endpoints=priced)
+        keys = ((key.team, key.id) for key in document.keys)
+        introduce(self._board.supervisor.region, keys, endpoints=priced)
         return self._shared.bulletin.publish(policy.to_json())
 
     def _count_reload_error(self) -> None:

@@ -1,4 +1,4 @@
-"""Everything the processes of one gateway share: a seat for each with its counters and state, and endpoint labels.
+"""Everything the processes of one gateway share: a seat for each, with its counts and its state, and endpoint labels.
 
 The decision: the supervisor makes the board before the first fork and never talks to its children about it; each
 process writes its own seat, and the ops process reads all of them. So readiness and metrics need no pipe, no lock
@@ -15,6 +15,7 @@ from typing import Final
 
 from gateway.metering.cells import Region
 from gateway.metering.endpoints import EndpointLabels
+from gateway.metering.exemplars import Exemplars
 from gateway.metering.metrics import OF_A_LIFE
 
 _PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _INFLIGHT_LIMIT, _CPU_US, _SEAT_CELLS = range(8)
@@ -48,6 +49,7 @@ class Seat:
     def __init__(self, region: Region, status: memoryview) -> None:
         """Lay the seat over its region and its `_SEAT_CELLS` cells of status."""
         self.region: Final = region
+        self.exemplars: Final = Exemplars()
         self._status = status
 
     def take(self, pid: int) -> None:
@@ -127,6 +129,7 @@ class Seat:
         """Let go of the memory."""
         self._status.release()
         self.region.close()
+        self.exemplars.close()
 
 
 class Board:

@@ -7,7 +7,7 @@ counter.
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, repeat
 from operator import add
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as Shown
 from prometheus_client.utils import floatToGoString
 
 from gateway.metering import metrics
 from gateway.metering.board import Board, State
 from gateway.metering.cells import VOID, Labels, Region
-from gateway.metering.metrics import PREFIX, Family
+from gateway.metering.exemplars import FIRST_SLOT, SLOTS_OF_A_CLASS
+from gateway.metering.metrics import CLASSES, PREFIX, Family
 from gateway.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client import Metric
 
@@ -38,16 +40,20 @@ Reading = tuple[Family, Sums]
 class BoardCollector(Collector):
     """Reads a board whole at each `collect`."""
 
-    def __init__(self, board: Board, readings: Iterable[Reading] = ()) -> None:
-        """Collect from the seats of `board`, and show `readings` beside."""
+    def __init__(self, board: Board, readings: Iterable[Reading] = (), *, has_exemplars: bool = False) -> None:
+        """Collect from the seats of `board`, and show `readings` beside; exemplars where the format has them."""
         self._board = board
         self._readings = readings
+        self._has_exemplars = has_exemplars
 
     def collect(self) -> Iterator[Metric]:
         """Yield every declared family, those without a series as well."""
         sums = sum_series(seat.region for seat in self._board.seats)
         for family in metrics.COUNTED:
-            yield _METRIC_OF[family.kind](family, sums[family.name])
+            if family.kind == "histogram":
+                yield _histogram(family, sums[family.name], self._exemplars(family))
+            else:
+                yield _METRIC_OF[family.kind](family, sums[family.name])
         workers: Sums = {(state.name.lower(),): [self._board.count(state)] for state in State}
         yield _gauge(metrics.WORKERS, workers)
         yield _gauge(metrics.STATE_STORE_UP, {(): [int(self._board.has_store())]})
@@ -57,6 +63,25 @@ class BoardCollector(Collector):
         yield _gauge(metrics.INFLIGHT_LIMIT, {(): [self._board.inflight_limit()]})
         for family, read in self._readings:
             yield _METRIC_OF[family.kind](family, read)
+
+    def _exemplars(self, family: Family) -> dict[Labels, list[Shown | None]]:
+        """Return the newest exemplar of each bucket of each class, whichever worker has it."""
+        first = FIRST_SLOT.get(family.name)
+        if first is None or not self._has_exemplars:
+            return {}
+        slots_of = {billing: first + place * SLOTS_OF_A_CLASS for place, billing in enumerate(CLASSES)}
+        return {
+            (billing,): [self._exemplar(slot) for slot in range(begin, begin + SLOTS_OF_A_CLASS)]
+            for billing, begin in slots_of.items()
+        }
+
+    def _exemplar(self, slot: int) -> Shown | None:
+        kept = filter(None, (seat.exemplars.read(slot) for seat in self._board.workers))
+        newest = max(kept, default=None)
+        if newest is None:
+            return None
+        name = "trace_id" if newest.is_traced else "request_id"
+        return Shown({name: newest.id}, newest.seconds, newest.timestamp)
 
 
 def sum_series(regions: Iterable[Region]) -> dict[str, Sums]:
@@ -73,7 +98,12 @@ def sum_series(regions: Iterable[Region]) -> dict[str, Sums]:
 def expose(board: Board, accept: str, readings: Iterable[Reading] = ()) -> tuple[bytes, str]:
     """Return the page and its content type: OpenMetrics where the Accept field asks for it, else Prometheus text."""
     encode, content_type = _encoder(accept)
-    return encode(BoardCollector(board, readings)), content_type
+    has_exemplars = content_type.startswith("application/openmetrics-text")
+    return encode(BoardCollector(board, readings, has_exemplars=has_exemplars)), content_type
+
+
+def _bucket(name: str, count: int, shown: Shown | None) -> tuple[str, float] | tuple[str, float, Shown]:
+    return (name, count) if shown is None else (name, count, shown)
 
 
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
@@ -98,13 +128,14 @@ def _gauge(family: Family, sums: Sums) -> Metric:
     return metric
 
 
-def _histogram(family: Family, sums: Sums) -> Metric:
+def _histogram(family: Family, sums: Sums, exemplars: Mapping[Labels, Sequence[Shown | None]]) -> Metric:
     names = (*map(floatToGoString, family.bounds), "+Inf")
     metric = HistogramMetricFamily(PREFIX + family.name, family.documentation, labels=family.labels)
     for labels, (*counts, microseconds) in sums.items():
-        buckets = list(zip(names, accumulate(counts), strict=True))
+        shown = exemplars.get(labels) or repeat(None, len(names))
+        buckets = list(map(_bucket, names, accumulate(counts), shown))
         metric.add_metric(labels, buckets, microseconds / _MICROSECONDS)
     return metric
 
 
-_METRIC_OF: Final = MappingProxyType({"counter": _counter, "gauge": _gauge, "histogram": _histogram})
+_METRIC_OF: Final = MappingProxyType({"counter": _counter, "gauge": _gauge})

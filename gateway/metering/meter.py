@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.metering import metrics
 from gateway.metering.endpoints import NONE, OTHER, EndpointLabels
+from gateway.metering.exemplars import SLOTS, SLOTS_OF_A_CLASS, SLOTS_OF_A_FAMILY, Exemplar, Exemplars
 from gateway.metering.metrics import CLASSES, DURATION_BUCKETS, HISTOGRAM_CELLS, ORIGIN_ERRORS, Family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from gateway.ledger.entry import Entry
     from gateway.metering.cells import Labels, Region
@@ -40,7 +41,7 @@ CLIENT_GONE_STATUS: Final = 499
 _STATUS_LABELS: Final = MappingProxyType({status: str(status) for status in range(100, 600)})
 _SUM_CELL: Final = HISTOGRAM_CELLS - 1
 _MICROSECONDS: Final = 1_000_000
-_ZERO_REFUSALS: Final = ("quota_exceeded", "budget_exhausted")
+_EXEMPLAR_SECONDS: Final = 1.0
 
 
 class Exchanged:
@@ -106,11 +107,12 @@ class Meter:
         endpoints: EndpointLabels,
         *,
         emit: Callable[[Exchanged], None],
+        exemplars: Exemplars | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take the region over from whoever counted there before; `emit` takes each closed record to the log.
 
-        `clock` gives seconds since the epoch.
+        `exemplars` is where requests are remembered by name. `clock` gives seconds since the epoch.
         """
         region.attach()
         self._region = region
@@ -118,7 +120,9 @@ class Meter:
         self._endpoints = endpoints
         self._emit = emit
         self._clock = clock
-        self._rows: dict[tuple[str, str, str, str, int], tuple[int, int, int, int, int, int]] = {}
+        self._exemplars = exemplars
+        self._kept_at = [0.0] * SLOTS  # when each bucket's exemplar was kept
+        self._rows: dict[tuple[str, str, str, str, int], tuple[int, int, int, int, int, int, int]] = {}
         self._failures = {error: self._cell(metrics.UPSTREAM_FAILURES, (error,)) for error in ORIGIN_ERRORS}
         self._refused_upstream = {
             reason: self._cell(metrics.UPSTREAM_REFUSALS, (reason,)) for reason in metrics.UPSTREAM_REFUSALS_OF
@@ -155,17 +159,28 @@ class Meter:
         label = self._endpoints.label(record.endpoint)
         labels = (record.team, record.key, label, record.billing, record.status)
         row = self._rows.get(labels) or self._row(*labels)
-        requests, request_bytes, response_bytes, duration, first_byte, overhead = row
+        requests, request_bytes, response_bytes, duration, first_byte, overhead, slot = row
         cells[requests] += 1
         cells[request_bytes] += record.request_bytes
         cells[response_bytes] += record.response_bytes
-        _observe(cells, duration, seconds=record.duration_seconds)
+        now, kept_at = record.timestamp, self._kept_at
+        place = slot + _observe(cells, duration, seconds=record.duration_seconds)
+        if not 0.0 <= now - kept_at[place] < _EXEMPLAR_SECONDS:
+            self._keep(place, record, seconds=record.duration_seconds)
         if record.first_byte_seconds is not None:
-            _observe(cells, first_byte, seconds=record.first_byte_seconds)
+            place = slot + SLOTS_OF_A_FAMILY + _observe(cells, first_byte, seconds=record.first_byte_seconds)
+            if not 0.0 <= now - kept_at[place] < _EXEMPLAR_SECONDS:
+                self._keep(place, record, seconds=record.first_byte_seconds)
         if record.overhead_seconds is not None:
             _observe(cells, overhead, seconds=record.overhead_seconds)
         if record.inflight_cell >= 0:
             cells[record.inflight_cell] -= 1
+
+    def _keep(self, slot: int, record: Exchanged, *, seconds: float) -> None:
+        """Make a request its bucket's exemplar."""
+        self._kept_at[slot] = record.timestamp
+        if self._exemplars is not None:
+            self._exemplars.keep(slot, Exemplar(record.timestamp, seconds, is_traced=False, id=record.request_id))
 
     def _count_error(self, record: Exchanged, error_type: str) -> None:
         if record.outcome == "refused":
@@ -219,23 +234,9 @@ class Meter:
         """Return the label value of an endpoint."""
         return self._endpoints.label(endpoint)
 
-    def introduce(self, keys: Iterable[tuple[str, str]], *, endpoints: Iterable[str]) -> None:
-        """Start the series of each configured key (team, key) and priced endpoint at 0 (CONTRACT 8).
-
-        Best called for the supervisor's seat, so that the zeros stand once and take no room in each worker's region.
-        """
-        priced = tuple(endpoints)
-        for team, key in keys:
-            for error_type in _ZERO_REFUSALS:
-                self._claim(metrics.REFUSALS, (team, key, error_type))
-            self._claim(metrics.ABANDONED_COST, (team, key))
-            for family in (metrics.REQUEST_BYTES, metrics.RESPONSE_BYTES):
-                self._claim(family, (team, "paid"))
-            for endpoint in priced:
-                self._claim(metrics.COST, (team, key, endpoint, "exact"))
-                self._claim(metrics.REQUESTS, (team, key, endpoint, "paid", "200"))
-
-    def _row(self, team: str, key: str, label: str, billing: str, status: int) -> tuple[int, int, int, int, int, int]:
+    def _row(
+        self, team: str, key: str, label: str, billing: str, status: int
+    ) -> tuple[int, int, int, int, int, int, int]:
         """Find the cells of a combination that is new to this process, and remember them."""
         requests = (team, key, label, billing, _STATUS_LABELS.get(status, OTHER))
         row = (
@@ -243,6 +244,7 @@ class Meter:
             self._cell(metrics.REQUEST_BYTES, (team, billing)),
             self._cell(metrics.RESPONSE_BYTES, (team, billing)),
             *self._timers[billing],
+            CLASSES.index(billing) * SLOTS_OF_A_CLASS,
         )
         # What has no series of its own is not remembered either: the table is bounded by the region.
         if self._claim(metrics.REQUESTS, requests) is not None:
@@ -264,6 +266,9 @@ class Meter:
         return self._region.claim_spare(family.name, family.overflow(labels), width=family.width)
 
 
-def _observe(cells: memoryview, first: int, *, seconds: float) -> None:
-    cells[first + bisect_left(DURATION_BUCKETS, seconds)] += 1
+def _observe(cells: memoryview, first: int, *, seconds: float) -> int:
+    """Count an observation; return the number of its bucket."""
+    bucket = bisect_left(DURATION_BUCKETS, seconds)
+    cells[first + bucket] += 1
     cells[first + _SUM_CELL] += int(seconds * _MICROSECONDS)
+    return bucket
