@@ -94,6 +94,8 @@ def run_worker(shared: Shared, seat: Seat, *, listener: socket.socket, lifeline:
         await stop.wait()
         seat.state = State.DRAINING
         await _drain(worker, shared.settings, stop)
+        if worker.tracer is not None:
+            worker.tracer.close()
 
     run(serve)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from gateway.ledger.entry import Entry
     from gateway.metering.cells import Labels, Region
+    from gateway.protocol.trace import Trace
 
 Outcome = Literal["ok", "refused", "origin_failed", "cut", "client_gone", "gateway_failed"]
 """How an exchange ended; the closed set of the log's `outcome`.
@@ -44,7 +45,11 @@ _ZERO_REFUSALS: Final = ("quota_exceeded", "budget_exhausted")
 
 
 class Exchanged:
-    """What is known of one request, filled in as it goes (CONTRACT 7). Times in seconds, contents in bytes."""
+    """What is known of one request, filled in as it goes (CONTRACT 7). Times in seconds, contents in bytes.
+
+    `sent_seconds` is when the origin's part began, counted from the head. `traceparent` is the caller's, unread, and
+    kept where nothing is traced here; else `trace` is this exchange's place.
+    """
 
     __slots__ = (
         "billing",
@@ -65,9 +70,12 @@ class Exchanged:
         "request_bytes",
         "request_id",
         "response_bytes",
+        "sent_seconds",
         "status",
         "team",
         "timestamp",
+        "trace",
+        "traceparent",
         "units",
     )
 
@@ -89,6 +97,9 @@ class Exchanged:
         self.overhead_seconds: float | None = None
         self.request_bytes = 0
         self.response_bytes = 0
+        self.sent_seconds: float | None = None
+        self.traceparent: bytes | None = None
+        self.trace: Trace | None = None
         self.units: Decimal | None = None
         self.cost_usd: Decimal | None = None
         self.cost_source: str | None = None
@@ -122,6 +133,7 @@ class Meter:
         self._failures = {error: self._cell(metrics.UPSTREAM_FAILURES, (error,)) for error in ORIGIN_ERRORS}
         self._gone = self._cell(metrics.CLIENTS_GONE, ())
         self._dropped = self._cell(metrics.LOG_LINES_DROPPED, ())
+        self._spans_dropped = self._cell(metrics.TRACE_SPANS_DROPPED, ())
         self._store_errors = self._cell(metrics.STATE_STORE_ERRORS, ())
         self._degraded = self._cell(metrics.DEGRADED_REQUESTS, ())
         self._timers = {billing: self._timer_cells(billing) for billing in CLASSES}
@@ -172,6 +184,10 @@ class Meter:
     def count_dropped(self, lines: int) -> None:
         """Count log lines that were lost."""
         self._cells[self._dropped] += lines
+
+    def count_dropped_spans(self, spans: int) -> None:
+        """Count spans that were lost."""
+        self._cells[self._spans_dropped] += spans
 
     def count_shadowed(self, team: str, key: str, count: int) -> None:
         """Count limits that would have refused a call if they were enforced."""
