@@ -13,7 +13,7 @@ from typing import Final
 from setuptools import Extension, setup
 
 HERE: Final = Path(__file__).parent
-PACKAGES: Final = ("ingress", "metering", "policy", "protocol", "relay", "state")
+PACKAGES: Final = ("ingress", "metering", "policy", "protocol", "relay", "state", "tracing")
 MODULES: Final = (
     "admission",
     "delivery",
@@ -54,6 +54,8 @@ LEFT_OUT: Final = frozenset(
         "state/redis_books.py",
         "state/redis_link.py",
         "state/redis_store.py",
+        "tracing/exporter.py",
+        "tracing/settings.py",
     }
 )
 

@@ -20,7 +20,7 @@ from tornado.ioloop import PeriodicCallback
 
 from gateway.admission import Door
 from gateway.desk import Desk
-from gateway.gate import Gatehouse
+from gateway.gate import Gatehouse, RequestIds
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
 from gateway.ledger.journal import Journal
@@ -39,6 +39,7 @@ from gateway.ruleset import compile_rules
 from gateway.state.jobs import LocalJobs
 from gateway.state.local import LocalStore
 from gateway.till import Jobs, Till
+from gateway.tracing.tracer import finishing, open_tracer
 from gateway.turnstile import Turnstile
 from gateway.version import VERSION
 from gateway.waiting import WaitingRoom
@@ -82,8 +83,11 @@ class Worker:
         self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
         turns.at_end(self._write_journal)  # before the relay's own: nothing is sent whose purchase is not written down
         self.relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
-        self._meter = Meter(seat.region, board.endpoints, emit=shared.log.exchange, exemplars=seat.exemplars)
+        self.tracer = open_tracer(settings.tracing, RequestIds().next, shared.replica, ca_file=_system_ca_file())
+        self._meter = Meter(seat.region, board.endpoints, emit=finishing(shared.log.exchange, self.tracer))
         shared.log.count_to(self._meter.count_dropped)
+        if self.tracer is not None:
+            self.tracer.count_to(self._meter.count_dropped_spans)
         self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
         self._store = LocalStore(shared.quotas, seat=number)
         self._room = WaitingRoom(asyncio.get_running_loop().call_later)
@@ -101,7 +105,7 @@ class Worker:
         )
         for callback in self._periodic:
             callback.start()
-        self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure)
+        self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure, tracer=self.tracer)
         self.server = CallerServer(
             self.gate,
             turns,

@@ -98,6 +98,8 @@ def run_worker(shared: Shared, seat: Seat, *, listener: socket.socket, lifeline:
         seat.state = State.DRAINING
         await _drain(worker, shared.settings, stop)
         pulse.stop()
+        if worker.tracer is not None:
+            worker.tracer.close()
 
     run(serve)
 

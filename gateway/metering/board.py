@@ -15,7 +15,6 @@ from typing import Final
 
 from gateway.metering.cells import Region
 from gateway.metering.endpoints import EndpointLabels
-from gateway.metering.exemplars import Exemplars
 from gateway.metering.metrics import OF_A_LIFE
 
 _PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _INFLIGHT_LIMIT, _CPU_US, _SEAT_CELLS = range(8)
@@ -49,7 +48,6 @@ class Seat:
     def __init__(self, region: Region, status: memoryview) -> None:
         """Lay the seat over its region and its `_SEAT_CELLS` cells of status."""
         self.region: Final = region
-        self.exemplars: Final = Exemplars()
         self._status = status
 
     def take(self, pid: int) -> None:
@@ -129,7 +127,6 @@ class Seat:
         """Let go of the memory."""
         self._status.release()
         self.region.close()
-        self.exemplars.close()
 
 
 class Board:

@@ -2,8 +2,8 @@
 
 The decision: each process keeps the last exemplar of a bucket in shared memory, one a second at most, so that a
 request pays for a compare (0.1 us) and hardly ever for more. A checksum says whether a reader caught a slot half
-written; then there is no exemplar this time. The name is the caller's trace id where it sent one, and else the
-gateway's own request id, which its log event has too: both are 32 hexadecimal digits (W3C Trace Context 3.2.2.3).
+written; then there is no exemplar this time. The name is the trace id where the request is part of a trace, and else
+the gateway's own request id: its log event has both, 32 hexadecimal digits each.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import mmap
 import struct
 import zlib
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.metering.metrics import CLASSES, DURATION_BUCKETS, FIRST_BYTE, REQUEST_DURATION
+from gateway.protocol.trace import read_traceparent
+
+if TYPE_CHECKING:
+    from gateway.metering.meter import Exchanged
 
 SLOTS_OF_A_CLASS: Final = len(DURATION_BUCKETS) + 1
 SLOTS_OF_A_FAMILY: Final = SLOTS_OF_A_CLASS * len(CLASSES)
@@ -37,6 +41,15 @@ class Exemplar(NamedTuple):
     id: str
 
 
+def exemplar_of(record: Exchanged, seconds: float) -> Exemplar:
+    """Return an observation of a closed record, under its trace where it has one."""
+    trace_id = record.trace.trace_id if record.trace is not None else None
+    if trace_id is None and record.traceparent is not None:
+        parent = read_traceparent(record.traceparent)
+        trace_id = parent.trace_id if parent is not None else None
+    return Exemplar(record.timestamp, seconds, trace_id is not None, trace_id or record.request_id)
+
+
 class Exemplars:
     """The slots of one process: written by it, read by others."""
 
@@ -48,8 +61,8 @@ class Exemplars:
         """Put an exemplar in the place of the one before it."""
         content = _CONTENT.pack(*exemplar[:3], exemplar.id.encode("ascii", "replace"))
         at = slot * _SLOT_BYTES
-        slice_end = at + _CHECKSUM.size + len(content)
-        self._memory[at:slice_end] = _CHECKSUM.pack(zlib.crc32(content)) + content
+        end = at + _CHECKSUM.size + len(content)
+        self._memory[at:end] = _CHECKSUM.pack(zlib.crc32(content)) + content
 
     def read(self, slot: int) -> Exemplar | None:
         """Return what a slot holds; None where it holds nothing, or is just being written."""

@@ -76,7 +76,7 @@ class BoardCollector(Collector):
         }
 
     def _exemplar(self, slot: int) -> Shown | None:
-        kept = filter(None, (seat.exemplars.read(slot) for seat in self._board.workers))
+        kept = filter(None, (seat.region.exemplars.read(slot) for seat in self._board.workers))
         newest = max(kept, default=None)
         if newest is None:
             return None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.metering import metrics
 from gateway.metering.endpoints import NONE, OTHER, EndpointLabels
-from gateway.metering.exemplars import SLOTS, SLOTS_OF_A_CLASS, SLOTS_OF_A_FAMILY, Exemplar, Exemplars
+from gateway.metering.exemplars import SLOTS, SLOTS_OF_A_CLASS, SLOTS_OF_A_FAMILY, exemplar_of
 from gateway.metering.metrics import CLASSES, DURATION_BUCKETS, HISTOGRAM_CELLS, ORIGIN_ERRORS, Family
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from gateway.ledger.entry import Entry
     from gateway.metering.cells import Labels, Region
+    from gateway.protocol.trace import Trace
 
 Outcome = Literal["ok", "refused", "origin_failed", "cut", "client_gone", "gateway_failed"]
 """How an exchange ended; the closed set of the log's `outcome`.
@@ -45,7 +46,11 @@ _EXEMPLAR_SECONDS: Final = 1.0
 
 
 class Exchanged:
-    """What is known of one request, filled in as it goes (CONTRACT 7). Times in seconds, contents in bytes."""
+    """What is known of one request, filled in as it goes (CONTRACT 7). Times in seconds, contents in bytes.
+
+    `sent_seconds` is when the origin's part began, counted from the head. `traceparent` is the caller's, unread, and
+    kept where nothing is traced here; else `trace` is this exchange's place.
+    """
 
     __slots__ = (
         "billing",
@@ -66,9 +71,12 @@ class Exchanged:
         "request_bytes",
         "request_id",
         "response_bytes",
+        "sent_seconds",
         "status",
         "team",
         "timestamp",
+        "trace",
+        "traceparent",
         "units",
     )
 
@@ -90,6 +98,9 @@ class Exchanged:
         self.overhead_seconds: float | None = None
         self.request_bytes = 0
         self.response_bytes = 0
+        self.sent_seconds: float | None = None
+        self.traceparent: bytes | None = None
+        self.trace: Trace | None = None
         self.units: Decimal | None = None
         self.cost_usd: Decimal | None = None
         self.cost_source: str | None = None
@@ -107,12 +118,11 @@ class Meter:
         endpoints: EndpointLabels,
         *,
         emit: Callable[[Exchanged], None],
-        exemplars: Exemplars | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take the region over from whoever counted there before; `emit` takes each closed record to the log.
 
-        `exemplars` is where requests are remembered by name. `clock` gives seconds since the epoch.
+        `clock` gives seconds since the epoch.
         """
         region.attach()
         self._region = region
@@ -120,7 +130,7 @@ class Meter:
         self._endpoints = endpoints
         self._emit = emit
         self._clock = clock
-        self._exemplars = exemplars
+        self._exemplars = region.exemplars
         self._kept_at = [0.0] * SLOTS  # when each bucket's exemplar was kept
         self._rows: dict[tuple[str, str, str, str, int], tuple[int, int, int, int, int, int, int]] = {}
         self._failures = {error: self._cell(metrics.UPSTREAM_FAILURES, (error,)) for error in ORIGIN_ERRORS}
@@ -129,6 +139,7 @@ class Meter:
         }
         self._gone = self._cell(metrics.CLIENTS_GONE, ())
         self._dropped = self._cell(metrics.LOG_LINES_DROPPED, ())
+        self._spans_dropped = self._cell(metrics.TRACE_SPANS_DROPPED, ())
         self._store_errors = self._cell(metrics.STATE_STORE_ERRORS, ())
         self._degraded = self._cell(metrics.DEGRADED_REQUESTS, ())
         self._timers = {billing: self._timer_cells(billing) for billing in CLASSES}
@@ -179,8 +190,7 @@ class Meter:
     def _keep(self, slot: int, record: Exchanged, *, seconds: float) -> None:
         """Make a request its bucket's exemplar."""
         self._kept_at[slot] = record.timestamp
-        if self._exemplars is not None:
-            self._exemplars.keep(slot, Exemplar(record.timestamp, seconds, is_traced=False, id=record.request_id))
+        self._exemplars.keep(slot, exemplar_of(record, seconds))
 
     def _count_error(self, record: Exchanged, error_type: str) -> None:
         if record.outcome == "refused":
@@ -202,6 +212,10 @@ class Meter:
     def count_dropped(self, lines: int) -> None:
         """Count log lines that were lost."""
         self._cells[self._dropped] += lines
+
+    def count_dropped_spans(self, spans: int) -> None:
+        """Count spans that were lost."""
+        self._cells[self._spans_dropped] += spans
 
     def count_shadowed(self, team: str, key: str, count: int) -> None:
         """Count limits that would have refused a call if they were enforced."""

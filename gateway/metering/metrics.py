@@ -120,6 +120,9 @@ CLIENTS_GONE: Final = Family("clients_gone_total", "counter", (), "Clients that 
 LOG_LINES_DROPPED: Final = Family(
     "log_lines_dropped_total", "counter", (), "Log lines lost to a full queue, a stalled reader or a full disk."
 )
+TRACE_SPANS_DROPPED: Final = Family(
+    "trace_spans_dropped_total", "counter", (), "Spans lost to a full queue, or to a receiver that did not take them."
+)
 POLICY_RELOAD_ERRORS: Final = Family(
     "policy_reload_errors_total", "counter", (), "Reloads of the policy, or of a team's credential, that failed."
 )
@@ -198,6 +201,7 @@ COUNTED: Final = (
     UPSTREAM_CONNECTIONS,
     CLIENT_CONNECTIONS,
     LOG_LINES_DROPPED,
+    TRACE_SPANS_DROPPED,
     BUDGET_LIMIT,
     BUDGET_SPENT,
     BUDGET_RESERVED,

@@ -29,6 +29,7 @@ FAMILIES = {
     "upstream_failures": "counter",
     "clients_gone": "counter",
     "log_lines_dropped": "counter",
+    "trace_spans_dropped": "counter",
     "shadow_refusals": "counter",
     "degraded_requests": "counter",
     "policy_reload_errors": "counter",
