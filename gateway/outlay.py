@@ -32,17 +32,27 @@ MOST_SERIES: Final = 20_000
 class Outlay:
     """Begun with the ledger process, and told several times a second what time it is."""
 
-    def __init__(self, ledger: Ledger, region: Region, *, label: Callable[[str], str]) -> None:
-        """Take the region of the ledger's seat; `label` gives an endpoint's label value."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        region: Region,
+        *,
+        label: Callable[[str], str],
+        most_series: int = MOST_SERIES,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Take the region of the ledger's seat; `label` gives an endpoint's label value, `clock` seconds."""
         self._ledger, self._region, self._label = ledger, region, label
+        self._most_series, self._clock = most_series, clock
         self._due_at = 0.0
         self._shown = {series.first for series in region.series() if series.family == LEDGER_COST.name}
 
     def tick(self, *, is_up: bool) -> None:
         """Show the sums anew where it is time to; `is_up`: the database answers."""
-        if not is_up or monotonic() < self._due_at:
+        now = self._clock()
+        if not is_up or now < self._due_at:
             return
-        self._due_at = monotonic() + LOOK_SECONDS
+        self._due_at = now + LOOK_SECONDS
         try:
             totals = self._ledger.totals()
         except LedgerAwayError:  # said by the clerk with its next attempt
@@ -53,7 +63,7 @@ class Outlay:
         sums: dict[Labels, int] = {}
         for total in totals:
             labels: Labels = (total.team, total.key, self._label(total.endpoint), total.source)
-            if labels not in sums and len(sums) >= MOST_SERIES:
+            if labels not in sums and len(sums) >= self._most_series:
                 labels = LEDGER_COST.overflow(labels)
             sums[labels] = sums.get(labels, 0) + total.cost_ns
         values: dict[int, int] = {}
