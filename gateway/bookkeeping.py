@@ -44,7 +44,6 @@ class Rules:
 def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
     """Carry lines to the database and keep the sums, until SIGTERM."""
     ledger = Ledger(shared.settings.database_url.get_secret_value())
-    outlay = Outlay(ledger, seat.region, label=meter.label)
 
     def ready() -> None:
         seat.state = State.READY
@@ -54,21 +53,21 @@ def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
         ledger,
         quotas=shared.quotas,
         jobs=shared.jobs,
-        region=seat.region,
         meter=meter,
         rules=rules,
         ready=ready,
         treasury=_treasury(shared, ledger),
     )
+    outlay = Outlay(ledger, seat.region, purses=keeper.purses, label=meter.label)
     overseer = Overseer(shared, ledger, keeper=keeper, rules=rules, region=seat.region, meter=meter)
 
     def on_gauges(gauges: Gauges) -> None:
         keeper.on_gauges(gauges)
         overseer.tick(is_up=gauges.is_up)
-        outlay.tick(is_up=gauges.is_up)
+        outlay.show(gauges)
 
     def on_ready(up: bool) -> None:  # noqa: FBT001 (the listener's shape)
-        outlay.tick(is_up=up)  # first: its endpoints have been there longer than those that callers bring now
+        outlay.show_totals(is_up=up)  # first: its endpoints were there before those that callers bring now
         keeper.on_ready(up)
 
     listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, on_gauges)

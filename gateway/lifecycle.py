@@ -23,6 +23,7 @@ from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS
 from gateway.metering.zeros import introduce
 from gateway.ops.server import serve_ops
+from gateway.policy.credential import ANONYMOUS
 from gateway.reload import Reloads
 from gateway.ruleset import named_endpoints
 from gateway.shared import Shared
@@ -188,7 +189,9 @@ class Supervisor:
         document = policy.document
         self._board.endpoints.configure(named_endpoints(document))
         priced = [price.endpoint for price in document.prices]
-        keys = ((key.team, key.id) for key in document.keys)
+        keys = [(key.team, key.id) for key in document.keys]
+        if document.clients.allow_unauthorized_requests:
+            keys.append((ANONYMOUS.team, ANONYMOUS.key))
         introduce(self._board.supervisor.region, keys, endpoints=priced)
         return self._shared.bulletin.publish(policy.to_json())
 

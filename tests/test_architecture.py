@@ -141,7 +141,7 @@ MAY_IMPORT: Final = MappingProxyType(
         "shared": frozenset({"bulletin", "ledger.folder", "metering", "settings", "state"}),
         "treasury": frozenset({"ledger", "policy", "shared", "state"}),
         "bookkeeper": frozenset({"ledger", "metering", "policy", "ruleset", "state", "treasury"}),
-        "outlay": frozenset({"ledger", "metering"}),
+        "outlay": frozenset({"ledger", "metering", "policy", "state"}),
         "bookkeeping": frozenset(
             {
                 "bookkeeper",

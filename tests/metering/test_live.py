@@ -36,6 +36,9 @@ SAMPLE: Final = re.compile(r"^(fal_gateway_[^#\n]*?[\d.e+-]+)( # .*)?$", re.MULT
 """A sample's line: name, labels and value, and its exemplar."""
 
 BACK_SECONDS: Final = 15.0
+SEEN_SECONDS: Final = 30.0
+"""For what the ledger has been told; 5 s where the machine has nothing else to do."""
+
 SINCE_THE_START: Final = ("cost_usd_total", "billable_units_total", "abandoned_cost_usd_total")
 
 
@@ -284,7 +287,11 @@ def test_what_was_spent_is_the_ledgers_whoever_dies(market: Market, tour: Tour) 
     """`ledger_cost_usd` is what the database says, also once all processes were killed; counters begin anew."""
     expected = dict(tour.counted["cost_usd_total"])
     total_ns = sum(expected.values())
-    until(lambda: counts(market.gateway.metrics(), "ledger_cost_usd") == expected, "the ledger's sums")
+    until(
+        lambda: counts(market.gateway.metrics(), "ledger_cost_usd") == expected,
+        "the ledger's sums",
+        timeout_seconds=SEEN_SECONDS,
+    )
     assert market.books.spent_ns() == total_ns
     market.kill()
     market.revive()
@@ -295,6 +302,7 @@ def test_what_was_spent_is_the_ledgers_whoever_dies(market: Market, tour: Tour) 
     until(
         lambda: "reconciled" in {labels[-1] for labels in counts(market.gateway.metrics(), "ledger_cost_usd")},
         "the bill in the gauge",
+        timeout_seconds=SEEN_SECONDS,
     )
     shown = counts(market.gateway.metrics(), "ledger_cost_usd")
     assert sum(shown.values()) == market.books.spent_ns()

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.process import Gauges
 from gateway.metering.board import Board
 from gateway.metering.exposition import expose
 from gateway.metering.metrics import LEDGER_COST
 from gateway.outlay import LOOK_SECONDS, MOST_SERIES, Outlay
+from gateway.policy.budget import Budget
+from gateway.state.purses import Purse
 from tests.harness.gateway import Metrics
 from tests.ledger.rows import settled, unknown
 
@@ -28,19 +31,26 @@ class Gateway:
     def __init__(self, url: str) -> None:
         self.ledger, self.board, self._now = Ledger(url), Board(workers=1), 0.0
         self.ledger.migrate()
+        self.purses: list[tuple[Budget, Purse]] = []
         self.restart()
 
     def restart(self, *, most_series: int = MOST_SERIES) -> None:
         """Begin as a ledger process that took the seat of one that was killed."""
         region = self.board.ledger.region
         region.attach()
-        label = self.board.endpoints.label
-        self._outlay = Outlay(self.ledger, region, label=label, most_series=most_series, clock=lambda: self._now)
+        self._outlay = Outlay(
+            self.ledger,
+            region,
+            purses=lambda: self.purses,
+            label=self.board.endpoints.label,
+            most_series=most_series,
+            clock=lambda: self._now,
+        )
 
     def shown(self) -> dict[tuple[str, ...], float]:
         """Let a while pass, and return what is shown then."""
         self._now += LOOK_SECONDS
-        self._outlay.tick(is_up=True)
+        self._outlay.show(Gauges(is_up=True, spool_bytes=0, oldest_seconds=0.0, applied=0, skipped=0))
         page, _ = expose(self.board, "")
         text = page.decode()
         return Metrics(text).table(LEDGER_COST.name, *LEDGER_COST.labels) if "ledger_cost_usd{" in text else {}
@@ -116,3 +126,24 @@ def test_series_are_capped(gateways: tuple[Gateway, Gateway]) -> None:
     shown = gateway.shown()
     assert len(shown) == 4
     assert shown["other", "other", "other", "exact"] == 0.02
+
+
+def test_a_budget_is_shown_while_there_is_one(gateways: tuple[Gateway, Gateway]) -> None:
+    """Limit, spent and held go with the sums; what a reload took out is not there any more, and may come back."""
+    gateway, _ = gateways
+    day, month = Budget("key/web-prod", "day", 50 * CENT), Budget("team/design", "month", 100 * CENT)
+
+    def shown(name: str) -> dict[tuple[str, ...], float]:
+        gateway.shown()
+        text = expose(gateway.board, "")[0].decode()
+        return Metrics(text).table(name, "scope", "id", "period") if f"{name}{{" in text else {}
+
+    gateway.purses = [(day, Purse(1, 20 * CENT, 5 * CENT)), (month, Purse(1, 30 * CENT, 0))]
+    assert shown("budget_limit_usd") == {("key", "web-prod", "day"): 0.5, ("team", "design", "month"): 1}
+    assert shown("budget_spent_usd") == {("key", "web-prod", "day"): 0.2, ("team", "design", "month"): 0.3}
+    assert shown("budget_reserved_usd") == {("key", "web-prod", "day"): 0.05, ("team", "design", "month"): 0}
+    del gateway.purses[0]
+    for name in ("budget_limit_usd", "budget_spent_usd", "budget_reserved_usd"):
+        assert set(shown(name)) == {("team", "design", "month")}
+    gateway.purses = [(day, Purse(1, 0, 0))]
+    assert shown("budget_spent_usd") == {("key", "web-prod", "day"): 0}
