@@ -9,15 +9,18 @@ import itertools
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING, Final
 
+import psutil
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 
 from gateway.metering import metrics as declared
 from tests.harness.gateway import PREFIX
+from tests.harness.ports import LOOPBACK
 from tests.harness.waiting import until
 from tests.metering.tour import FLUX_NS, KEYS, POLICY, WEB, Labels, Tour
 from tests.money.market import FLUX, Market, run_of
@@ -279,8 +282,27 @@ def test_a_killed_worker_takes_no_count_along(market: Market, tour: Tour) -> Non
         assert counts(after, name) == dict(tour.counted[name])
 
 
-def _listens(member: object, port: int) -> bool:
-    return any(it.status == "LISTEN" and it.laddr.port == port for it in member.net_connections("tcp4"))  # type: ignore[attr-defined]
+def _listens(member: psutil.Process, port: int) -> bool:
+    return any(it.status == psutil.CONN_LISTEN and it.laddr.port == port for it in member.net_connections("tcp4"))
+
+
+def test_a_killed_ops_process_takes_no_count_along(market: Market, tour: Tour) -> None:
+    """Its successor reads the same memory, CPU time of workers that are gone included."""
+    assert tour
+    gateway = market.gateway
+    before = totals_of(gateway.metrics())
+    with socket.create_connection((LOOPBACK, gateway.ops_port), timeout=BACK_SECONDS) as caller:
+        port = caller.getsockname()[1]
+        (ops,) = until(lambda: [it for it in gateway.process.family() if _talks(it, port)], "who answers operators")
+        os.kill(ops.pid, signal.SIGKILL)
+        assert caller.recv(1) == b""
+    until(gateway.ready, "the successor", timeout_seconds=BACK_SECONDS)
+    now = totals_of(gateway.metrics())
+    assert {series: value for series, value in before.items() if now.get(series, -1) < value} == {}
+
+
+def _talks(member: psutil.Process, port: int) -> bool:
+    return any(it.raddr and it.raddr.port == port for it in member.net_connections("tcp4"))
 
 
 def test_what_was_spent_is_the_ledgers_whoever_dies(market: Market, tour: Tour) -> None:
