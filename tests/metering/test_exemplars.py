@@ -42,6 +42,14 @@ def test_a_slot_gives_back_what_it_was_given(exemplars: Exemplars) -> None:
     assert [exemplars.read(slot) for slot in (2, 3, 4, SLOTS - 1)] == [None, first, second, None]
 
 
+@pytest.mark.parametrize("place", range(53))
+def test_a_slot_that_is_half_written_holds_none(exemplars: Exemplars, place: int) -> None:
+    """A byte of another exemplar, wherever it stands, is noticed."""
+    exemplars.keep(0, Exemplar(1.5, 0.25, is_traced=False, id="a" * 32))
+    exemplars._memory[place] ^= 1
+    assert exemplars.read(0) is None
+
+
 def test_a_reader_sees_no_half_of_one(exemplars: Exemplars, fork: Fork) -> None:
     """While another process writes without a pause, what is read was written so, or is nothing."""
     written = [Exemplar(float(number), float(number), is_traced=bool(number), id=NAMES[number]) for number in (0, 1)]

@@ -106,12 +106,18 @@ def test_endpoints_are_capped_and_none_is_lost(gateways: tuple[Gateway, Gateway]
     assert other.shown() == {**named, (*WEB, "shop/55", "exact"): 0.01, (*WEB, "other", "exact"): 0.09}
 
 
-def test_what_is_named_later_leaves_the_others(gateways: tuple[Gateway, Gateway]) -> None:
-    """A reload that prices an endpoint takes its money out of `other`; a sum that is nobody's any more is not shown."""
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_is_named_later_leaves_the_others(gateways: tuple[Gateway, Gateway], *, dies: bool) -> None:
+    """A reload that prices an endpoint takes its money out of `other`; a sum that is nobody's any more is not shown.
+
+    Whether or not the ledger's process is the one that has shown it.
+    """
     gateway, _ = gateways
     for number in range(51):
         gateway.ledger.apply([settled(number, endpoint=f"shop/{number:02}", changed_at_us=number, cost_ns=CENT)])
     assert gateway.shown()[*WEB, "other", "exact"] == 0.01
+    if dies:
+        gateway.restart()
     gateway.board.endpoints.configure(["shop/50"])
     shown = gateway.shown()
     assert shown[*WEB, "shop/50", "exact"] == 0.01
