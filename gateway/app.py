@@ -80,8 +80,10 @@ class Worker:
         settings, board = shared.settings, shared.board
         number = board.workers.index(seat)
         self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
-        turns.at_end(self._write_journal)  # before the relay's own: nothing is sent whose purchase is not written down
-        self._relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
+        turns.at_end(self._write_journal)
+        before = self._journal.flush  # nothing is sent whose purchase is not written down
+        options = _curl_options(settings)
+        self._relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=_alarm, before=before)
         self._meter = Meter(seat.region, board.endpoints, emit=shared.log.exchange)
         shared.log.count_to(self._meter.count_dropped)
         self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
