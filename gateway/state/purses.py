@@ -66,16 +66,11 @@ class Purses:
         cells = self._table.cells
         known = int(cells[place + TAT])
         if 0 < known < start:
-            self._turn(place, start)
+            cells[place + TAT] = start
+            cells[place + _SPENT] = 0
+            cells[place + _JOBS] = 0
+            self._table.drop(place)
         return place
-
-    def _turn(self, place: int, start: int) -> None:
-        """Begin a new period."""
-        cells = self._table.cells
-        cells[place + TAT] = start
-        cells[place + _SPENT] = 0
-        cells[place + _JOBS] = 0
-        self._table.drop(place)
 
     def fill(self, name: str, start: int, *, spent_ns: int, jobs_ns: int) -> bool:
         """Set the sums of a budget that was never filled in; False where it was."""
@@ -109,45 +104,32 @@ class Purses:
         bring an earlier period back.
         """
         table, cells, estimate_ns = self._table, self._table.cells, hold.estimate_ns
-        seat_at = table.first_seat + seat
-        seats: list[int] = []  # cells of this worker's column
-        held: list[int] = []
+        places: list[int] = []
         begun: list[int] = []
         for rank, budget in enumerate(hold.budgets):
-            place = self._find(budget.store_name)
-            row = table.row(place)
-            start = row[TAT]
-            if 0 < start < starts[rank]:
-                self._turn(place, starts[rank])
-                row = table.row(place)
-                start = row[TAT]
-            used_ns = row[_SPENT] + row[_JOBS] + sum(row[table.first_seat :])
+            place = self._open(budget.store_name, starts[rank])
+            start = int(cells[place + TAT])
+            used_ns = int(cells[place + _SPENT]) + int(cells[place + _JOBS]) + table.held(place)
             if start <= 0 or used_ns + estimate_ns > budget.limit_ns:
                 verdict.granted = False
                 verdict.over_budget = rank
                 verdict.used_ns = used_ns if start > 0 else -1
                 verdict.begun_at = max(0, start)
                 return False
-            seats.append(place + seat_at)
-            held.append(row[seat_at] + estimate_ns)
+            places.append(place)
             begun.append(start)
-        for rank, cell in enumerate(seats):
-            cells[cell] = held[rank]
+        for place in places:
+            table.hold(place, seat, estimate_ns)
         hold.starts = tuple(begun)
         return True
 
     def settle(self, hold: Hold, seat: int, spent_ns: int) -> None:
         """Turn what a run holds into what it cost; 0: it cost nothing."""
-        table, cells, starts = self._table, self._table.cells, hold.starts
-        seat_at = table.first_seat + seat
         for rank, budget in enumerate(hold.budgets):
             place = self._find(budget.store_name)
-            row = table.row(place)
-            if abs(row[TAT]) == starts[rank]:
-                held = row[seat_at] - hold.estimate_ns
-                cells[place + seat_at] = max(0, held)
-                if spent_ns:
-                    cells[place + _SPENT] = row[_SPENT] + spent_ns
+            if abs(int(self._table.cells[place + TAT])) == hold.starts[rank]:
+                self._table.hold(place, seat, -hold.estimate_ns)
+                self._table.cells[place + _SPENT] += spent_ns
 
     def bind(self, hold: Hold, seat: int) -> None:
         """Hand what a run holds over to a queue job, which outlives the worker."""
