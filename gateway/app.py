@@ -9,8 +9,6 @@ import asyncio
 import os
 import resource
 import socket
-import ssl
-from pathlib import Path
 from time import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -20,7 +18,7 @@ from tornado.ioloop import PeriodicCallback
 
 from gateway.admission import Door
 from gateway.desk import Desk
-from gateway.gate import Gatehouse
+from gateway.gate import Gatehouse, RequestIds
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
 from gateway.ledger.journal import Journal
@@ -33,12 +31,13 @@ from gateway.protocol.reply import Replies
 from gateway.protocol.sender import Sender
 from gateway.quotes import with_quotes
 from gateway.relay.curl import CurlRelay
-from gateway.relay.options import CurlOptions
+from gateway.relay.options import CurlOptions, system_ca_file
 from gateway.relay.phases import Phases
 from gateway.ruleset import compile_rules
 from gateway.state.jobs import LocalJobs
 from gateway.state.local import LocalStore
 from gateway.till import Jobs, Till
+from gateway.tracing.tracer import finishing, open_tracer
 from gateway.turnstile import Turnstile
 from gateway.version import VERSION
 from gateway.waiting import WaitingRoom
@@ -65,12 +64,6 @@ _OWN_FIELDS: Final = (
 )
 """Field lines that every request to the origin gets; `name:` takes out one of libcurl's own."""
 
-_SYSTEM_CA_FILES: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-)
-
 
 class Worker:
     """One worker's parts, made within its running loop."""
@@ -83,9 +76,12 @@ class Worker:
         turns.at_end(self._write_journal)
         before = self._journal.flush  # nothing is sent whose purchase is not written down
         options = _curl_options(settings)
-        self._relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=_alarm, before=before)
-        self._meter = Meter(seat.region, board.endpoints, emit=shared.log.exchange)
+        self.relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=_alarm, before=before)
+        self.tracer = open_tracer(settings.tracing, RequestIds().next, shared.replica, ca_file=system_ca_file())
+        self._meter = Meter(seat.region, board.endpoints, emit=finishing(shared.log.exchange, self.tracer))
         shared.log.count_to(self._meter.count_dropped)
+        if self.tracer is not None:
+            self.tracer.count_to(self._meter.count_dropped_spans)
         self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
         self._store = LocalStore(shared.quotas, seat=number)
         self._room = WaitingRoom(asyncio.get_running_loop().call_later)
@@ -103,7 +99,7 @@ class Worker:
         )
         for callback in self._periodic:
             callback.start()
-        self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure)
+        self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure, tracer=self.tracer)
         self.server = CallerServer(
             self.gate,
             turns,
@@ -153,7 +149,7 @@ class Worker:
         own_key = settings.fal_key.get_secret_value() if settings.fal_key else ""
         return Desk(
             door=Door(rules, max_body_bytes=settings.max_body_bytes, find_job=shared.jobs.find),
-            upstream=self._relay.engine,
+            upstream=self.relay.engine,
             meter=self._meter,
             to_origin=self._to_origin,
             sender=Sender(own_key, edition.team_keys, tags=rules.fal_tags),
@@ -229,7 +225,7 @@ class Worker:
             callback.stop()
         cut = self.gate.stop()
         self.server.close_all()
-        self._relay.close()
+        self.relay.close()
         if self._shared_store is not None:
             await self._shared_store.close()
         self._journal.close()
@@ -247,14 +243,8 @@ def _alarm(event: str) -> None:
 
 def _curl_options(settings: Settings) -> CurlOptions:
     phases = Phases(settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout)
-    ca_file = str(settings.ca_file) if settings.ca_file else _system_ca_file()
+    ca_file = str(settings.ca_file) if settings.ca_file else system_ca_file()
     return CurlOptions(phases=phases, ca_file=ca_file, max_transfers=settings.max_inflight + 1)
-
-
-def _system_ca_file() -> str | None:
-    """Return the system's CA bundle: libcurl comes with an OpenSSL of its own, which looks where nothing is."""
-    known = (ssl.get_default_verify_paths().cafile, *_SYSTEM_CA_FILES)
-    return next((path for path in known if path and Path(path).is_file()), None)
 
 
 def _origins(settings: Settings) -> Mapping[str, str]:

@@ -16,7 +16,7 @@ from gateway.protocol.problem import Problem
 
 if TYPE_CHECKING:
     from gateway.desk import Desk
-    from gateway.metering.meter import Exchanged, Outcome
+    from gateway.metering.exchanged import Exchanged, Outcome
     from gateway.policy.job import Job
     from gateway.protocol.caller import Caller
     from gateway.relay.upstream import Answer, Transfer
@@ -184,5 +184,6 @@ class Intake(Delivery):
             if self.record.closed:
                 return
         self._is_sent = True
+        self.record.sent_seconds = monotonic() - self._request.received_at
         self._transfer = self._desk.upstream.open(forwarded, self._answer_to())
         self._rest()
