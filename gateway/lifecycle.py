@@ -25,6 +25,7 @@ from gateway.ops.server import serve_ops
 from gateway.reload import Reloads
 from gateway.ruleset import named_endpoints
 from gateway.shared import Shared
+from gateway.version import VERSION
 from gateway.worker import Lifeline, run_worker
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ class Supervisor:
         child.pid = os.fork()
         if child.pid == 0:
             self._be(child)
+        self._events.info("process_started", role=child.role, pid=child.pid)
 
     def _be(self, child: Child) -> None:
         """Become the child; never returns."""
@@ -252,6 +254,7 @@ def run(
     """
     app.raise_descriptor_limit()
     log.install()
+    structlog.get_logger().info("gateway_starting", version=VERSION, pid=os.getpid(), workers=settings.workers)
     supervisor = Supervisor(settings, policy, environ=environ, log=log)
     if supervisor.start():
         announce(supervisor)
