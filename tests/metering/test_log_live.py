@@ -1,4 +1,4 @@
-"""The log of a real gateway before a reader that stalls, a disk that is full, and a person at a terminal."""
+"""The log of a real gateway: its life, a reader that stalls, a disk that is full, a person at a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import resource
+import signal
 import threading
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.harness.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.harness.gateway import StartGateway
     from tests.harness.policy import GatewayKey
 
 PROGRAM: Final = str(Path(__file__).with_name("stderr_to.py"))
@@ -144,6 +146,21 @@ def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path, key: GatewayKe
 def tail(place: Path) -> bytes:
     """Return what was logged behind the hole that stands for a full disk."""
     return place.read_bytes()[FILE_BYTES - LEFT_BYTES :]
+
+
+def test_a_gateways_life_is_told_in_order(start_gateway: StartGateway) -> None:
+    """From the start to the stop, with a worker that dies in between; no library has a word in it."""
+    gateway = start_gateway("fal.run=http://127.0.0.1:1")
+    (worker,) = [event["pid"] for event in gateway.events("process_started") if event["role"] == "worker"]
+    os.kill(worker, signal.SIGKILL)
+    gateway.wait_for_event("process_died", lambda event: (event["pid"], event["code"]) == (worker, -signal.SIGKILL))
+    gateway.wait_for_event("process_started", lambda event: event["role"] == "worker" and event["pid"] != worker)
+    gateway.wait_ready()
+    gateway.close()
+    names = [event["event"] for event in gateway.events()]
+    assert sorted(names[1:5]) == ["ledger_up", *["process_started"] * 3]
+    others = ["process_died", "process_started", "gateway_draining", "gateway_stopped"]
+    assert [names[0], *names[5:]] == ["gateway_starting", "gateway_ready", *others]
 
 
 def test_a_person_at_a_terminal_reads_words(tmp_path: Path, key: GatewayKey) -> None:
