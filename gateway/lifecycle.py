@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import structlog
 
 from gateway import app, exchange
+from gateway.descriptors import raise_descriptor_limit
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS
@@ -252,7 +253,7 @@ def run(
 
     `environ` holds the variables that a policy may name. OSError where a listener cannot be bound.
     """
-    app.raise_descriptor_limit()
+    raise_descriptor_limit()
     log.install()
     structlog.get_logger().info("gateway_starting", version=VERSION, pid=os.getpid(), workers=settings.workers)
     supervisor = Supervisor(settings, policy, environ=environ, log=log)

@@ -30,6 +30,7 @@ BELOW_APP: Final = frozenset(
         "bookkeeping",
         "bulletin",
         "delivery",
+        "descriptors",
         "desk",
         "exchange",
         "falapi",
@@ -96,7 +97,7 @@ MAY_IMPORT: Final = MappingProxyType(
         "waiting": frozenset({"policy"}),
         "ticket": frozenset({"policy", "protocol", "state", "turnstile", "waiting"}),
         "turnstile": frozenset({"policy", "protocol", "state", "ticket", "waiting"}),
-        "purchase": frozenset({"policy", "protocol", "state"}),
+        "purchase": frozenset({"ledger.entry", "policy", "protocol", "state"}),
         "till": frozenset({"ledger.entry", "policy", "protocol", "purchase", "state"}),
         "desk": frozenset(
             {
@@ -112,11 +113,10 @@ MAY_IMPORT: Final = MappingProxyType(
                 "turnstile",
             }
         ),
-        "delivery": frozenset(
-            {"admission", "desk", "ledger.entry", "metering", "policy", "protocol", "purchase", "ticket", "till"}
-        ),
+        "delivery": frozenset({"admission", "desk", "metering", "policy", "protocol", "purchase", "ticket"}),
         "intake": frozenset({"admission", "delivery", "desk", "metering", "policy", "protocol", "relay.upstream"}),
         "exchange": frozenset({"admission", "desk", "intake", "metering", "protocol", "relay.upstream"}),
+        "descriptors": frozenset(),
         "pressure": frozenset(),
         "gate": frozenset({"admission", "desk", "exchange", "metering", "pressure", "protocol", "tracing"}),
         "ops": frozenset({"ops", "metering"}),

@@ -32,7 +32,7 @@ from gateway.turnstile import Turnstile
 from gateway.waiting import WaitingRoom
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gateway.relay.transfer import Transfer
 
@@ -110,12 +110,8 @@ class Nowhere:
 
     is_full = False
 
-    def append(self, line: bytes) -> None:
+    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
         """Let it go."""
-
-    def flush(self) -> bool:
-        """Say that it has gone."""
-        return True
 
 
 class BrokenUpstream:
