@@ -255,8 +255,8 @@ def run(
     """
     raise_descriptor_limit()
     log.install()
-    structlog.get_logger().info("gateway_starting", version=VERSION, pid=os.getpid(), workers=settings.workers)
     supervisor = Supervisor(settings, policy, environ=environ, log=log)
+    structlog.get_logger().info("gateway_starting", version=VERSION, pid=os.getpid(), workers=settings.workers)
     if supervisor.start():
         announce(supervisor)
     supervisor.supervise()
