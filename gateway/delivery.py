@@ -18,7 +18,7 @@ from gateway.purchase import Fate
 if TYPE_CHECKING:
     from gateway.admission import Admission
     from gateway.desk import Desk
-    from gateway.metering.meter import Exchanged
+    from gateway.metering.exchanged import Exchanged
     from gateway.protocol.caller import Caller
     from gateway.protocol.message import RequestHead
     from gateway.protocol.problem import Problem

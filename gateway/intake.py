@@ -16,7 +16,7 @@ from gateway.protocol.problem import Problem
 
 if TYPE_CHECKING:
     from gateway.desk import Desk
-    from gateway.metering.meter import Exchanged, Outcome
+    from gateway.metering.exchanged import Exchanged, Outcome
     from gateway.policy.job import Job
     from gateway.protocol.caller import Caller
     from gateway.relay.upstream import Answer, Transfer

@@ -40,6 +40,7 @@ BELOW_APP: Final = frozenset(
         "ledger",
         "metering",
         "ops",
+        "outlay",
         "overseer",
         "policy",
         "policyfile",
@@ -140,8 +141,20 @@ MAY_IMPORT: Final = MappingProxyType(
         "shared": frozenset({"bulletin", "ledger.folder", "metering", "settings", "state"}),
         "treasury": frozenset({"ledger", "policy", "shared", "state"}),
         "bookkeeper": frozenset({"ledger", "metering", "policy", "ruleset", "state", "treasury"}),
+        "outlay": frozenset({"ledger", "metering", "policy", "state"}),
         "bookkeeping": frozenset(
-            {"bookkeeper", "bulletin", "ledger", "metering", "overseer", "policy", "ruleset", "shared", "treasury"}
+            {
+                "bookkeeper",
+                "bulletin",
+                "ledger",
+                "metering",
+                "outlay",
+                "overseer",
+                "policy",
+                "ruleset",
+                "shared",
+                "treasury",
+            }
         ),
         "app": BELOW_APP,
         "worker": BELOW_APP | {"app"},
@@ -174,6 +187,7 @@ MAY_USE: Final = MappingProxyType(
         "ledger.schema": frozenset({"alembic", "sqlalchemy"}),
         "ledger.statements": frozenset({"orjson", "sqlalchemy"}),
         "ledger.tables": frozenset({"sqlalchemy"}),
+        "ledger.totals": frozenset({"sqlalchemy"}),
         "ledger.trail": frozenset({"orjson"}),
         "metering": frozenset({"orjson", "prometheus_client", "structlog"}),
         "ingress": frozenset({"httptools", "tornado"}),

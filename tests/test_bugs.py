@@ -12,7 +12,7 @@ from gateway.desk import Desk
 from gateway.gate import Gatehouse
 from gateway.metering.cells import Region
 from gateway.metering.endpoints import EndpointLabels
-from gateway.metering.meter import Exchanged, Meter
+from gateway.metering.meter import Meter
 from gateway.policy.credential import digest_of
 from gateway.policy.price import Estimates
 from gateway.pressure import MemoryPressure
@@ -34,6 +34,7 @@ from gateway.waiting import WaitingRoom
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gateway.metering.exchanged import Exchanged
     from gateway.relay.transfer import Transfer
 
 

@@ -67,3 +67,15 @@ WARNINGS: Final = Table(
     Column("period_start", BigInteger, primary_key=True, autoincrement=False),
     Column("share", Text, primary_key=True),
 )
+
+# What was spent over all time: it outlives the rows. In the order of `since_us` an endpoint keeps its place.
+TOTALS: Final = Table(
+    "fal_gateway_totals",
+    METADATA,
+    Column("team", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("since_us", BigInteger, nullable=False),
+    Column("cost_ns", BigInteger, nullable=False),
+)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict
 
-    from gateway.metering.meter import Exchanged
+    from gateway.metering.exchanged import Exchanged
 
 STDERR: Final = 2
 _TALKATIVE: Final = ("alembic",)  # tells its every step at `info`, seven of them while it is imported

@@ -11,8 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from gateway.metering.exchanged import Exchanged
 from gateway.metering.lines import LEVEL_OF, exchange_event
-from gateway.metering.meter import Exchanged
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")

@@ -118,9 +118,8 @@ def test_what_may_pass_is_tried_again(scene: Scene, collector: Collector, answer
 
     def once(connection: OriginConnection) -> None:
         connection.read_request()
-        collector.take_all()
         connection.send(answer)
-        connection.close()
+        collector.take_all()  # ends this connection too
 
     collector.play(once)
     scene.ask(scene.request())
