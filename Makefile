@@ -8,7 +8,7 @@ COMPILED := .tools/compiled
 # What is asked of the compiled gateway in `make test`; `make test-compiled` asks everything.
 COMPILED_TESTS := $(addprefix tests/wire/test_,answers.py build.py drain.py early_answers.py faults_upload.py fields.py \
     framing.py memory.py once.py order.py smuggling.py) \
-    $(addprefix tests/limits/test_,content.py fields.py order.py waiting.py)
+    $(addprefix tests/limits/test_,content.py fields.py order.py waiting.py) tests/tracing/test_exchanges.py
 # Files of tests, two at a time: most of them wait for sockets.
 TWO_AT_A_TIME := -n 2 --dist loadfile
 # Seconds of the benchmark's soak; `make bench SOAK=600` for ten minutes. BENCH_ARGS: see `python -m benchmarks --help`.
@@ -32,7 +32,7 @@ test: setup-test
 	@exec $(PYTHON) -m pytest $(TWO_AT_A_TIME)
 
 test-compiled: setup-test compiled
-	@PYTHONPATH=$(abspath $(COMPILED)) exec $(PYTHON) -m pytest $(TWO_AT_A_TIME) tests/wire tests/limits tests/clients
+	@PYTHONPATH=$(abspath $(COMPILED)) exec $(PYTHON) -m pytest $(TWO_AT_A_TIME) tests/wire tests/limits tests/clients tests/tracing
 
 # The same gateway with its hot modules compiled to C (setup.py): what the benchmark measures.
 compiled: $(COMPILED)/.stamp

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import socket
 from time import time
 from types import MappingProxyType
@@ -17,6 +16,7 @@ import structlog
 from tornado.ioloop import PeriodicCallback
 
 from gateway.admission import Door
+from gateway.descriptors import most_connections
 from gateway.desk import Desk
 from gateway.gate import Gatehouse, RequestIds
 from gateway.ingress.patience import Patience
@@ -54,9 +54,6 @@ if TYPE_CHECKING:
 
 _BACKLOG: Final = 1024
 _FOLLOW_SECONDS: Final = 0.1  # until a policy that is in force elsewhere is so here
-_DESCRIPTORS_KEPT: Final = 64
-"""For the loop, the log, the listener and whatever libraries open."""
-
 _OWN_FIELDS: Final = (
     b"x-fal-client-proxy: fal-gateway/" + VERSION.encode(),
     b"via: 1.1 fal-gateway",
@@ -251,18 +248,6 @@ def _origins(settings: Settings) -> Mapping[str, str]:
     return MappingProxyType(
         {host: f"{base.scheme}://{base.netloc}{base.prefix}" for host, base in settings.origin_overrides.items()}
     )
-
-
-def raise_descriptor_limit() -> None:
-    """Raise the soft limit on descriptors to the hard one: each exchange needs two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def most_connections() -> int:
-    """Return how many callers may be connected: half of the descriptors, since each may need one to the origin."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(8, (soft - _DESCRIPTORS_KEPT) // 2)
 
 
 def bind(host: str, port: int, *, shared: bool) -> socket.socket:

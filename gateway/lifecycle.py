@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import structlog
 
 from gateway import app, exchange
+from gateway.descriptors import raise_descriptor_limit
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS
@@ -27,6 +28,7 @@ from gateway.policy.credential import ANONYMOUS
 from gateway.reload import Reloads
 from gateway.ruleset import named_endpoints
 from gateway.shared import Shared
+from gateway.version import VERSION
 from gateway.worker import Lifeline, run_worker
 
 if TYPE_CHECKING:
@@ -205,6 +207,7 @@ class Supervisor:
         child.pid = os.fork()
         if child.pid == 0:
             self._be(child)
+        self._events.info("process_started", role=child.role, pid=child.pid)
 
     def _be(self, child: Child) -> None:
         """Become the child; never returns."""
@@ -258,9 +261,10 @@ def run(
 
     `environ` holds the variables that a policy may name. OSError where a listener cannot be bound.
     """
-    app.raise_descriptor_limit()
+    raise_descriptor_limit()
     log.install()
     supervisor = Supervisor(settings, policy, environ=environ, log=log)
+    structlog.get_logger().info("gateway_starting", version=VERSION, pid=os.getpid(), workers=settings.workers)
     if supervisor.start():
         announce(supervisor)
     supervisor.supervise()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ def reconciled(api: FalApi, database_url: str, span: Span, *, form: Form, dry_ru
     if span.since < now - timedelta(days=DAYS_BACK):
         raise SpanError(f"the span begins more than {DAYS_BACK} days ago; fal tells of its bills no further back")
     past = Span(span.since, min(span.until, now))  # an end far ahead has no day behind it
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its every step
     ledger = Ledger(database_url)
     try:
         ledger.require_schema()

@@ -7,7 +7,6 @@ release does not know.
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,7 +30,6 @@ _RETRY_SECONDS: Final = 0.05
 
 def migrate(database: Database) -> None:
     """Bring the schema to this release's; LedgerUnusableError where it is newer, LedgerAwayError on faults."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its every step
     _use_wal(database)
     with database.writing(most_seconds=0) as connection:
         if not database.is_sqlite:  # SQLite's write lock is held already

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.metering.exchanged import Exchanged
 
 STDERR: Final = 2
+_TALKATIVE: Final = ("alembic",)  # tells its every step at `info`, seven of them while it is imported
 
 
 class Log:
@@ -45,6 +46,8 @@ class Log:
             cache_logger_on_first_use=False,
         )
         logging.basicConfig(handlers=[LibraryRoute(self._writer.put)], level=self._level, force=True)
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(max(self._level, logging.WARNING))
         logging.captureWarnings(capture=True)
 
     def count_to(self, count_dropped: Callable[[int], None]) -> None:

@@ -33,6 +33,7 @@ GATHER_SECONDS: Final = 0.02
 """The thread waits so long after the first line of a lull for more to write with it."""
 
 _RETRY_MILLISECONDS: Final = 50
+_LINE_END: Final = 0x0A
 
 
 class Writer(Generic[Entry]):
@@ -54,6 +55,8 @@ class Writer(Generic[Entry]):
         self._queue: deque[Entry] = deque()
         self._runner: threading.Thread | None = None
         self._idle = False
+        self._in_hand = 0  # lines out of the queue that are neither written nor dropped
+        self._is_torn = False  # the last write ended within a line
         self._wake = threading.Event()
         self._stopping = threading.Event()
         # Re-entrant, because a signal handler of the same thread may log while a drop is being counted.
@@ -86,7 +89,7 @@ class Writer(Generic[Entry]):
         self._wake.set()
         thread.join(timeout_seconds)
         if thread.is_alive():
-            self._drop(len(self._queue))
+            self._drop(len(self._queue) + self._in_hand)
             return False
         self._runner = None
         self._stopping.clear()
@@ -108,14 +111,17 @@ class Writer(Generic[Entry]):
 
     def _drain(self) -> None:
         for chunk, lines in self._chunks():
-            if not self._write(chunk):
-                self._drop(lines)
+            lost = self._write(chunk, lines)
+            self._in_hand -= lines
+            if lost:
+                self._drop(lost)
 
     def _chunks(self) -> Iterator[tuple[bytes, int]]:
         """Yield whole lines joined up to WRITE_BYTES, and how many; a longer one alone; until the queue is empty."""
         lines: list[bytes] = []
         size = 0
         while self._queue:
+            self._in_hand += 1  # first: a stop in between counts one line twice rather than never
             line = self._render(self._queue.popleft())
             if lines and size + len(line) > WRITE_BYTES:
                 yield b"".join(lines), len(lines)
@@ -125,9 +131,13 @@ class Writer(Generic[Entry]):
         if lines:
             yield b"".join(lines), len(lines)
 
-    def _write(self, chunk: bytes) -> bool:
-        """Write all of it, however long the reader takes; False where the descriptor fails."""
-        rest = memoryview(chunk)
+    def _write(self, chunk: bytes, lines: int) -> int:
+        """Write all of it, however long the reader takes; return how many lines are not out whole.
+
+        A disk that fills up takes a part. The next write ends the torn line first, so that no other is lost with it.
+        """
+        whole = b"\n" + chunk if self._is_torn else chunk
+        rest = memoryview(whole)
         while rest:
             try:
                 written = os.write(self._fd, rest)  # not within the slice: mypyc 2.4 evaluates a bound of one twice
@@ -135,11 +145,14 @@ class Writer(Generic[Entry]):
             except BlockingIOError:  # somebody else made the shared descriptor non-blocking
                 self._takes_bytes(_RETRY_MILLISECONDS)
             except OSError:  # full disk, closed descriptor, reader gone
-                return False
-        return True
+                done = len(whole) - len(rest)
+                self._is_torn = whole[done - 1] != _LINE_END if done else self._is_torn
+                return min(lines, rest.tobytes().count(b"\n"))
+        self._is_torn = False
+        return 0
 
     def _write_now(self, entry: Entry) -> None:
-        if not (self._takes_bytes(0) and self._write(self._render(entry))):
+        if not self._takes_bytes(0) or self._write(self._render(entry), 1):
             self._drop(1)
 
     def _takes_bytes(self, milliseconds: int) -> bool:

@@ -33,7 +33,7 @@ from gateway.state.redis_purses import RedisPurses
 from gateway.state.redis_scripts import ASK, MOVE, RENEW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gateway.state.redis_commands import Command
     from gateway.state.store import Ask
@@ -165,7 +165,7 @@ class RedisStore:
         self._renew(self._pipeline)
         self.is_up = True
         self._beat_later()
-        self._tell(up=True, replicas=self.replicas)
+        self._tell(up=True)
 
     def _open_breaker(self) -> None:
         """Give the connection up in the midst of a call of it; the keeper notices on its next step."""
@@ -186,14 +186,14 @@ class RedisStore:
         self._pipeline.abandon(fault.kind)
         self._tell(up=False, reasons=reasons, detail=fault.detail)
 
-    def _tell(self, *, up: bool, **why: object) -> None:
+    def _tell(self, *, up: bool, reasons: Sequence[str] = (), detail: str = "") -> None:
         if up == self._was_up:
             return
         self._was_up = up
         if up:
-            self._events.info("state_store_up", store=self._address.shown, **why)
+            self._events.info("state_store_up", store=self._address.shown, replicas=self.replicas)
         else:
-            self._events.error("state_store_down", store=self._address.shown, **why)
+            self._events.error("state_store_down", store=self._address.shown, reasons=reasons, detail=detail)
         self._on_change(up)
 
     # -- heartbeats -------------------------------------------------------------------------------------------------

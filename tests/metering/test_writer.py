@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,8 @@ import pytest
 from gateway.metering.writer import WRITE_BYTES, Writer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.metering.conftest import Fork, Say
 
 Pipe = tuple[int, int]
@@ -153,6 +157,23 @@ def test_a_full_disk_is_counted(make_writer: MakeWriter, dropped: list[int], *, 
     assert writer.stop(5)
     os.close(full)
     assert sum(dropped) == 100
+
+
+def test_a_disk_that_fills_up_within_a_line_costs_what_is_not_whole(tmp_path: Path, fork: Fork) -> None:
+    """Of lines written together those that are whole count as written; the torn one spoils no other, later."""
+    place, lost = tmp_path / "log", list[int]()
+
+    def log(say: Say) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        writer = Writer(os.open(place, os.O_WRONLY | os.O_CREAT), render=bytes, count_dropped=lost.append)
+        for most_bytes in (2 * len(LINE) + 50, resource.RLIM_INFINITY):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+            writer._queue.extend([LINE] * 5)
+            writer._drain()
+        say(b"%d lost" % sum(lost))
+
+    assert fork(log).heard() == b"3 lost"
+    assert place.read_bytes() == LINE * 2 + LINE[:50] + b"\n" + LINE * 5
 
 
 @pytest.mark.parametrize("end", [0, 1])

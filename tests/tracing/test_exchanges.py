@@ -8,6 +8,7 @@ import pytest
 
 from gateway.version import VERSION
 from tests.harness.collector import Collector, Span
+from tests.harness.gateway import FAL_KEY
 from tests.harness.messages import http_response
 from tests.harness.origin import answering
 
@@ -190,6 +191,22 @@ def test_what_the_caller_does_not_sample_is_not_exported(traced: Traced) -> None
     )
     (sent,) = traceparents(scene.origin.executions[0])
     assert sent == f"00-{TRACE_ID}-{sent[36:52]}-00"
+
+
+def test_no_secret_and_no_content_is_in_a_span(traced: Traced) -> None:
+    """Keys, content, queries and fields of the caller's are nowhere in what is exported."""
+    scene, collector = traced
+    fields = [("User-Agent", "canary-agent"), ("traceparent", CALLERS), ("tracestate", "a=canary-state")]
+    target = "https://fal.run/fal-ai/flux/dev?token=canary-query"
+    path = "/api/fal/proxy/canary-path?canary-query"
+    scene.ask(scene.request(target=target, path=path, fields=fields, body=b'{"prompt":"canary-content"}'))
+    scene.settled()
+    collector.wait_for_spans(2)
+    exported = b"".join(export.SerializeToString() for export in collector.exports)
+    assert TRACE_ID.encode() not in exported  # ids are bytes there, so that the search below sees texts
+    assert bytes.fromhex(TRACE_ID) in exported
+    secrets = [scene.key.secret.encode(), *FAL_KEY.encode().split(b":"), b"canary"]
+    assert [secret for secret in secrets if secret in exported] == []
 
 
 def test_a_refusal_is_one_span(traced: Traced) -> None:

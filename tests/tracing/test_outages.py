@@ -118,9 +118,8 @@ def test_what_may_pass_is_tried_again(scene: Scene, collector: Collector, answer
 
     def once(connection: OriginConnection) -> None:
         connection.read_request()
-        collector.take_all()
         connection.send(answer)
-        connection.close()
+        collector.take_all()  # ends this connection too
 
     collector.play(once)
     scene.ask(scene.request())
@@ -129,23 +128,20 @@ def test_what_may_pass_is_tried_again(scene: Scene, collector: Collector, answer
     assert dropped(scene) == before
 
 
-@pytest.mark.parametrize("receiver", ["mute", "refused", "working"])
+@pytest.mark.parametrize("is_mute", [True, False], ids=["mute", "working"])
 def test_a_stop_is_bounded_and_sends_what_waits(
-    start_gateway: StartGateway, start_origin: Callable[[], ScriptedOrigin], key: GatewayKey, *, receiver: str
+    start_gateway: StartGateway, start_origin: Callable[[], ScriptedOrigin], key: GatewayKey, *, is_mute: bool
 ) -> None:
     """At the end what waits is sent once; a receiver that does not take it costs the stop 2 s at the very most."""
     with Collector() as collector:
-        if receiver == "mute":
+        if is_mute:
             collector.play(mute)
-        endpoint = "http://127.0.0.1:1" if receiver == "refused" else collector.url
-        gateway = start_gateway(start_origin(), OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+        gateway = start_gateway(start_origin(), OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
         with gateway.connect() as client:
             assert client.ask(proxy_request(key=key)).status == 200
         began = time.monotonic()
         gateway.close()
         assert time.monotonic() - began < 2 + 3  # 3 s for all else that ends on a busy machine
         assert gateway.process.exit_code == 0
-        if receiver == "working":
-            assert len(collector.spans()) == SPANS_A_CALL
-        if receiver == "mute":
-            assert len(collector.origin.requests) == 1
+        assert len(collector.origin.requests) == 1
+        assert len(collector.spans()) == (0 if is_mute else SPANS_A_CALL)
