@@ -13,7 +13,8 @@ cd "$(dirname "$0")/.."
 VENV=.venv
 CLIENTS=tests/clients
 # command that must be there : Debian package that brings it
-SYSTEM_NEEDS=("chromium:chromium" "curl:curl" "redis-server:redis-server" "pg_ctlcluster:postgresql")
+SYSTEM_NEEDS=("chromium:chromium" "curl:curl" "redis-server:redis-server" "pg_ctlcluster:postgresql"
+  "promtool:prometheus")
 BENCH=.tools/bench
 COMPILED=.tools/compiled
 BENCH_NEEDS=("cc:build-essential" "wrk:wrk" "nginx:nginx" "haproxy:haproxy")
@@ -100,6 +101,7 @@ install_system_packages() {
   apt_install "${missing[@]}"
   [[ " ${missing[*]} " != *" redis-server "* ]] || stop_servers redis-server
   [[ " ${missing[*]} " != *" postgresql "* ]] || stop_servers postgresql
+  [[ " ${missing[*]} " != *" prometheus "* ]] || stop_servers prometheus
 }
 
 # Debian starts servers as it installs them; here only their programs are wanted. Takes names of services.

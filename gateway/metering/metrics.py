@@ -27,7 +27,7 @@ ORIGIN_ERRORS: Final = (
 )
 """Error types that are the origin's fault, and not a refusal of ours (CONTRACT 4)."""
 
-CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state", "source"})
+CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state", "source", "process"})
 """Labels whose values are a closed set; all others are configured, or bounded by `endpoints`."""
 
 DURATION_BUCKETS: Final[tuple[float, ...]] = (
@@ -109,6 +109,9 @@ LOG_LINES_DROPPED: Final = Family(
 POLICY_RELOAD_ERRORS: Final = Family(
     "policy_reload_errors_total", "counter", (), "Reloads of the policy, or of a team's credential, that failed."
 )
+PROCESS_RESTARTS: Final = Family(
+    "process_restarts_total", "counter", ("process",), "Processes that died, and are started again."
+)
 
 COST: Final = Family(
     "cost_usd_total", "counter", ("team", "key", "endpoint", "source"), "US dollars spent, by how sure that is.", 10**9
@@ -170,6 +173,7 @@ COUNTED: Final = (
     SHADOW_REFUSALS,
     DEGRADED_REQUESTS,
     POLICY_RELOAD_ERRORS,
+    PROCESS_RESTARTS,
 )
 """Families that live in the cells of each process and are summed at a scrape."""
 
