@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from promql_parser import (
-    AggregateExpr,
     AggModifierType,
+    AggregateExpr,
     BinaryExpr,
     Call,
     Expr,
@@ -78,10 +78,8 @@ def _series_of(family: Family) -> Iterable[tuple[str, Labels]]:
 def _labels_of(node: Expr, known: Mapping[str, Labels], reading: Reading) -> Labels:
     """Return the labels that a node's series may have, and note what is asked for and what is wrong."""
     match node:
-        case VectorSelector():
+        case VectorSelector() | MatrixSelector():
             return _of_selector(node, known, reading)
-        case MatrixSelector():
-            return _of_selector(node.vector_selector, known, reading)
         case ParenExpr() | UnaryExpr() | SubqueryExpr():
             return _labels_of(node.expr, known, reading)
         case AggregateExpr():
@@ -96,7 +94,8 @@ def _labels_of(node: Expr, known: Mapping[str, Labels], reading: Reading) -> Lab
             return _NO_LABELS  # a number, a text
 
 
-def _of_selector(selector: VectorSelector, known: Mapping[str, Labels], reading: Reading) -> Labels:
+def _of_selector(node: VectorSelector | MatrixSelector, known: Mapping[str, Labels], reading: Reading) -> Labels:
+    selector = node.vector_selector if isinstance(node, MatrixSelector) else node
     name = selector.name
     if name is None or name not in known:
         reading.faults.append(f"{selector}: no such metric")
@@ -162,4 +161,3 @@ def _check(named: Iterable[str], there: Labels, place: str, reading: Reading) ->
 
 def _text(node: Any) -> str:  # noqa: ANN401 (an argument of the parser's)
     return node.val if isinstance(node, StringLiteral) else ""
-

@@ -1,4 +1,4 @@
-"""The rules that the chart installs: Prometheus' own tool runs them on made-up series, and each has its runbook entry."""
+"""The rules that the chart installs, run by Prometheus' own tool on made-up series, and their pages in the runbook."""
 
 from __future__ import annotations
 
