@@ -27,7 +27,7 @@ ORIGIN_ERRORS: Final = (
 )
 """Error types that are the origin's fault, and not a refusal of ours (CONTRACT 4)."""
 
-CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state", "source", "process"})
+CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state", "source"})
 """Labels whose values are a closed set; all others are configured, or bounded by `endpoints`."""
 
 DURATION_BUCKETS: Final[tuple[float, ...]] = (
