@@ -141,8 +141,9 @@ MAY_IMPORT: Final = MappingProxyType(
         "app": BELOW_APP,
         "worker": BELOW_APP | {"app"},
         "lifecycle": BELOW_APP | {"app", "worker"},
+        "configuration": frozenset({"policyfile", "ruleset", "settings"}),
         "welcome": frozenset(),
-        "cli": BELOW_APP | {"app", "emulator", "lifecycle", "welcome"},
+        "cli": BELOW_APP | {"app", "configuration", "emulator", "lifecycle", "welcome"},
         "__main__": frozenset({"cli"}),
     }
 )
