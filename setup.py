@@ -13,7 +13,7 @@ from typing import Final
 from setuptools import Extension, setup
 
 HERE: Final = Path(__file__).parent
-PACKAGES: Final = ("ingress", "metering", "policy", "protocol", "relay", "state")
+PACKAGES: Final = ("ingress", "metering", "policy", "protocol", "relay", "state", "tracing")
 MODULES: Final = (
     "admission",
     "delivery",
@@ -36,10 +36,13 @@ LEFT_OUT: Final = frozenset(
         "ingress/server.py",
         "metering/board.py",
         "metering/cells.py",
+        "metering/exemplars.py",
         "metering/exposition.py",
         "metering/log.py",
         "metering/metrics.py",
+        "metering/pulse.py",
         "metering/roll.py",
+        "metering/zeros.py",
         "policy/document.py",
         "policy/edition.py",
         "policy/grammar.py",
@@ -51,6 +54,8 @@ LEFT_OUT: Final = frozenset(
         "state/redis_books.py",
         "state/redis_link.py",
         "state/redis_store.py",
+        "tracing/exporter.py",
+        "tracing/settings.py",
     }
 )
 

@@ -20,7 +20,7 @@ from tornado.ioloop import PeriodicCallback
 
 from gateway.admission import Door
 from gateway.desk import Desk
-from gateway.gate import Gatehouse
+from gateway.gate import Gatehouse, RequestIds
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
 from gateway.ledger.journal import Journal
@@ -39,6 +39,7 @@ from gateway.ruleset import compile_rules
 from gateway.state.jobs import LocalJobs
 from gateway.state.local import LocalStore
 from gateway.till import Jobs, Till
+from gateway.tracing.tracer import finishing, open_tracer
 from gateway.turnstile import Turnstile
 from gateway.version import VERSION
 from gateway.waiting import WaitingRoom
@@ -81,9 +82,12 @@ class Worker:
         number = board.workers.index(seat)
         self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
         turns.at_end(self._write_journal)  # before the relay's own: nothing is sent whose purchase is not written down
-        self._relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
-        self._meter = Meter(seat.region, board.endpoints, emit=shared.log.exchange)
+        self.relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
+        self.tracer = open_tracer(settings.tracing, RequestIds().next, shared.replica, ca_file=_system_ca_file())
+        self._meter = Meter(seat.region, board.endpoints, emit=finishing(shared.log.exchange, self.tracer))
         shared.log.count_to(self._meter.count_dropped)
+        if self.tracer is not None:
+            self.tracer.count_to(self._meter.count_dropped_spans)
         self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
         self._store = LocalStore(shared.quotas, seat=number)
         self._room = WaitingRoom(asyncio.get_running_loop().call_later)
@@ -101,7 +105,7 @@ class Worker:
         )
         for callback in self._periodic:
             callback.start()
-        self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure)
+        self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure, tracer=self.tracer)
         self.server = CallerServer(
             self.gate,
             turns,
@@ -151,7 +155,7 @@ class Worker:
         own_key = settings.fal_key.get_secret_value() if settings.fal_key else ""
         return Desk(
             door=Door(rules, max_body_bytes=settings.max_body_bytes, find_job=shared.jobs.find),
-            upstream=self._relay.engine,
+            upstream=self.relay.engine,
             meter=self._meter,
             to_origin=self._to_origin,
             sender=Sender(own_key, edition.team_keys, tags=rules.fal_tags),
@@ -227,7 +231,7 @@ class Worker:
             callback.stop()
         cut = self.gate.stop()
         self.server.close_all()
-        self._relay.close()
+        self.relay.close()
         if self._shared_store is not None:
             await self._shared_store.close()
         self._journal.close()

@@ -7,7 +7,7 @@ The decisions it carries:
 * Queue jobs are remembered anew: those that are still open, so that a result fetched after a restart finds who paid;
   the latest of the others, so that a restart does not open them to strangers.
 * A job without a known cost is charged as estimated once the policy's deadline is over.
-* What operators see of budgets comes from the same sums that decide.
+* What operators see of budgets (outlay.py) comes from the same sums that decide.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import structlog
 from gateway.ledger.entry import HELD
 from gateway.ledger.entry import RELEASED as GIVEN_BACK
 from gateway.ledger.faults import LedgerAwayError
-from gateway.metering import metrics
 from gateway.policy.budget import Budget, counts_in, period_start
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import picodollars_of
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Change, Ledger, Spending
     from gateway.ledger.process import Gauges
-    from gateway.metering.cells import Region
     from gateway.metering.meter import Meter
     from gateway.ruleset import Ruleset
     from gateway.state.jobs import JobTable
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from gateway.treasury import Treasury
 
 _MICROSECONDS: Final = 1_000_000
-_SHOW_SECONDS: Final = 2.0
 _DEADLINE_LOOK_SECONDS: Final = 30.0
 _LONGEST_RUN_SECONDS: Final = 86_400.0  # a run's hold ends with its worker's journal, unless a full disk lost that
 _STATES: Final = MappingProxyType({HELD: OPEN, GIVEN_BACK: RELEASED})
@@ -61,7 +58,6 @@ class Bookkeeper:
         *,
         quotas: Quotas,
         jobs: JobTable,
-        region: Region,
         meter: Meter,
         rules: Callable[[], Ruleset],
         ready: Callable[[], None],
@@ -75,13 +71,11 @@ class Bookkeeper:
         self._ledger = ledger
         self._quotas = quotas
         self._jobs = jobs
-        self._region = region
         self._meter = meter
         self._rules = rules
         self._ready = ready
         self._filled: set[str] = set()
         self._are_jobs_known = False
-        self._show_at = 0.0
         self._deadline_look_at = 0.0
         self._events = structlog.get_logger()
 
@@ -99,12 +93,11 @@ class Bookkeeper:
             self._meter.count_cost(entry)
 
     def on_gauges(self, gauges: Gauges) -> None:
-        """Keep the sums, and show them."""
+        """Keep the sums."""
         if gauges.is_up:
             self._keep()
         elif self._treasury is not None:
             self._treasury.keep(self._budgets(), is_ledger_up=False)
-        self._show(gauges)
 
     def _keep(self) -> None:
         try:
@@ -229,26 +222,6 @@ class Bookkeeper:
                 if budget.owner in owners:
                     start = period_start(budget.period, at)
                     self._quotas.purses.settle_job(budget.store_name, start, freed_ns=freed_ns, spent_ns=spent_ns)
-
-    # -- what operators see -----------------------------------------------------------------------------------------
-
-    def _show(self, gauges: Gauges) -> None:
-        if monotonic() < self._show_at:
-            return
-        self._show_at = monotonic() + _SHOW_SECONDS
-        self._set(metrics.LEDGER_UP, (), int(gauges.is_up))
-        self._set(metrics.SPOOL_BYTES, (), gauges.spool_bytes)
-        for budget, purse in self.purses():
-            scope, _, owner = budget.owner.partition("/")
-            labels = (scope, owner, budget.period)
-            self._set(metrics.BUDGET_LIMIT, labels, budget.limit_ns)
-            self._set(metrics.BUDGET_SPENT, labels, purse.spent_ns)
-            self._set(metrics.BUDGET_RESERVED, labels, purse.held_ns)
-
-    def _set(self, family: metrics.Family, labels: tuple[str, ...], value: int) -> None:
-        cell = self._region.claim(family.name, labels)
-        if cell is not None:
-            self._region.cells[cell] = value
 
 
 def job_of(entry: Entry) -> Job:

@@ -9,11 +9,14 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.process import Gauges, Listeners, serve_ledger
 from gateway.ledger.spool import Spool
 from gateway.metering.board import Seat, State
+from gateway.outlay import Outlay
 from gateway.overseer import Overseer
 from gateway.policy.edition import edition_of
 from gateway.ruleset import Ruleset, compile_rules
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from gateway.bulletin import Bulletin
     from gateway.metering.meter import Meter
     from gateway.shared import Shared
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
 
 
 class Rules:
-    """The rules in force, as of the newest edition."""
+    """The rules in force, as of the newest edition; `name_endpoints` is told which endpoints those name."""
 
-    def __init__(self, bulletin: Bulletin) -> None:
+    def __init__(self, bulletin: Bulletin, *, name_endpoints: Callable[[Iterable[str]], None]) -> None:
         self._bulletin = bulletin
+        self._name_endpoints = name_endpoints
         self._generation = 0
         self._rules: Ruleset | None = None
 
@@ -33,34 +37,40 @@ class Rules:
         if self._rules is None or self._bulletin.generation != self._generation:
             self._generation, content = self._bulletin.read()
             self._rules = compile_rules(edition_of(content).document)
+            self._name_endpoints(self._rules.named_endpoints)
         return self._rules
 
 
 def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
     """Carry lines to the database and keep the sums, until SIGTERM."""
+    ledger = Ledger(shared.settings.database_url.get_secret_value())
 
     def ready() -> None:
         seat.state = State.READY
 
-    ledger = Ledger(shared.settings.database_url.get_secret_value())
-    rules = Rules(shared.bulletin)
+    rules = Rules(shared.bulletin, name_endpoints=shared.board.endpoints.configure)
     keeper = Bookkeeper(
         ledger,
         quotas=shared.quotas,
         jobs=shared.jobs,
-        region=seat.region,
         meter=meter,
         rules=rules,
         ready=ready,
         treasury=_treasury(shared, ledger),
     )
+    outlay = Outlay(ledger, seat.region, purses=keeper.purses, label=meter.label)
     overseer = Overseer(shared, ledger, keeper=keeper, rules=rules, region=seat.region, meter=meter)
 
     def on_gauges(gauges: Gauges) -> None:
         keeper.on_gauges(gauges)
         overseer.tick(is_up=gauges.is_up)
+        outlay.show(gauges)
 
-    listeners = Listeners(keeper.on_ready, overseer.on_changed, keeper.on_finished, on_gauges)
+    def on_ready(up: bool) -> None:  # noqa: FBT001 (the listener's shape)
+        outlay.show_totals(is_up=up)  # first: its endpoints were there before those that callers bring now
+        keeper.on_ready(up)
+
+    listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, on_gauges)
     try:
         serve_ledger(ledger, Spool(shared.spool_root, shared.spool.path), listeners=listeners)
     finally:

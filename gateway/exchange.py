@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.intake import Intake
 from gateway.protocol.problem import Problem, origin_problem, refusal
+from gateway.protocol.refused import FIRST_REFUSED, Refused, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ class Exchange(Intake):
         self._ended = ended
         self._is_unsent = False  # the origin's fault came before it was sent
         self._held: list[bytes] | None = None  # a paid JSON answer, until it is whole
+        self._refused: Refused | None = None  # fal will not serve us
         self._patience: Cancellable | None = None
 
     def _answer_to(self) -> Exchange:
@@ -61,6 +63,8 @@ class Exchange(Intake):
             self._busy_since = monotonic()
         if head is not None:
             self._on_head(*head)
+        if self._refused is not None:
+            self._refused.take(pieces)
         if self._gone:
             self._read_on(pieces, whole=whole)
         elif self._held is not None:
@@ -70,6 +74,8 @@ class Exchange(Intake):
 
     def _on_head(self, status: int, raw: list[bytes]) -> None:
         answer = self._note_head(status, raw, self._admission)
+        if status >= FIRST_REFUSED:
+            self._refused = refused(status)
         if self._paid and answer.content_type.startswith(b"application/json") and (answer.length or 0) <= HELD_BYTES:
             self._held = []
         elif not self._gone:
@@ -187,6 +193,8 @@ class Exchange(Intake):
             self._patience.cancel()
         if self._purchase is not None:
             self._account(self._purchase, was_sent=self._is_sent and self._request_whole and not self._is_unsent)
+        if self._refused is not None:
+            self._desk.meter.count_upstream_refusal(self._refused.reason)
         record.outcome = outcome
         record.duration_seconds = monotonic() - self._request.received_at
         self._desk.meter.close(record)

@@ -15,6 +15,7 @@ from gateway.metering.meter import Exchanged
 from gateway.protocol.fields import first
 from gateway.protocol.problem import Problem, refusal
 from gateway.protocol.reply import ALLOW
+from gateway.protocol.trace import traceparent_of
 
 if TYPE_CHECKING:
     from gateway.admission import Admission
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.pressure import MemoryPressure
     from gateway.protocol.caller import Caller
     from gateway.protocol.message import Fault, RequestHead
+    from gateway.tracing.tracer import Tracer
 
 PROXY_PATH: Final = b"/api/fal/proxy"
 USAGE_PATH: Final = b"/api/fal/usage"
@@ -78,11 +80,17 @@ class RequestIds:
 class Gatehouse:
     """`Gate` of the ingress."""
 
-    def __init__(self, desk: Desk, *, max_inflight: int, pressure: MemoryPressure) -> None:
-        """Take what exchanges work with, how many there may be at once, and how near the memory limit is."""
+    def __init__(
+        self, desk: Desk, *, max_inflight: int, pressure: MemoryPressure, tracer: Tracer | None = None
+    ) -> None:
+        """Take what exchanges work with, how many there may be at once, how near the memory limit is, and what traces.
+
+        Without a tracer a caller's `traceparent` passes as it came.
+        """
         self.desk = desk
         self._pressure = pressure
         self._max_inflight = max_inflight
+        self._tracer = tracer
         self._answered = Unanswerable()
         self._open: set[Exchange] = set()
         self._ids = RequestIds()
@@ -107,6 +115,10 @@ class Gatehouse:
             self._tell(head, caller, request_id)
             return self._answered
         record = Exchanged(request_id, head.method)
+        if self._tracer is None:
+            record.traceparent = traceparent_of(head.fields)
+        else:
+            self._tracer.begin(record, head)
         if head.method == "OPTIONS":
             self._preflight(head, caller, record)
             return self._answered
@@ -150,6 +162,8 @@ class Gatehouse:
         problem = refusal(fault.error_type, fault.detail, fields)
         record = Exchanged(self._ids.next(), _NO_METHOD)
         record.status, record.error_type, record.outcome = problem.status, problem.error_type, "refused"
+        if self._tracer is not None:
+            self._tracer.begin(record, None)
         self.desk.meter.close(record)
         self._answer(problem, caller, request_id=record.request_id, page=None)
 

@@ -179,5 +179,6 @@ class Intake(Delivery):
                 self.give_up(problem, "refused")
                 return
         self._is_sent = True
+        self.record.sent_seconds = monotonic() - self._request.received_at
         self._transfer = self._desk.upstream.open(forwarded, self._answer_to())
         self._rest()

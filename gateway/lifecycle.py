@@ -21,7 +21,9 @@ from gateway import app, exchange
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS, PROCESS_RESTARTS
+from gateway.metering.zeros import introduce
 from gateway.ops.server import serve_ops
+from gateway.policy.credential import ANONYMOUS
 from gateway.reload import Reloads
 from gateway.ruleset import named_endpoints
 from gateway.shared import Shared
@@ -43,6 +45,7 @@ _LONGEST_DELAY_SECONDS: Final = 5.0
 _STEADY_SECONDS: Final = 10.0  # a process that lived so long did not fail at its start
 _OPS_STOP_SECONDS: Final = 2.0
 _LEDGER_STOP_SECONDS: Final = 15.0
+_MICROSECONDS: Final = 1_000_000
 
 
 @dataclass(slots=True)
@@ -69,6 +72,7 @@ class Supervisor:
         self._ops_listener.listen()
         self._shared = Shared(settings, log, environ)
         self._board = self._shared.board
+        self._board.supervisor.take(os.getpid())
         self._lifeline = Lifeline()
         self._ops, self._ledger = Child(self._board.ops, "ops"), Child(self._board.ledger, "ledger")
         self._children = [self._ops, self._ledger, *(Child(seat, "worker") for seat in self._board.workers)]
@@ -154,12 +158,13 @@ class Supervisor:
         for child in self._children:
             if not child.pid:
                 continue
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
             if pid:
-                self._bury(child, os.waitstatus_to_exitcode(status))
+                cpu_us = int((usage.ru_utime + usage.ru_stime) * _MICROSECONDS)
+                self._bury(child, os.waitstatus_to_exitcode(status), cpu_us=cpu_us)
 
-    def _bury(self, child: Child, code: int) -> None:
-        child.seat.vacate()
+    def _bury(self, child: Child, code: int, *, cpu_us: int) -> None:
+        child.seat.vacate(cpu_us=cpu_us)
         if child.role == "worker":
             self._shared.quotas.vacate(self._board.workers.index(child.seat))
         if not self._stops:
@@ -188,7 +193,10 @@ class Supervisor:
         document = policy.document
         self._board.endpoints.configure(named_endpoints(document))
         priced = [price.endpoint for price in document.prices]
-        self._meter.introduce(((key.team, key.id) for key in document.keys), endpoints=priced)
+        keys = [(key.team, key.id) for key in document.keys]
+        if document.clients.allow_unauthorized_requests:
+            keys.append((ANONYMOUS.team, ANONYMOUS.key))
+        introduce(self._board.supervisor.region, keys, endpoints=priced)
         return self._shared.bulletin.publish(policy.to_json())
 
     def _count_reload_error(self) -> None:

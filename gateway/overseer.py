@@ -20,11 +20,12 @@ from gateway.falapi.webhook import Webhook
 from gateway.ledger.faults import LedgerAwayError
 from gateway.ledger.ledger import Ledger
 from gateway.metering import metrics
+from gateway.metering.zeros import introduce
 from gateway.quotes import content_of
 from gateway.statement import Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from gateway.bookkeeper import Bookkeeper
     from gateway.falapi.audit import Audit
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from gateway.state.purses import Purse
 
 _LOOK_SECONDS: Final = 1.0
+_MOST_ZEROS: Final = 10_000  # pairs of key and endpoint: the gauges of money need room in the same memory
 _CACHE_NAME: Final = "prices.json"
 
 
@@ -100,7 +102,16 @@ class Overseer:
             for endpoint in (*self._shared.board.endpoints.seen(), *self._rules().named_endpoints):
                 self._feed.want(endpoint)
         while self._books:
-            self._shared.quotes.publish(content_of(self._books.popleft()))
+            quotes = self._books.popleft()
+            self._shared.quotes.publish(content_of(quotes))
+            self._introduce(quotes)
+
+    def _introduce(self, quotes: Iterable[str]) -> None:
+        """Start what is spent at the named endpoints among them at 0, as those do that the policy prices."""
+        rules = self._rules()
+        endpoints = rules.named_endpoints.intersection(quotes)
+        if len(endpoints) * len(rules.keys) <= _MOST_ZEROS:
+            introduce(self._region, [(team, key) for key, team in rules.keys], endpoints=endpoints)
 
     def _take_audits(self) -> None:
         while self._audits:

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gateway.falkey import fit_for_a_field, key_in_file
 from gateway.state.redis_address import parse_redis_url
+from gateway.tracing.settings import TraceSettings, read_tracing
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -189,6 +190,7 @@ class Settings(BaseModel):
     log_format: Literal["json", "console"] | None = Field(
         default=None, description="`json` or `console`; left out: `console` on a terminal, else `json`"
     )
+    tracing: TraceSettings | None = Field(default=None, alias="OTEL")
 
 
 def setting_names() -> tuple[str, ...]:
@@ -253,8 +255,10 @@ def load_settings(environ: Mapping[str, str], *, need_credential: bool = True) -
     given = {name: value for name, value in environ.items() if value}
     key, errors = _credential_or_errors(given, needed=need_credential)
     values = {name: given[name] for name in (*setting_names(), "FAL_ADMIN_KEY") if name in given}
+    tracing, faults = read_tracing(given)
+    errors += faults
     try:
-        settings = Settings.model_validate({**values, "FAL_KEY": key})
+        settings = Settings.model_validate({**values, "FAL_KEY": key, "OTEL": tracing})
     except ValidationError as fault:
         errors += [(str(error["loc"][0]), _reason(error)) for error in fault.errors(include_url=False)]
     errors += _same_listener(given) + _unknown(environ)

@@ -14,6 +14,7 @@ import structlog
 
 from gateway.app import Worker
 from gateway.metering.board import Seat, State
+from gateway.metering.pulse import Pulse
 from gateway.selector import run
 
 if TYPE_CHECKING:
@@ -86,14 +87,19 @@ def run_worker(shared: Shared, seat: Seat, *, listener: socket.socket, lifeline:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask)
         lifeline.on_cut(stop.ask)
         await worker.start()
+        pulse = Pulse(seat.region, callers=lambda: worker.server.connections, origins=worker.relay.count_connections)
         worker.server.listen_on([listener])
         keep_freed_memory()
         gc.freeze()  # what is here by now stays
         gc.set_threshold(*_COLLECT_AT)
+        seat.inflight_limit = shared.settings.max_inflight
         seat.state = State.READY
         await stop.wait()
         seat.state = State.DRAINING
         await _drain(worker, shared.settings, stop)
+        pulse.stop()
+        if worker.tracer is not None:
+            worker.tracer.close()
 
     run(serve)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import delete, func, or_, select, tuple_
 
-from gateway.ledger import schema
+from gateway.ledger import schema, totals
 from gateway.ledger.database import Database
 from gateway.ledger.entry import CHARGED, HELD, RECONCILED, RELEASED, SETTLED, Entry, folded, merged
 from gateway.ledger.statements import insert_new, insert_warning, write_back
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection
+
+    from gateway.ledger.totals import Total
 
 PAGE_ROWS: Final = 1_000
 FORGET_ROWS: Final = 10_000
@@ -100,7 +102,9 @@ class Ledger:
             fresh = insert_new(connection, list(rows.values()))
             known = [row for row in rows.values() if row.id not in fresh]
             climbed = _climb(connection, known) if known else []
-        return [Change(None, row) for row in rows.values() if row.id in fresh] + climbed
+            changes = [Change(None, row) for row in rows.values() if row.id in fresh] + climbed
+            totals.add(connection, totals.shifts(changes), at_us=max(row.changed_at_us for row in rows.values()))
+        return changes
 
     def claim_warning(self, budget: str, period_start: int, share: str) -> bool:
         """Return whether nobody has warned of this share of a budget in this period yet; now somebody has."""
@@ -109,7 +113,10 @@ class Ledger:
             return insert_warning(connection, row)
 
     def forget(self, before_us: int) -> int:
-        """Delete what was admitted before a moment, in portions, so that nobody waits long; return how many rows."""
+        """Delete what was admitted before a moment, in portions, so that nobody waits long; return how many rows.
+
+        What they cost stays in the totals.
+        """
         deleted = 0
         while True:
             portion = select(_ROW.id).where(_ROW.admitted_at_us < before_us).limit(FORGET_ROWS)
@@ -120,6 +127,11 @@ class Ledger:
                 return deleted
 
     # -- asking -----------------------------------------------------------------------------------------------------
+
+    def totals(self) -> list[Total]:
+        """Return what was spent over all time, by team, key, endpoint and source, also by rows deleted since."""
+        with self._database.reading() as connection:
+            return totals.read(connection)
 
     def spent_since(self, since_us: int, *, changed_before_us: int = LATEST_US) -> Spending:
         """Return what was spent by requests admitted from a moment on; the period's beginning for a budget.

@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, Index, MetaData, PrimaryKeyConstraint, String, Table, Text
 
 VERSION_TABLE: Final = "fal_gateway_ledger_version"
-RELEASE: Final = "0002"
+RELEASE: Final = "0003"
 """The last of the steps: what `VERSION_TABLE` says of a ledger of this release. Steps compare as texts."""
 
 METADATA: Final = MetaData()
@@ -77,4 +77,16 @@ WARNINGS: Final = Table(
     Column("budget", Text, primary_key=True),
     Column("period_start", BigInteger, primary_key=True, autoincrement=False),
     Column("share", Text, primary_key=True),
+)
+
+# What was spent over all time: it outlives the rows. In the order of `since_us` an endpoint keeps its place.
+TOTALS: Final = Table(
+    "fal_gateway_totals",
+    METADATA,
+    Column("team", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("since_us", BigInteger, nullable=False),
+    Column("cost_ns", BigInteger, nullable=False),
 )

@@ -1,4 +1,4 @@
-"""Everything the processes of one gateway share: a seat for each with its counters and state, and endpoint labels.
+"""Everything the processes of one gateway share: a seat for each, with its counts and its state, and endpoint labels.
 
 The decision: the supervisor makes the board before the first fork and never talks to its children about it; each
 process writes its own seat, and the ops process reads all of them. So readiness and metrics need no pipe, no lock
@@ -15,9 +15,9 @@ from typing import Final
 
 from gateway.metering.cells import Region
 from gateway.metering.endpoints import EndpointLabels
-from gateway.metering.metrics import INFLIGHT_REQUESTS
+from gateway.metering.metrics import OF_A_LIFE
 
-_PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _SEAT_CELLS = range(6)
+_PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _INFLIGHT_LIMIT, _CPU_US, _SEAT_CELLS = range(8)
 """Layout of a seat's status: one int64 for each."""
 
 _OTHERS: Final = 3  # seats before the workers'
@@ -57,11 +57,16 @@ class Seat:
         self._status[_STATE] = State.STARTING
         self._status[_PID] = pid
 
-    def vacate(self) -> None:
-        """Say that the process is gone (for the supervisor, once it has reaped it); its counts stay."""
+    def vacate(self, *, cpu_us: int = 0) -> None:
+        """Say that the process is gone (for the supervisor, once it has reaped it); its counts stay.
+
+        `cpu_us` is the CPU time that it used, in microseconds.
+        """
         self._status[_STATE] = State.STOPPED
+        self._status[_CPU_US] += cpu_us
         self._status[_PID] = 0
-        self.region.zero(INFLIGHT_REQUESTS.name)
+        for family in OF_A_LIFE:
+            self.region.zero(family.name)
 
     @property
     def pid(self) -> int:
@@ -104,6 +109,20 @@ class Seat:
     def replicas(self, replicas: int) -> None:
         self._status[_REPLICAS] = replicas
 
+    @property
+    def inflight_limit(self) -> int:
+        """How many exchanges this process may have open at once."""
+        return int(self._status[_INFLIGHT_LIMIT])
+
+    @inflight_limit.setter
+    def inflight_limit(self, limit: int) -> None:
+        self._status[_INFLIGHT_LIMIT] = limit
+
+    @property
+    def past_cpu_us(self) -> int:
+        """CPU time in microseconds of all processes that sat here and are gone."""
+        return int(self._status[_CPU_US])
+
     def close(self) -> None:
         """Let go of the memory."""
         self._status.release()
@@ -137,6 +156,10 @@ class Board:
     def replicas(self) -> int:
         """Return how many gateways share the state of limits, as far as workers have heard."""
         return max((seat.replicas for seat in self.workers if seat.state is State.READY), default=0) or 1
+
+    def inflight_limit(self) -> int:
+        """Return how many exchanges the ready workers may have open at once, all together."""
+        return sum(seat.inflight_limit for seat in self.workers if seat.state is State.READY)
 
     def count(self, state: State) -> int:
         """Return how many workers are in a state."""

@@ -5,6 +5,8 @@ the seat, see `board`) and read by the ops process at a scrape. An increment is 
 int64, 60 ns against 8 us for a straightforward prometheus_client call (PERFORMANCE 3), and it needs no lock because
 nobody else writes. A worker that is killed loses no count: its successor reads the directory and counts on.
 
+Exemplars of what is counted have a memory of their own (`exemplars`).
+
 Layout, all of it here: one int64 (bytes of the directory in use), the directory (a `Roll`), the cells. The memory is
 committed by the kernel page by page as it is touched, so generous bounds cost nothing until they are used.
 """
@@ -16,6 +18,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from gateway.metering.exemplars import Exemplars
 from gateway.metering.roll import Roll
 
 CELLS: Final = 65_536
@@ -23,6 +26,9 @@ DIRECTORY_BYTES: Final = 8 << 20
 SPARE_CELLS: Final = 4_096
 SPARE_DIRECTORY_BYTES: Final = 1 << 20
 """Kept back for the overflow series, so that a full region still counts (see `metrics.Family.overflow`)."""
+
+VOID: Final = -(2**63)
+"""In a gauge's cell: there is nothing to tell any more, and its series is not shown."""
 
 _CELL_BYTES: Final = 8
 
@@ -52,6 +58,7 @@ class Region:
         self._whole = memoryview(self._memory)
         self.cells = self._whole[behind_directory:].cast("q")
         self._roll = Roll(self._whole[:_CELL_BYTES].cast("q"), self._whole[_CELL_BYTES:behind_directory])
+        self.exemplars: Final = Exemplars()
         self._series: list[Series] = []
         self._firsts: dict[tuple[str, Labels], int] = {}
         self._offset = 0
@@ -115,6 +122,7 @@ class Region:
         self.cells.release()
         self._whole.release()
         self._memory.close()
+        self.exemplars.close()
 
 
 def _clean(label: str) -> str:

@@ -15,6 +15,7 @@ import orjson
 import structlog
 
 from gateway.metering.meter import Exchanged
+from gateway.protocol.trace import read_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +47,12 @@ _FRACTIONS: Final = tuple(f".{milliseconds:03d}Z" for milliseconds in range(_MIL
 
 
 def exchange_event(record: Exchanged) -> Event:
-    """Return the fields of the `exchange` event in the order of CONTRACT 7; unknown ones are None."""
-    return {
+    """Return the fields of the `exchange` event in the order of CONTRACT 7; unknown ones are None.
+
+    Behind them `trace_id` and `span_id`, where the request is part of a trace: the gateway's own span, or the caller's
+    where nothing is traced here.
+    """
+    event: Event = {
         "timestamp": record.timestamp,
         "level": LEVEL_OF[record.outcome],
         "event": "exchange",
@@ -71,6 +76,13 @@ def exchange_event(record: Exchanged) -> Event:
         "cost_usd": record.cost_usd,
         "cost_source": record.cost_source,
     }
+    if record.trace is not None:
+        event |= {"trace_id": record.trace.trace_id, "span_id": record.trace.span_id}
+    elif record.traceparent is not None:
+        parent = read_traceparent(record.traceparent)
+        if parent is not None:
+            event |= {"trace_id": parent.trace_id, "span_id": parent.span_id}
+    return event
 
 
 def _cut(text: str | None, chars: int) -> str | None:

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.metering import metrics
 from gateway.metering.endpoints import NONE, OTHER, EndpointLabels
+from gateway.metering.exemplars import SLOTS, SLOTS_OF_A_CLASS, SLOTS_OF_A_FAMILY, exemplar_of
 from gateway.metering.metrics import CLASSES, DURATION_BUCKETS, HISTOGRAM_CELLS, ORIGIN_ERRORS, Family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from gateway.ledger.entry import Entry
     from gateway.metering.cells import Labels, Region
+    from gateway.protocol.trace import Trace
 
 Outcome = Literal["ok", "refused", "origin_failed", "cut", "client_gone", "gateway_failed"]
 """How an exchange ended; the closed set of the log's `outcome`.
@@ -40,11 +42,15 @@ CLIENT_GONE_STATUS: Final = 499
 _STATUS_LABELS: Final = MappingProxyType({status: str(status) for status in range(100, 600)})
 _SUM_CELL: Final = HISTOGRAM_CELLS - 1
 _MICROSECONDS: Final = 1_000_000
-_ZERO_REFUSALS: Final = ("quota_exceeded", "budget_exhausted")
+_EXEMPLAR_SECONDS: Final = 1.0
 
 
 class Exchanged:
-    """What is known of one request, filled in as it goes (CONTRACT 7). Times in seconds, contents in bytes."""
+    """What is known of one request, filled in as it goes (CONTRACT 7). Times in seconds, contents in bytes.
+
+    `sent_seconds` is when the origin's part began, counted from the head. `traceparent` is the caller's, unread, and
+    kept where nothing is traced here; else `trace` is this exchange's place.
+    """
 
     __slots__ = (
         "billing",
@@ -65,9 +71,12 @@ class Exchanged:
         "request_bytes",
         "request_id",
         "response_bytes",
+        "sent_seconds",
         "status",
         "team",
         "timestamp",
+        "trace",
+        "traceparent",
         "units",
     )
 
@@ -89,6 +98,9 @@ class Exchanged:
         self.overhead_seconds: float | None = None
         self.request_bytes = 0
         self.response_bytes = 0
+        self.sent_seconds: float | None = None
+        self.traceparent: bytes | None = None
+        self.trace: Trace | None = None
         self.units: Decimal | None = None
         self.cost_usd: Decimal | None = None
         self.cost_source: str | None = None
@@ -118,15 +130,22 @@ class Meter:
         self._endpoints = endpoints
         self._emit = emit
         self._clock = clock
-        self._rows: dict[tuple[str, str, str, str, int], tuple[int, int, int, int, int, int]] = {}
+        self._exemplars = region.exemplars
+        self._kept_at = [0.0] * SLOTS  # when each bucket's exemplar was kept
+        self._rows: dict[tuple[str, str, str, str, int], tuple[int, int, int, int, int, int, int]] = {}
         self._failures = {error: self._cell(metrics.UPSTREAM_FAILURES, (error,)) for error in ORIGIN_ERRORS}
+        self._refused_upstream = {
+            reason: self._cell(metrics.UPSTREAM_REFUSALS, (reason,)) for reason in metrics.UPSTREAM_REFUSALS_OF
+        }
         self._gone = self._cell(metrics.CLIENTS_GONE, ())
         self._dropped = self._cell(metrics.LOG_LINES_DROPPED, ())
+        self._spans_dropped = self._cell(metrics.TRACE_SPANS_DROPPED, ())
         self._store_errors = self._cell(metrics.STATE_STORE_ERRORS, ())
         self._degraded = self._cell(metrics.DEGRADED_REQUESTS, ())
         self._timers = {billing: self._timer_cells(billing) for billing in CLASSES}
         self._inflight = {billing: self._cell(metrics.INFLIGHT_REQUESTS, (billing,)) for billing in CLASSES}
-        region.zero(metrics.INFLIGHT_REQUESTS.name)
+        for family in metrics.OF_A_LIFE:
+            region.zero(family.name)
 
     def open(self, record: Exchanged) -> None:
         """Count an exchange as in flight, in the class that its record names; not needed before a refusal."""
@@ -143,7 +162,7 @@ class Meter:
         if record.error_type is not None:
             self._count_error(record, record.error_type)
         if record.outcome == "client_gone":
-            self._cells[self._gone] += 1
+            self._count_gone(record)
         self._emit(record)
 
     def _count(self, record: Exchanged) -> None:
@@ -151,17 +170,27 @@ class Meter:
         label = self._endpoints.label(record.endpoint)
         labels = (record.team, record.key, label, record.billing, record.status)
         row = self._rows.get(labels) or self._row(*labels)
-        requests, request_bytes, response_bytes, duration, first_byte, overhead = row
+        requests, request_bytes, response_bytes, duration, first_byte, overhead, slot = row
         cells[requests] += 1
         cells[request_bytes] += record.request_bytes
         cells[response_bytes] += record.response_bytes
-        _observe(cells, duration, seconds=record.duration_seconds)
+        now, kept_at = record.timestamp, self._kept_at
+        place = slot + _observe(cells, duration, seconds=record.duration_seconds)
+        if not 0.0 <= now - kept_at[place] < _EXEMPLAR_SECONDS:
+            self._keep(place, record, seconds=record.duration_seconds)
         if record.first_byte_seconds is not None:
-            _observe(cells, first_byte, seconds=record.first_byte_seconds)
+            place = slot + SLOTS_OF_A_FAMILY + _observe(cells, first_byte, seconds=record.first_byte_seconds)
+            if not 0.0 <= now - kept_at[place] < _EXEMPLAR_SECONDS:
+                self._keep(place, record, seconds=record.first_byte_seconds)
         if record.overhead_seconds is not None:
             _observe(cells, overhead, seconds=record.overhead_seconds)
         if record.inflight_cell >= 0:
             cells[record.inflight_cell] -= 1
+
+    def _keep(self, slot: int, record: Exchanged, *, seconds: float) -> None:
+        """Make a request its bucket's exemplar."""
+        self._kept_at[slot] = record.timestamp
+        self._exemplars.keep(slot, exemplar_of(record, seconds))
 
     def _count_error(self, record: Exchanged, error_type: str) -> None:
         if record.outcome == "refused":
@@ -169,9 +198,24 @@ class Meter:
         elif error_type in self._failures:
             self._cells[self._failures[error_type]] += 1
 
+    def _count_gone(self, record: Exchanged) -> None:
+        """Count a client that has left, and what it leaves unused; a job's result can be fetched again."""
+        self._cells[self._gone] += 1
+        if record.billing == "paid" and record.cost_usd is not None:
+            abandoned = self._cell(metrics.ABANDONED_COST, (record.team, record.key))
+            self._cells[abandoned] += int(record.cost_usd * metrics.ABANDONED_COST.parts)
+
+    def count_upstream_refusal(self, reason: str) -> None:
+        """Count an answer by which fal refused; `reason` is one of `metrics.UPSTREAM_REFUSALS_OF`."""
+        self._cells[self._refused_upstream[reason]] += 1
+
     def count_dropped(self, lines: int) -> None:
         """Count log lines that were lost."""
         self._cells[self._dropped] += lines
+
+    def count_dropped_spans(self, spans: int) -> None:
+        """Count spans that were lost."""
+        self._cells[self._spans_dropped] += spans
 
     def count_shadowed(self, team: str, key: str, count: int) -> None:
         """Count limits that would have refused a call if they were enforced."""
@@ -204,22 +248,9 @@ class Meter:
         """Return the label value of an endpoint."""
         return self._endpoints.label(endpoint)
 
-    def introduce(self, keys: Iterable[tuple[str, str]], *, endpoints: Iterable[str]) -> None:
-        """Start the series of each configured key (team, key) and priced endpoint at 0 (CONTRACT 8).
-
-        Best called for the supervisor's seat, so that the zeros stand once and take no room in each worker's region.
-        """
-        priced = tuple(endpoints)
-        for team, key in keys:
-            for error_type in _ZERO_REFUSALS:
-                self._claim(metrics.REFUSALS, (team, key, error_type))
-            for family in (metrics.REQUEST_BYTES, metrics.RESPONSE_BYTES):
-                self._claim(family, (team, "paid"))
-            for endpoint in priced:
-                self._claim(metrics.COST, (team, key, endpoint, "exact"))
-                self._claim(metrics.REQUESTS, (team, key, endpoint, "paid", "200"))
-
-    def _row(self, team: str, key: str, label: str, billing: str, status: int) -> tuple[int, int, int, int, int, int]:
+    def _row(
+        self, team: str, key: str, label: str, billing: str, status: int
+    ) -> tuple[int, int, int, int, int, int, int]:
         """Find the cells of a combination that is new to this process, and remember them."""
         requests = (team, key, label, billing, _STATUS_LABELS.get(status, OTHER))
         row = (
@@ -227,6 +258,7 @@ class Meter:
             self._cell(metrics.REQUEST_BYTES, (team, billing)),
             self._cell(metrics.RESPONSE_BYTES, (team, billing)),
             *self._timers[billing],
+            CLASSES.index(billing) * SLOTS_OF_A_CLASS,
         )
         # What has no series of its own is not remembered either: the table is bounded by the region.
         if self._claim(metrics.REQUESTS, requests) is not None:
@@ -248,6 +280,9 @@ class Meter:
         return self._region.claim_spare(family.name, family.overflow(labels), width=family.width)
 
 
-def _observe(cells: memoryview, first: int, *, seconds: float) -> None:
-    cells[first + bisect_left(DURATION_BUCKETS, seconds)] += 1
+def _observe(cells: memoryview, first: int, *, seconds: float) -> int:
+    """Count an observation; return the number of its bucket."""
+    bucket = bisect_left(DURATION_BUCKETS, seconds)
+    cells[first + bucket] += 1
     cells[first + _SUM_CELL] += int(seconds * _MICROSECONDS)
+    return bucket

@@ -27,7 +27,13 @@ ORIGIN_ERRORS: Final = (
 )
 """Error types that are the origin's fault, and not a refusal of ours (CONTRACT 4)."""
 
-CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state", "source"})
+UPSTREAM_REFUSALS_OF: Final = ("rate_limited", "account_locked", "credential_rejected", "other")
+"""Why fal itself refused what was sent: protocol/fal.py says which answer is which."""
+
+PROCESSES: Final = ("worker", "ledger", "ops", "supervisor")
+"""What a process of the gateway is there for."""
+
+CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state", "source", "reason", "process", "version"})
 """Labels whose values are a closed set; all others are configured, or bounded by `endpoints`."""
 
 DURATION_BUCKETS: Final[tuple[float, ...]] = (
@@ -50,6 +56,9 @@ DURATION_BUCKETS: Final[tuple[float, ...]] = (
 )
 """Upper bounds in seconds: the gateway's own share at the low end, pictures in the middle, films at the high end."""
 
+LAG_BUCKETS: Final[tuple[float, ...]] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Upper bounds in seconds; a loop that waits on epoll is up to a millisecond late by itself."""
+
 HISTOGRAM_CELLS: Final = len(DURATION_BUCKETS) + 2
 """A cell for each bucket (not cumulative), one above the last bound, and the sum in microseconds."""
 
@@ -58,7 +67,8 @@ HISTOGRAM_CELLS: Final = len(DURATION_BUCKETS) + 2
 class Family:
     """One metric family: its name without the prefix, what it is, its label names, and its help text.
 
-    Cells are whole numbers; `parts` of them make one of what is shown.
+    Cells are whole numbers; `parts` of them make one of what is shown. `bounds` are the upper ones of a histogram's
+    buckets, in seconds.
     """
 
     name: str
@@ -66,11 +76,12 @@ class Family:
     labels: tuple[str, ...]
     documentation: str
     parts: int = 1
+    bounds: tuple[float, ...] = DURATION_BUCKETS
 
     @property
     def width(self) -> int:
         """Cells of one series."""
-        return HISTOGRAM_CELLS if self.kind == "histogram" else 1
+        return len(self.bounds) + 2 if self.kind == "histogram" else 1
 
     def overflow(self, labels: tuple[str, ...]) -> tuple[str, ...]:
         """Return the label values to count under where there is no room for more series."""
@@ -102,9 +113,15 @@ REFUSALS: Final = Family(
 UPSTREAM_FAILURES: Final = Family(
     "upstream_failures_total", "counter", ("error_type",), "Exchanges that failed by the origin's fault."
 )
+UPSTREAM_REFUSALS: Final = Family(
+    "upstream_refusals_total", "counter", ("reason",), "Answers by which fal itself refused what was sent."
+)
 CLIENTS_GONE: Final = Family("clients_gone_total", "counter", (), "Clients that left before their answer was whole.")
 LOG_LINES_DROPPED: Final = Family(
     "log_lines_dropped_total", "counter", (), "Log lines lost to a full queue, a stalled reader or a full disk."
+)
+TRACE_SPANS_DROPPED: Final = Family(
+    "trace_spans_dropped_total", "counter", (), "Spans lost to a full queue, or to a receiver that did not take them."
 )
 POLICY_RELOAD_ERRORS: Final = Family(
     "policy_reload_errors_total", "counter", (), "Reloads of the policy, or of a team's credential, that failed."
@@ -115,6 +132,20 @@ PROCESS_RESTARTS: Final = Family(
 
 COST: Final = Family(
     "cost_usd_total", "counter", ("team", "key", "endpoint", "source"), "US dollars spent, by how sure that is.", 10**9
+)
+LEDGER_COST: Final = Family(
+    "ledger_cost_usd",
+    "gauge",
+    ("team", "key", "endpoint", "source"),
+    "US dollars spent, over all time and all gateways of the database, as the ledger has them.",
+    10**9,
+)
+ABANDONED_COST: Final = Family(
+    "abandoned_cost_usd_total",
+    "counter",
+    ("team", "key"),
+    "US dollars spent on paid requests whose client had left before the answer was whole.",
+    10**9,
 )
 UNITS: Final = Family(
     "billable_units_total", "counter", ("team", "key", "endpoint", "unit"), "Units that fal billed.", 10**6
@@ -147,6 +178,16 @@ DEGRADED_REQUESTS: Final = Family(
     "degraded_requests_total", "counter", (), "Requests whose limits were judged while the shared store was away."
 )
 
+EVENT_LOOP_LAG: Final = Family(
+    "event_loop_lag_seconds",
+    "histogram",
+    (),
+    "How late a worker's event loop came to a call that was due, four times a second.",
+    bounds=LAG_BUCKETS,
+)
+UPSTREAM_CONNECTIONS: Final = Family("upstream_connections", "gauge", (), "Connections to origins that are open now.")
+CLIENT_CONNECTIONS: Final = Family("client_connections", "gauge", (), "Connections of callers that are open now.")
+
 COUNTED: Final = (
     REQUESTS,
     REQUEST_DURATION,
@@ -157,8 +198,13 @@ COUNTED: Final = (
     INFLIGHT_REQUESTS,
     REFUSALS,
     UPSTREAM_FAILURES,
+    UPSTREAM_REFUSALS,
     CLIENTS_GONE,
+    EVENT_LOOP_LAG,
+    UPSTREAM_CONNECTIONS,
+    CLIENT_CONNECTIONS,
     LOG_LINES_DROPPED,
+    TRACE_SPANS_DROPPED,
     BUDGET_LIMIT,
     BUDGET_SPENT,
     BUDGET_RESERVED,
@@ -167,6 +213,8 @@ COUNTED: Final = (
     LEDGER_UP,
     SPOOL_BYTES,
     COST,
+    LEDGER_COST,
+    ABANDONED_COST,
     UNITS,
     UNPRICED,
     STATE_STORE_ERRORS,
@@ -177,6 +225,9 @@ COUNTED: Final = (
 )
 """Families that live in the cells of each process and are summed at a scrape."""
 
+OF_A_LIFE: Final = (INFLIGHT_REQUESTS, UPSTREAM_CONNECTIONS, CLIENT_CONNECTIONS)
+"""Those among them that tell of a process's present, and are 0 once it is gone."""
+
 STATE_STORE_UP: Final = Family(
     "state_store_up", "gauge", (), "Whether the state of limits is to be had; always 1 where it is local."
 )
@@ -186,3 +237,32 @@ POLICY_GENERATION: Final = Family(
 )
 WORKERS: Final = Family("workers", "gauge", ("state",), "Worker processes by state.")
 BUILD_INFO: Final = Family("build_info", "gauge", ("version",), "The release that runs; always 1.")
+
+INFLIGHT_LIMIT: Final = Family(
+    "inflight_limit", "gauge", (), "Exchanges that the workers that are ready may have open at once, all together."
+)
+OPEN_FDS: Final = Family("open_fds", "gauge", ("process",), "Descriptors that are open now.")
+MAX_FDS: Final = Family("max_fds", "gauge", ("process",), "Descriptors that may be open at once.")
+RESIDENT_MEMORY: Final = Family(
+    "resident_memory_bytes", "gauge", ("process",), "Memory in use; what processes share is counted in each of them."
+)
+CPU_SECONDS: Final = Family(
+    "cpu_seconds_total", "counter", ("process",), "CPU time used, in user and system mode; of dead ones too.", 10**6
+)
+
+READ_AT_A_SCRAPE: Final = (
+    WORKERS,
+    STATE_STORE_UP,
+    REPLICAS,
+    POLICY_GENERATION,
+    BUILD_INFO,
+    INFLIGHT_LIMIT,
+    OPEN_FDS,
+    MAX_FDS,
+    RESIDENT_MEMORY,
+    CPU_SECONDS,
+)
+"""Families without cells: what the board and the kernel say."""
+
+FAMILIES: Final = (*COUNTED, *READ_AT_A_SCRAPE)
+"""Every family that `/metrics` shows."""

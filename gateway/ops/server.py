@@ -15,6 +15,7 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, HTTPError, RequestHandler
 
 from gateway.metering.exposition import expose
+from gateway.ops.processes import ProcessTable
 
 if TYPE_CHECKING:
     import socket
@@ -31,9 +32,10 @@ IDLE_SECONDS: Final = 60
 class OpsHandler(RequestHandler):
     """What all answers here share: JSON errors, no cache, no name of the server."""
 
-    def initialize(self, *, board: Board) -> None:
-        """Take the board to read."""
+    def initialize(self, *, board: Board, processes: ProcessTable) -> None:
+        """Take the board to read, and what looks at the processes."""
         self.board = board
+        self.processes = processes
 
     def set_default_headers(self) -> None:
         """Say nothing of the server, and keep caches out."""
@@ -82,7 +84,8 @@ class MetricsHandler(OpsHandler):
 
     def get(self) -> None:
         """Answer with the exposition that the Accept field asks for."""
-        page, content_type = expose(self.board, self.request.headers.get("Accept", ""))
+        accept = self.request.headers.get("Accept", "")
+        page, content_type = expose(self.board, accept, self.processes.readings())
         self.set_header("Content-Type", content_type)
         self.write(page)
 
@@ -99,7 +102,7 @@ class UnknownPathHandler(OpsHandler):
 
 def make_app(board: Board) -> Application:
     """Return the application over a board; it writes no access log."""
-    arguments = {"board": board}
+    arguments = {"board": board, "processes": ProcessTable(board)}
     return Application(
         [
             ("/livez", LiveHandler, arguments),

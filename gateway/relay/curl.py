@@ -86,6 +86,10 @@ class CurlRelay(CurlAsyncHTTPClient):
         self._multi.remove_handle(handle.curl)
         self._release(handle)
 
+    def count_connections(self) -> int:
+        """Return how many connections to origins are open, idle ones too; the kernel is asked about each."""
+        return self._sockets.count_open()
+
     def _release(self, handle: Handle) -> None:
         handle.unload()
         self._free[handle.kind].append(handle)

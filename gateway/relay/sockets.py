@@ -69,6 +69,12 @@ class Sockets:
             return CLOSED
         return sock.fileno() if state == _ESTABLISHED else CLOSED
 
+    def count_open(self) -> int:
+        """Return how many connections stand: libcurl does not say which of those it opened it has closed since."""
+        if self._unnamed:
+            self._name()
+        return sum(_local_port(fd) == port and self.established(port) >= 0 for fd, port in self._port_of.items())
+
     def _name(self) -> None:
         for fd in list(self._unnamed):
             port = _local_port(fd)

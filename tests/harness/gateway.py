@@ -62,6 +62,14 @@ class Metrics:
         """Return the labels of every series of this name."""
         return [dict(sample.labels) for sample in self._named(name)]
 
+    def table(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """Return the values of all series of this name by the values of these labels, summed over other labels."""
+        found: dict[tuple[str, ...], float] = {}
+        for sample in self._named(name):
+            place = tuple(sample.labels[label] for label in labels)
+            found[place] = found.get(place, 0) + sample.value
+        return found
+
     def _named(self, name: str) -> list[Sample]:
         found = [sample for sample in self._samples if sample.name == f"{PREFIX}{name}"]
         assert found, f"no series of {PREFIX}{name} in:\n{self.text}"
@@ -123,11 +131,11 @@ class Gateway:
         """Open a raw connection to the data listener; the caller closes it."""
         return RawClient(self.port)
 
-    def ask_ops(self, path: str) -> OpsAnswer:
-        """GET `path` from the ops listener; OSError where it does not listen."""
+    def ask_ops(self, path: str, **fields: str) -> OpsAnswer:
+        """GET `path` from the ops listener, with these fields; OSError where it does not listen."""
         connection = http.client.HTTPConnection(LOOPBACK, self.ops_port, timeout=OPS_SECONDS)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=fields)
             response = connection.getresponse()
             return OpsAnswer(response.status, response.read().decode())
         finally:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-OURS: Final = ("FAL_", "FALGW_")
+OURS: Final = ("FAL_", "FALGW_", "OTEL_")
 TAIL_CHARACTERS: Final = 4000
 GATEWAY: Final = ("-m", "gateway")
 

@@ -9,13 +9,15 @@ from prometheus_client import parser
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 
 from gateway.metering.board import Board, State
+from gateway.metering.exemplars import Exemplar
 from gateway.metering.exposition import expose
+from gateway.metering.meter import Meter
 from gateway.version import VERSION
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from gateway.metering.meter import Exchanged, Meter
+    from gateway.metering.meter import Exchanged
 
 FAMILIES = {
     "requests": "counter",
@@ -29,9 +31,11 @@ FAMILIES = {
     "upstream_failures": "counter",
     "clients_gone": "counter",
     "log_lines_dropped": "counter",
+    "trace_spans_dropped": "counter",
     "shadow_refusals": "counter",
     "degraded_requests": "counter",
     "policy_reload_errors": "counter",
+    "process_restarts": "counter",
     "policy_generation": "gauge",
     "workers": "gauge",
     "build_info": "gauge",
@@ -48,6 +52,13 @@ FAMILIES = {
     "state_store_up": "gauge",
     "state_store_errors": "counter",
     "replicas": "gauge",
+    "ledger_cost_usd": "gauge",
+    "abandoned_cost_usd": "counter",
+    "upstream_refusals": "counter",
+    "event_loop_lag_seconds": "histogram",
+    "upstream_connections": "gauge",
+    "client_connections": "gauge",
+    "inflight_limit": "gauge",
 }
 
 
@@ -140,3 +151,14 @@ def test_dropped_lines_of_all_processes_are_summed(board: Board, meter: Meter) -
     for seat in (board.ops, board.supervisor):
         type(meter)(seat.region, board.endpoints, emit=lambda _record: None).count_dropped(1)
     assert _value(board, "log_lines_dropped_total") == 4
+
+
+def test_the_newest_exemplar_of_all_workers_is_shown(board: Board) -> None:
+    """Each worker has its own; a bucket on the page has one."""
+    for seat, at in zip(board.workers, (2_000.0, 1_000.0), strict=True):
+        Meter(seat.region, board.endpoints, emit=lambda _record: None)
+        seat.region.exemplars.keep(9, Exemplar(at, 1.5, is_traced=False, id=f"{at:032.0f}"))
+    page, _ = expose(board, "application/openmetrics-text;version=1.0.0")
+    lines = [line for line in page.decode().splitlines() if " # {" in line]
+    bucket = 'fal_gateway_request_duration_seconds_bucket{class="paid",le="2.0"}'
+    assert lines == [f'{bucket} 0.0 # {{request_id="{2_000:032}"}} 1.5 2000.0']

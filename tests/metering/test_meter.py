@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING, get_args
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.metering.cells import SPARE_CELLS, SPARE_DIRECTORY_BYTES, Region
 from gateway.metering.exposition import sum_series
 from gateway.metering.lines import LEVEL_OF
 from gateway.metering.meter import Exchanged, Meter, Outcome
+from gateway.metering.zeros import introduce
 from gateway.protocol.problem import STATUS_AFTER_SEND, STATUS_OF
 
 if TYPE_CHECKING:
@@ -100,6 +102,34 @@ def test_a_fault_is_counted_where_it_belongs(  # noqa: PLR0913 - a table with on
     assert _counted(region, metrics.REFUSALS) == refusals
     assert _counted(region, metrics.UPSTREAM_FAILURES) == failures
     assert _counted(region, metrics.CLIENTS_GONE) == gone
+
+
+@pytest.mark.parametrize(
+    ("outcome", "billing", "cost", "abandoned"),
+    [
+        ("client_gone", "paid", Decimal("0.000000001"), 1),
+        ("client_gone", "paid", Decimal("12.5"), 12_500_000_000),
+        ("client_gone", "paid", None, 0),
+        ("client_gone", "free", Decimal("12.5"), 0),
+        ("cut", "paid", Decimal("12.5"), 0),
+        ("ok", "paid", Decimal("12.5"), 0),
+    ],
+)
+def test_what_a_client_leaves_behind_is_counted(  # noqa: PLR0913 - a table with one column for each part
+    board: Board,
+    meter: Meter,
+    record: Exchanged,
+    *,
+    outcome: Outcome,
+    billing: str,
+    cost: Decimal | None,
+    abandoned: int,
+) -> None:
+    """What a paid request cost whose client had left; the result of a job that cost something can be fetched again."""
+    record.outcome, record.billing, record.cost_usd = outcome, billing, cost
+    meter.close(record)
+    counted = _counted(board.workers[0].region, metrics.ABANDONED_COST)
+    assert counted == ({("design", "web-prod"): abandoned} if abandoned else {})
 
 
 def test_what_was_never_known_is_said_so(board: Board, meter: Meter, emitted: list[Exchanged]) -> None:
@@ -207,9 +237,9 @@ def test_workers_are_summed(board: Board, fork: Fork, make_record: MakeRecord) -
     assert sums["request_duration_seconds"]["paid",][-1] == 1_500_000_000
 
 
-def test_configured_names_start_at_zero(board: Board, meter: Meter) -> None:
+def test_configured_names_start_at_zero(board: Board, meter: Meter) -> None:  # noqa: ARG001 (it claims what is its own)
     """`increase()` sees the first request and the first refusal of every key."""
-    meter.introduce([("design", "web"), ("design", "ci")], endpoints=["fal-ai/flux/dev"])
+    introduce(board.workers[0].region, [("design", "web"), ("design", "ci")], endpoints=["fal-ai/flux/dev"])
     sums = sum_series([board.workers[0].region])
     assert sums["requests_total"] == {("design", key, "fal-ai/flux/dev", "paid", "200"): [0] for key in ("web", "ci")}
     assert sums["refusals_total"] == {
@@ -217,6 +247,8 @@ def test_configured_names_start_at_zero(board: Board, meter: Meter) -> None:
     }
     assert sums["clients_gone_total"] == {(): [0]}
     assert sums["upstream_failures_total"] == {(error,): [0] for error in metrics.ORIGIN_ERRORS}
+    assert sums["upstream_refusals_total"] == {(reason,): [0] for reason in metrics.UPSTREAM_REFUSALS_OF}
+    assert sums["abandoned_cost_usd_total"] == {("design", key): [0] for key in ("web", "ci")}
 
 
 def test_the_tables_agree() -> None:

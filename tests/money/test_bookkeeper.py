@@ -49,7 +49,6 @@ class Desk:
             self.ledger,
             quotas=self.quotas,
             jobs=self.jobs,
-            region=board.ledger.region,
             meter=Meter(board.ledger.region, board.endpoints, emit=lambda _record: None),
             rules=lambda: cast("Ruleset", Rules()),
             ready=lambda: None,

@@ -138,13 +138,19 @@ def cost_of(gateway: Gateway, key: GatewayKey, endpoint: str) -> str | None:
 
 
 def test_prices_come_from_fal(start_gateway: StartGateway, fal: Emulator) -> None:
-    """`price_source: fal`: endpoints that are called get fal's price, a price of the policy's stands above it."""
-    fal.settings(prices={"a/b": {"unit": "image", "usd": "0.5"}, ENDPOINT: {"unit": "image", "usd": "9"}})
-    key = GatewayKey()
+    """`price_source: fal`: endpoints that are called get fal's price, a price of the policy's stands above it.
+
+    What is spent at one that the policy names begins at 0, before anything was.
+    """
+    other, named = {"unit": "image", "usd": "0.5"}, "a/named"
+    fal.settings(prices={"a/b": other, named: other, ENDPOINT: {"unit": "image", "usd": "9"}})
+    key = GatewayKey(entry={"allowed_endpoints": [named, "**"]})
     gateway = start_gateway(fal, policy=policy_text(key, prices=PRICES, price_source="fal"))
     until(lambda: cost_of(gateway, key, "a/b") == "0.5", "fal's price")
     assert cost_of(gateway, key, ENDPOINT) == "0.025"
     assert cost_of(gateway, key, "never/priced") is None
+    costs = gateway.metrics().table("cost_usd_total", "key", "endpoint", "source")
+    assert costs[key.id, named, "exact"] == 0
     spool = gateway.process.folder / "fal-gateway.db.spool"
     until((spool / "prices.json").is_file, "the prices on the disk")
 

@@ -1,0 +1,125 @@
+"""What operators see of money: budgets, the ledger's health, and what it says was spent over all time.
+
+The decision: `ledger_cost_usd` is asked of the database every few seconds, all of its sums, so that the gauge is the
+ledger's and not this process's: no restart changes it, and gateways that share a database show the same. Reading 1,000
+sums takes 4 ms; a ledger has one for each key, endpoint and source that ever came to a cost. Names that no policy knows
+any more keep their series, or the spending of a month would change with the policy. What is beyond the bounds is
+`other`. A budget that a reload took out is not shown any more.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from gateway.ledger.faults import LedgerAwayError
+from gateway.metering import metrics
+from gateway.metering.cells import VOID
+from gateway.metering.metrics import LEDGER_COST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gateway.ledger.ledger import Ledger
+    from gateway.ledger.process import Gauges
+    from gateway.ledger.totals import Total
+    from gateway.metering.cells import Labels, Region
+    from gateway.policy.budget import Budget
+    from gateway.state.purses import Purse
+
+SHOW_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 3.0
+"""From one reading to the next; what gauges say of money is at most 5 s old (CONTRACT 8)."""
+
+MOST_SERIES: Final = 20_000
+"""So many get a series of their own, the oldest first: the others' gauges need room in the memory, too."""
+
+_BUDGET_GAUGES: Final = (metrics.BUDGET_LIMIT, metrics.BUDGET_SPENT, metrics.BUDGET_RESERVED)
+
+
+class Outlay:
+    """Begun with the ledger process, and asked several times a second to show how things stand."""
+
+    def __init__(  # noqa: PLR0913 (put together in one place, by name)
+        self,
+        ledger: Ledger,
+        region: Region,
+        *,
+        purses: Callable[[], Iterable[tuple[Budget, Purse]]],
+        label: Callable[[str], str],
+        most_series: int = MOST_SERIES,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Take the region of the ledger's seat; `purses` gives budgets and their sums, `label` an endpoint's label.
+
+        `clock` gives seconds.
+        """
+        self._purses = purses
+        self._ledger, self._region, self._label = ledger, region, label
+        self._most_series, self._clock = most_series, clock
+        self._show_at = self._due_at = 0.0
+        self._budgets: set[Labels] = set()
+        self._shown = {series.first for series in region.series() if series.family == LEDGER_COST.name}
+
+    def show(self, gauges: Gauges) -> None:
+        """Show everything that is due."""
+        now = self._clock()
+        if now >= self._show_at:
+            self._show_at = now + SHOW_SECONDS
+            self._set(metrics.LEDGER_UP, (), int(gauges.is_up))
+            self._set(metrics.SPOOL_BYTES, (), gauges.spool_bytes)
+            self._show_budgets()
+        self.show_totals(is_up=gauges.is_up)
+
+    def _show_budgets(self) -> None:
+        shown: set[Labels] = set()
+        for budget, purse in self._purses():
+            scope, _, owner = budget.owner.partition("/")
+            shown.add((scope, owner, budget.period))
+            self._show_budget((scope, owner, budget.period), budget.limit_ns, purse.spent_ns, purse.held_ns)
+        for labels in self._budgets - shown:
+            self._show_budget(labels, VOID, VOID, VOID)
+        self._budgets = shown
+
+    def _show_budget(self, labels: Labels, *values: int) -> None:
+        for family, value in zip(_BUDGET_GAUGES, values, strict=True):
+            self._set(family, labels, value)
+
+    def _set(self, family: metrics.Family, labels: Labels, value: int) -> None:
+        cell = self._region.claim(family.name, labels)
+        if cell is not None:
+            self._region.cells[cell] = value
+
+    def show_totals(self, *, is_up: bool) -> None:
+        """Show what was spent over all time, anew where it is time to; `is_up`: the database answers."""
+        now = self._clock()
+        if not is_up or now < self._due_at:
+            return
+        self._due_at = now + LOOK_SECONDS
+        try:
+            totals = self._ledger.totals()
+        except LedgerAwayError:  # said by the clerk with its next attempt
+            return
+        self._show_sums(totals)
+
+    def _show_sums(self, totals: Iterable[Total]) -> None:
+        sums: dict[Labels, int] = {}
+        for total in totals:
+            labels: Labels = (total.team, total.key, self._label(total.endpoint), total.source)
+            if labels not in sums and len(sums) >= self._most_series:
+                labels = LEDGER_COST.overflow(labels)
+            sums[labels] = sums.get(labels, 0) + total.cost_ns
+        values: dict[int, int] = {}
+        for labels, cost_ns in sums.items():
+            cell = self._cell(labels)
+            values[cell] = values.get(cell, 0) + cost_ns
+        cells = self._region.cells
+        for cell in self._shown.difference(values):
+            cells[cell] = VOID
+        for cell, cost_ns in values.items():
+            cells[cell] = cost_ns
+        self._shown = set(values)
+
+    def _cell(self, labels: Labels) -> int:
+        cell = self._region.claim(LEDGER_COST.name, labels)
+        return cell if cell is not None else self._region.claim_spare(LEDGER_COST.name, LEDGER_COST.overflow(labels))
