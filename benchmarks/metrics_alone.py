@@ -12,7 +12,8 @@ from typing import Final
 
 from gateway.metering.cells import Region
 from gateway.metering.endpoints import EndpointLabels
-from gateway.metering.meter import Exchanged, Meter
+from gateway.metering.exchanged import Exchanged
+from gateway.metering.meter import Meter
 
 _CALLS: Final = 20_000
 _ROUNDS: Final = 7

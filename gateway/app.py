@@ -9,8 +9,6 @@ import asyncio
 import os
 import resource
 import socket
-import ssl
-from pathlib import Path
 from time import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -33,7 +31,7 @@ from gateway.protocol.reply import Replies
 from gateway.protocol.sender import Sender
 from gateway.quotes import with_quotes
 from gateway.relay.curl import CurlRelay
-from gateway.relay.options import CurlOptions
+from gateway.relay.options import CurlOptions, system_ca_file
 from gateway.relay.phases import Phases
 from gateway.ruleset import compile_rules
 from gateway.state.jobs import LocalJobs
@@ -66,12 +64,6 @@ _OWN_FIELDS: Final = (
 )
 """Field lines that every request to the origin gets; `name:` takes out one of libcurl's own."""
 
-_SYSTEM_CA_FILES: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-)
-
 
 class Worker:
     """One worker's parts, made within its running loop."""
@@ -81,9 +73,11 @@ class Worker:
         settings, board = shared.settings, shared.board
         number = board.workers.index(seat)
         self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
-        turns.at_end(self._write_journal)  # before the relay's own: nothing is sent whose purchase is not written down
-        self.relay = CurlRelay(force_instance=True, turns=turns, options=_curl_options(settings), alarm=_alarm)
-        self.tracer = open_tracer(settings.tracing, RequestIds().next, shared.replica, ca_file=_system_ca_file())
+        turns.at_end(self._write_journal)
+        before = self._journal.flush  # nothing is sent whose purchase is not written down
+        options = _curl_options(settings)
+        self.relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=_alarm, before=before)
+        self.tracer = open_tracer(settings.tracing, RequestIds().next, shared.replica, ca_file=system_ca_file())
         self._meter = Meter(seat.region, board.endpoints, emit=finishing(shared.log.exchange, self.tracer))
         shared.log.count_to(self._meter.count_dropped)
         if self.tracer is not None:
@@ -249,14 +243,8 @@ def _alarm(event: str) -> None:
 
 def _curl_options(settings: Settings) -> CurlOptions:
     phases = Phases(settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout)
-    ca_file = str(settings.ca_file) if settings.ca_file else _system_ca_file()
+    ca_file = str(settings.ca_file) if settings.ca_file else system_ca_file()
     return CurlOptions(phases=phases, ca_file=ca_file, max_transfers=settings.max_inflight + 1)
-
-
-def _system_ca_file() -> str | None:
-    """Return the system's CA bundle: libcurl comes with an OpenSSL of its own, which looks where nothing is."""
-    known = (ssl.get_default_verify_paths().cafile, *_SYSTEM_CA_FILES)
-    return next((path for path in known if path and Path(path).is_file()), None)
 
 
 def _origins(settings: Settings) -> Mapping[str, str]:

@@ -6,25 +6,26 @@ Apart from exchange.py, which decides when and what, so that how an answer is pu
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.metering.usage import units_of
-from gateway.policy.price import usd_text
+from gateway.policy.price import cost_ns, usd_text
 from gateway.protocol.fields import AnswerHead, first
 from gateway.purchase import Fate
-from gateway.till import cost_lines
 
 if TYPE_CHECKING:
     from gateway.admission import Admission
     from gateway.desk import Desk
-    from gateway.ledger.entry import Entry
-    from gateway.metering.meter import Exchanged
+    from gateway.metering.exchanged import Exchanged
     from gateway.protocol.caller import Caller
     from gateway.protocol.message import RequestHead
     from gateway.protocol.problem import Problem
-    from gateway.purchase import Purchase
+    from gateway.purchase import Charge, Purchase
     from gateway.ticket import Ticket
+
+_COSTS_KEPT: Final = 1_024  # most requests use one of a few quantities: a twentieth of the time of working it out anew
 
 
 class Delivery:
@@ -59,9 +60,10 @@ class Delivery:
         call, job = admission.call, admission.job
         if self._purchase is not None:
             price = self._purchase.price
-            self._cost = cost_lines(price.picodollars if price is not None else -1, record.units)
+            if price is not None and record.units is not None:
+                self._cost = cost_lines(price.picodollars, record.units)
         elif call is not None and call.job is not None:
-            if job is not None:
+            if job is not None and job.picodollars >= 0 and record.units is not None:
                 self._cost = cost_lines(job.picodollars, record.units)
             self._desk.till.job_answered(call, status, record.units, self._write_cost)
         return answer
@@ -78,11 +80,11 @@ class Delivery:
         )
         self._write_cost(self._desk.till.close(purchase, fate))
 
-    def _write_cost(self, entry: Entry | None) -> None:
-        if entry is not None:
-            self.record.cost_source = entry.source
-            if entry.cost_ns is not None:
-                self.record.cost_usd = Decimal(usd_text(entry.cost_ns))
+    def _write_cost(self, charge: Charge | None) -> None:
+        if charge is not None:
+            self.record.cost_source = charge.source
+            if charge.cost_ns is not None:
+                self.record.cost_usd = _usd(charge.cost_ns)
 
     def _respond(self, length: int | None) -> None:
         """Begin the origin's answer; `length` of its content in bytes, None where it is not known."""
@@ -107,3 +109,15 @@ class Delivery:
         self._responded = True
         self._caller.respond(problem.status, lines, len(content))
         self._caller.send((content,), last=True)
+
+
+@lru_cache(maxsize=_COSTS_KEPT)
+def _usd(cost: int) -> Decimal:
+    return Decimal(usd_text(cost))
+
+
+@lru_cache(maxsize=_COSTS_KEPT)
+def cost_lines(price_picodollars: int, units: Decimal) -> tuple[bytes, ...]:
+    """Return the fields that tell a caller what its request cost, with their line ends."""
+    usd = usd_text(cost_ns(units, price_picodollars)).encode()
+    return (b"x-gateway-cost-usd: %b\r\n" % usd, b"x-gateway-cost-source: exact\r\n")

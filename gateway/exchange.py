@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from gateway.admission import Admission
     from gateway.desk import Cancellable, Desk
-    from gateway.metering.meter import Exchanged, Outcome
+    from gateway.metering.exchanged import Exchanged, Outcome
     from gateway.protocol.caller import Caller
     from gateway.protocol.message import Fault
     from gateway.relay.upstream import OriginFailure

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.exchange import Exchange
-from gateway.metering.meter import Exchanged
+from gateway.metering.exchanged import Exchanged
 from gateway.protocol.fields import first
 from gateway.protocol.problem import Problem, refusal
 from gateway.protocol.reply import ALLOW

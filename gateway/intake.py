@@ -16,7 +16,7 @@ from gateway.protocol.problem import Problem
 
 if TYPE_CHECKING:
     from gateway.desk import Desk
-    from gateway.metering.meter import Exchanged, Outcome
+    from gateway.metering.exchanged import Exchanged, Outcome
     from gateway.policy.job import Job
     from gateway.protocol.caller import Caller
     from gateway.relay.upstream import Answer, Transfer
@@ -166,6 +166,12 @@ class Intake(Delivery):
             self._ticket.count(len(content))
         self._open(len(content), content)
 
+    def _on_unwritten(self, problem: Problem) -> None:
+        """Give a request up whose purchase could not be written down: nothing of it has been sent yet."""
+        self._is_sent = False
+        if not self.record.closed:
+            self.give_up(problem, "refused")
+
     def on_room(self) -> None:
         """The origin has taken what was queued."""
         if not self.record.closed:
@@ -174,9 +180,8 @@ class Intake(Delivery):
     def _open(self, length: int | None, content: bytes | None) -> None:
         forwarded = self._desk.forward(self._request, self._admission, length=length, content=content, paid=self._paid)
         if self._purchase is not None:
-            problem = self._desk.till.record(self._purchase)
-            if problem is not None:
-                self.give_up(problem, "refused")
+            self._desk.till.record(self._purchase, self._on_unwritten)
+            if self.record.closed:
                 return
         self._is_sent = True
         self.record.sent_seconds = monotonic() - self._request.received_at

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from gateway.ledger.entry import LineForm
     from gateway.policy.credential import Principal
     from gateway.policy.price import Price
     from gateway.protocol.fal import Call
@@ -31,10 +32,34 @@ class Fate:
         self.fal_id: Final = fal_id
 
 
-class Purchase:
-    """One paid request: whose, what for, at which price (None: there is none), and what is held for it."""
+class Charge:
+    """What a purchase came to: `cost_ns` in nano-dollars (None: not known), and where that figure comes from."""
 
-    __slots__ = ("admitted_at_us", "call", "estimate_ns", "hold", "id", "is_over", "is_recorded", "price", "principal")
+    __slots__ = ("cost_ns", "source")
+
+    def __init__(self, cost_ns: int | None, source: str) -> None:
+        self.cost_ns: Final = cost_ns
+        self.source: Final = source
+
+
+class Purchase:
+    """One paid request: whose, what for, at which price (None: there is none), and what is held for it.
+
+    `form` makes its lines of the ledger's journal.
+    """
+
+    __slots__ = (
+        "admitted_at_us",
+        "call",
+        "estimate_ns",
+        "form",
+        "hold",
+        "id",
+        "is_over",
+        "is_recorded",
+        "price",
+        "principal",
+    )
 
     def __init__(  # noqa: PLR0913 (a record, made in one place)
         self,
@@ -46,6 +71,7 @@ class Purchase:
         estimate_ns: int | None,
         hold: Hold | None,
         at_us: int,
+        form: LineForm,
     ) -> None:
         self.id: Final = purchase_id
         self.principal: Final = principal
@@ -54,5 +80,29 @@ class Purchase:
         self.estimate_ns: Final = estimate_ns
         self.hold: Final = hold
         self.admitted_at_us = at_us
+        self.form: Final = form
         self.is_recorded = False
         self.is_over = False
+
+    def line(  # noqa: PLR0913 (what changes of a row)
+        self,
+        status: str,
+        *,
+        changed_at_us: int,
+        fal_id: str | None = None,
+        units: Decimal | None = None,
+        cost_ns: int | None = None,
+        source: str,
+    ) -> bytes:
+        """Return what the ledger is told: the whole row, as it is now."""
+        return self.form.line(
+            self.id,
+            status,
+            fal_id,
+            self.admitted_at_us,
+            changed_at_us,
+            units=str(units) if units is not None else None,
+            estimate_ns=self.estimate_ns,
+            cost_ns=cost_ns,
+            source=source,
+        )

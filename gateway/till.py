@@ -7,19 +7,20 @@ The decisions it carries (RELIABILITY 2, column "money"):
   fal may have executed it.
 * A queue job keeps what its submit held, under fal's request id, for whoever paid. It is settled once, by the first
   result that carries units, whoever fetches it.
-* Every purchase is in the journal before anything of it is sent, so that no death of a process can lose it.
+* Every purchase is in the journal before anything of it is sent, so that no death of a process can lose it. Under a
+  budget one that could not be written there is not sent.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.ledger.entry import Entry
+from gateway.ledger.entry import LineForm
 from gateway.policy.budget import moment_within, period_start
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
-from gateway.policy.price import Estimates, Price, cost_ns, usd_of_picodollars, usd_text
+from gateway.policy.price import Estimates, Price, cost_ns, usd_of_picodollars
 from gateway.protocol.problem import Problem, refusal
-from gateway.purchase import Purchase
+from gateway.purchase import Charge, Purchase
 from gateway.state.purses import Hold
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _NO_ROOM: Final = refusal(
 _NO_SUCCESS_FROM: Final = 300
 _INVALID_INPUT: Final = 422
 _CANCELLED: Final = 202
+_FORMS_KEPT: Final = 4_096
 
 
 class Jobs(Protocol):
@@ -64,17 +66,24 @@ class Journal(Protocol):
     def is_full(self) -> bool:
         """Whether no new hold may be made."""
 
-    def append(self, line: bytes) -> None:
-        """Add a line."""
-
-    def flush(self) -> bool:
-        """Write all lines; False where not all of them could be."""
+    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
+        """Add a line; `refused` is called where it cannot be written, before anything more is sent."""
 
 
 class Takings(Protocol):
     """Where it is counted what was spent."""
 
-    def count_cost(self, entry: Entry) -> None:
+    def count_charge(  # noqa: PLR0913 (labels and figures)
+        self,
+        team: str,
+        key: str,
+        endpoint: str,
+        *,
+        unit: str | None,
+        units: Decimal | None,
+        cost_ns: int | None,
+        source: str,
+    ) -> None:
         """Count a purchase that has come to its cost, or to none that is known."""
 
 
@@ -104,6 +113,7 @@ class Till:
         self._takings = takings
         self._estimates = estimates
         self._wall = wall
+        self._forms: dict[tuple[str, str, str], LineForm] = {}
 
     # -- a request that is paid for -----------------------------------------------------------------------------------
 
@@ -118,23 +128,40 @@ class Till:
             if price is None and self._refuses_unpriced:
                 return _UNPRICED
             hold = Hold(principal.budgets, estimate_ns or 0)
-        at_us = int(self._wall() * _MICROSECONDS)
-        return Purchase(purchase_id, principal, call, price=price, estimate_ns=estimate_ns, hold=hold, at_us=at_us)
+        at_us = self._now_us()
+        form = self._forms.get((principal.key, call.endpoint, call.action)) or self._form(principal, call, price)
+        return Purchase(
+            purchase_id, principal, call, price=price, estimate_ns=estimate_ns, hold=hold, at_us=at_us, form=form
+        )
 
-    def record(self, purchase: Purchase) -> Problem | None:
-        """Write a purchase down that has got its hold, before it is sent; a problem where it may not be sent.
+    def _now_us(self) -> int:
+        return int(self._wall() * _MICROSECONDS)
 
-        Under a budget it is in the file now, and not at the end of the turn: a full disk must be known before.
+    def _form(self, principal: Principal, call: Call, price: Price | None) -> LineForm:
+        unit, usd = (price.unit, price.usd) if price is not None else (None, None)
+        form = LineForm(principal.team, principal.key, call.endpoint, call.action, unit=unit, unit_price=usd)
+        if len(self._forms) >= _FORMS_KEPT:  # endpoints that callers make up
+            self._forms.clear()
+        self._forms[principal.key, call.endpoint, call.action] = form
+        return form
+
+    def record(self, purchase: Purchase, refused: Callable[[Problem], None]) -> None:
+        """Write a purchase down that has got its hold, before it is sent.
+
+        Under a budget `refused` is called where that fails: now, or at the end of the turn, before anything is sent.
         """
         purchase.is_recorded = True
         hold = purchase.hold
-        if hold is not None and hold.starts:
+        if hold is None:
+            self._journal.append(purchase.line("held", changed_at_us=purchase.admitted_at_us, source="estimated"))
+            return
+        if hold.starts:
             purchase.admitted_at_us = moment_within(purchase.admitted_at_us, hold.budgets, hold.starts)
-        self._write(purchase, "held", source="estimated")
-        return _NO_ROOM if purchase.hold is not None and not self._journal.flush() else None
+        line = purchase.line("held", changed_at_us=purchase.admitted_at_us, source="estimated")
+        self._journal.append(line, lambda: refused(_NO_ROOM))
 
-    def close(self, purchase: Purchase, fate: Fate) -> Entry | None:
-        """Bring a purchase to its end; return what the ledger is told, None where there is nothing to tell."""
+    def close(self, purchase: Purchase, fate: Fate) -> Charge | None:
+        """Bring a purchase to its end; return what it came to, None where there is nothing to tell."""
         if purchase.is_over:
             return None
         if not purchase.is_recorded:  # it never got its hold, or gives it back with its ticket
@@ -150,7 +177,7 @@ class Till:
             return self._end(purchase, "settled", cost=estimate_ns, source=source, fal_id=fate.fal_id)
         return self._end(purchase, "unknown", cost=estimate_ns, source="unknown", fal_id=fate.fal_id)
 
-    def _settle(self, purchase: Purchase, units: Decimal, fal_id: str | None) -> Entry:
+    def _settle(self, purchase: Purchase, units: Decimal, fal_id: str | None) -> Charge:
         self._estimates.see(purchase.call.endpoint, units)
         price = purchase.price
         spent_ns = cost_ns(units, price.picodollars) if price is not None else None
@@ -175,7 +202,7 @@ class Till:
         )
         if purchase.hold is not None:
             self._store.bind(purchase.hold)
-        self._write(purchase, "held", source="estimated", fal_id=job_id)
+        self._journal.append(purchase.line("held", changed_at_us=self._now_us(), fal_id=job_id, source="estimated"))
         self._jobs.remember(job_id, job)
 
     def _end(  # noqa: PLR0913 (one row of the ledger)
@@ -187,49 +214,28 @@ class Till:
         source: str,
         units: Decimal | None = None,
         fal_id: str | None,
-    ) -> Entry:
+    ) -> Charge:
         purchase.is_over = True
         if purchase.hold is not None:
             self._store.settle(purchase.hold, cost or 0)
-        entry = self._write(purchase, status, source=source, cost=cost, units=units, fal_id=fal_id)
-        self._takings.count_cost(entry)
-        return entry
-
-    def _write(  # noqa: PLR0913 (one row of the ledger)
-        self,
-        purchase: Purchase,
-        status: str,
-        *,
-        source: str,
-        cost: int | None = None,
-        units: Decimal | None = None,
-        fal_id: str | None = None,
-    ) -> Entry:
-        price, principal = purchase.price, purchase.principal
-        is_begun = status == "held" and fal_id is None
-        entry = Entry(  # by place, which is quicker
-            purchase.id,
-            status,
+        self._journal.append(
+            purchase.line(status, changed_at_us=self._now_us(), fal_id=fal_id, units=units, cost_ns=cost, source=source)
+        )
+        principal, price = purchase.principal, purchase.price
+        self._takings.count_charge(
             principal.team,
             principal.key,
             purchase.call.endpoint,
-            purchase.call.action,
-            fal_id,
-            purchase.admitted_at_us,
-            purchase.admitted_at_us if is_begun else int(self._wall() * _MICROSECONDS),
-            str(units) if units is not None else None,
-            price.unit if price is not None else None,
-            price.usd if price is not None else None,
-            purchase.estimate_ns,
-            cost,
-            source,
+            unit=price.unit if price is not None else None,
+            units=units,
+            cost_ns=cost,
+            source=source,
         )
-        self._journal.append(entry.to_line())
-        return entry
+        return Charge(cost, source)
 
     # -- a job, later -------------------------------------------------------------------------------------------------
 
-    def job_answered(self, call: Call, status: int, units: Decimal | None, told: Callable[[Entry], None]) -> None:
+    def job_answered(self, call: Call, status: int, units: Decimal | None, told: Callable[[Charge], None]) -> None:
         """Take what an answer about a queue job says of its money, whoever asked; tell what changed by it, if it did.
 
         At once where jobs are this gateway's own, later where replicas share them.
@@ -243,51 +249,42 @@ class Till:
         elif (is_result and costs_nothing) or (call.action == "cancel" and status == _CANCELLED):
             self._close_job(call.job, RELEASED, None, told)
 
-    def _close_job(self, job_id: str, state: int, units: Decimal | None, told: Callable[[Entry], None]) -> None:
+    def _close_job(self, job_id: str, state: int, units: Decimal | None, told: Callable[[Charge], None]) -> None:
         def closed(job: Job | None) -> None:
             if job is not None and job.purchase:
                 told(self._closed(job_id, job, state, units))
 
         self._jobs.close_job(job_id, state, closed)
 
-    def _closed(self, job_id: str, job: Job, state: int, units: Decimal | None) -> Entry:
+    def _closed(self, job_id: str, job: Job, state: int, units: Decimal | None) -> Charge:
         priced = job.picodollars >= 0
         spent_ns = 0 if units is None else cost_ns(units, job.picodollars) if priced else None
+        source = "exact" if spent_ns is not None else "unknown"
         if units is not None:
             self._estimates.see(job.endpoint, units)
         self._store.settle_job(
             self._purses_of(job), freed_ns=job.estimate_ns if job.state == OPEN else 0, spent_ns=spent_ns or 0
         )
-        entry = Entry(
-            id=job.purchase,
-            status="settled" if state == SETTLED else "released",
-            team=job.team,
-            key=job.key,
-            endpoint=job.endpoint,
-            kind="submit",
-            fal_request_id=job_id,
-            admitted_at_us=job.admitted_at_us,
-            changed_at_us=int(self._wall() * _MICROSECONDS),
+        unit = job.unit or None
+        usd = usd_of_picodollars(job.picodollars) if priced else None
+        line = LineForm(job.team, job.key, job.endpoint, "submit", unit=unit, unit_price=usd).line(
+            job.purchase,
+            "settled" if state == SETTLED else "released",
+            job_id,
+            job.admitted_at_us,
+            self._now_us(),
             units=str(units) if units is not None else None,
-            unit=job.unit or None,
-            unit_price=usd_of_picodollars(job.picodollars) if priced else None,
             estimate_ns=job.estimate_ns if priced else None,
             cost_ns=spent_ns,
-            source="exact" if spent_ns is not None else "unknown",
+            source=source,
         )
-        self._journal.append(entry.to_line())
-        self._takings.count_cost(entry)
-        return entry
+        self._journal.append(line)
+        self._takings.count_charge(
+            job.team, job.key, job.endpoint, unit=unit, units=units, cost_ns=spent_ns, source=source
+        )
+        return Charge(spent_ns, source)
 
     def _purses_of(self, job: Job) -> list[tuple[Budget, int]]:
         at = job.admitted_at_us / _MICROSECONDS
         budgets = (*self._budgets_of(f"key/{job.key}"), *self._budgets_of(f"team/{job.team}"))
         return [(budget, period_start(budget.period, at)) for budget in budgets]
-
-
-def cost_lines(price_picodollars: int, units: Decimal | None) -> tuple[bytes, ...]:
-    """Return the fields that tell a caller what its request cost, with their line ends; none where it is not known."""
-    if units is None or price_picodollars < 0:
-        return ()
-    usd = usd_text(cost_ns(units, price_picodollars)).encode()
-    return (b"x-gateway-cost-usd: %b\r\n" % usd, b"x-gateway-cost-source: exact\r\n")

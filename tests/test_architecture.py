@@ -97,7 +97,7 @@ MAY_IMPORT: Final = MappingProxyType(
         "waiting": frozenset({"policy"}),
         "ticket": frozenset({"policy", "protocol", "state", "turnstile", "waiting"}),
         "turnstile": frozenset({"policy", "protocol", "state", "ticket", "waiting"}),
-        "purchase": frozenset({"policy", "protocol", "state"}),
+        "purchase": frozenset({"ledger.entry", "policy", "protocol", "state"}),
         "till": frozenset({"ledger.entry", "policy", "protocol", "purchase", "state"}),
         "desk": frozenset(
             {
@@ -113,9 +113,7 @@ MAY_IMPORT: Final = MappingProxyType(
                 "turnstile",
             }
         ),
-        "delivery": frozenset(
-            {"admission", "desk", "ledger.entry", "metering", "policy", "protocol", "purchase", "ticket", "till"}
-        ),
+        "delivery": frozenset({"admission", "desk", "metering", "policy", "protocol", "purchase", "ticket"}),
         "intake": frozenset({"admission", "delivery", "desk", "metering", "policy", "protocol", "relay.upstream"}),
         "exchange": frozenset({"admission", "desk", "intake", "metering", "protocol", "relay.upstream"}),
         "pressure": frozenset(),

@@ -12,7 +12,7 @@ from gateway.desk import Desk
 from gateway.gate import Gatehouse
 from gateway.metering.cells import Region
 from gateway.metering.endpoints import EndpointLabels
-from gateway.metering.meter import Exchanged, Meter
+from gateway.metering.meter import Meter
 from gateway.policy.credential import digest_of
 from gateway.policy.price import Estimates
 from gateway.pressure import MemoryPressure
@@ -32,8 +32,9 @@ from gateway.turnstile import Turnstile
 from gateway.waiting import WaitingRoom
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from gateway.metering.exchanged import Exchanged
     from gateway.relay.transfer import Transfer
 
 
@@ -110,12 +111,8 @@ class Nowhere:
 
     is_full = False
 
-    def append(self, line: bytes) -> None:
+    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
         """Let it go."""
-
-    def flush(self) -> bool:
-        """Say that it has gone."""
-        return True
 
 
 class BrokenUpstream:

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import zlib
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 HELD: Final = "held"
 RELEASED: Final = "released"
@@ -40,6 +41,17 @@ _SOURCES: Final = frozenset(("exact", "estimated", "unknown", "reconciled"))
 _LONGEST_TEXT: Final = 4_096
 _MOST_MICROSECONDS: Final = 2**53  # the year 2255
 _MOST_DIGITS: Final = 40
+_QUANTITIES_KEPT: Final = 1_024
+
+_FIELDS: Final = 15
+_STATUS: Final = 1
+_SOURCE: Final = 14
+_TEXTS: Final = (0, _STATUS, 2, 3, 4, 5, _SOURCE)
+_NAMES: Final = (6, 10)
+_MOMENTS: Final = (7, 8)
+_AMOUNTS: Final = (12, 13)
+_FIGURES: Final = (9, 11)
+"""Places of `units` and `unit_price`: what an origin calls a quantity and is none must not cost the row its money."""
 
 
 class Entry(NamedTuple):
@@ -68,19 +80,72 @@ class Entry(NamedTuple):
 
     def to_line(self) -> bytes:
         """Return the line of this state, with its checksum before it and its line feed behind."""
-        if (self.cost_ns or 0) > MOST_NS or (self.estimate_ns or 0) > MOST_NS:
-            return self._replace(cost_ns=_bounded(self.cost_ns), estimate_ns=_bounded(self.estimate_ns)).to_line()
-        try:
-            body = orjson.dumps(list(self))
-        except TypeError:  # a lone surrogate out of an origin's JSON
-            return self._cleaned().to_line()
-        if b"\\u0000" in body and any("\0" in field for field in self if isinstance(field, str)):
-            return self._cleaned().to_line()
+        form = LineForm(self.team, self.key, self.endpoint, self.kind, unit=self.unit, unit_price=self.unit_price)
+        return form.line(
+            self.id,
+            self.status,
+            self.fal_request_id,
+            self.admitted_at_us,
+            self.changed_at_us,
+            units=self.units,
+            estimate_ns=self.estimate_ns,
+            cost_ns=self.cost_ns,
+            source=self.source,
+        )
+
+
+class LineForm:
+    """Makes the lines of purchases that differ in a few fields only: the others are JSON already.
+
+    Texts come out as UTF-8 and PostgreSQL can carry them, without lone surrogates and NUL.
+    """
+
+    __slots__ = ("_names", "_price")
+
+    def __init__(  # noqa: PLR0913 (fields of `Entry`)
+        self, team: str, key: str, endpoint: str, kind: str, *, unit: str | None, unit_price: str | None
+    ) -> None:
+        self._names: Final = _fragment(team, key, endpoint, kind)
+        self._price: Final = _fragment(unit, unit_price)
+
+    def line(  # noqa: PLR0913 (fields of `Entry`)
+        self,
+        purchase_id: str,
+        status: str,
+        fal_request_id: str | None,
+        admitted_at_us: int,
+        changed_at_us: int,
+        *,
+        units: str | None,
+        estimate_ns: int | None,
+        cost_ns: int | None,
+        source: str,
+    ) -> bytes:
+        """Return a line, with its checksum before it and its line feed behind."""
+        if fal_request_id is not None:
+            fal_request_id = _clean(fal_request_id)
+        estimate_ns, cost_ns = _bounded(estimate_ns), _bounded(cost_ns)
+        body = orjson.dumps(
+            (
+                purchase_id,
+                status,
+                self._names,
+                fal_request_id,
+                admitted_at_us,
+                changed_at_us,
+                units,
+                self._price,
+                estimate_ns,
+                cost_ns,
+                source,
+            )
+        )
         return b"%08x %b\n" % (zlib.crc32(body), body)
 
-    def _cleaned(self) -> Entry:
-        """Return it with texts that UTF-8 and PostgreSQL can carry: neither lone surrogates nor NUL."""
-        return Entry(*[_clean(field) if isinstance(field, str) else field for field in self])  # type: ignore[arg-type]
+
+def _fragment(*texts: str | None) -> orjson.Fragment:
+    """Return elements of a JSON array, without its brackets."""
+    return orjson.Fragment(orjson.dumps([None if text is None else _clean(text) for text in texts])[1:-1])
 
 
 def from_line(line: bytes) -> Entry | None:
@@ -92,15 +157,13 @@ def from_line(line: bytes) -> Entry | None:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(fields, list) or len(fields) < len(_CHECKS):
+    if not isinstance(fields, list) or len(fields) < _FIELDS:
         return None
-    count = len(_CHECKS)
-    known = fields[:count]
+    known = fields[:_FIELDS]
     for place in _FIGURES:
         known[place] = known[place] if _is_figure(known[place]) else None
-    if not all(check(field) for check, field in zip(_CHECKS, known, strict=True)):
-        return None
-    return Entry(*known)
+    is_plain = len(body) <= _LONGEST_TEXT and b"\\u0000" not in body  # so every text in it is short, and has no NUL
+    return Entry(*known) if _is_sound(known, is_plain=is_plain) else None
 
 
 def height(entry: Entry) -> int:
@@ -129,35 +192,34 @@ def folded(entries: Iterable[Entry]) -> dict[str, Entry]:
 
 
 def _bounded(amount_ns: int | None) -> int | None:
-    return None if amount_ns is None else min(amount_ns, MOST_NS)
+    return amount_ns if amount_ns is None or amount_ns <= MOST_NS else MOST_NS
 
 
 def _clean(text: str) -> str:
+    if text.isascii() and "\0" not in text:
+        return text
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _LONGEST_TEXT and "\0" not in value
+def _is_sound(fields: Sequence[object], *, is_plain: bool) -> bool:
+    """Return whether a database can take it: one row that it refuses would hold up all those behind."""
+    for place in _TEXTS:
+        if not _is_text(fields[place], is_plain=is_plain):
+            return False
+    for place in _NAMES:
+        if fields[place] is not None and not _is_text(fields[place], is_plain=is_plain):
+            return False
+    for place in _MOMENTS:
+        if not _is_whole(fields[place], _MOST_MICROSECONDS):
+            return False
+    for place in _AMOUNTS:
+        if fields[place] is not None and not _is_whole(fields[place], MOST_NS):
+            return False
+    return fields[_STATUS] in _HEIGHTS and fields[_SOURCE] in _SOURCES
 
 
-def _is_name(value: object) -> bool:
-    return value is None or _is_text(value)
-
-
-def _is_status(value: object) -> bool:
-    return isinstance(value, str) and value in _HEIGHTS
-
-
-def _is_source(value: object) -> bool:
-    return isinstance(value, str) and value in _SOURCES
-
-
-def _is_moment(value: object) -> bool:
-    return _is_whole(value, _MOST_MICROSECONDS)
-
-
-def _is_amount(value: object) -> bool:
-    return value is None or _is_whole(value, MOST_NS)
+def _is_text(value: object, *, is_plain: bool) -> bool:
+    return isinstance(value, str) and (is_plain or (len(value) <= _LONGEST_TEXT and "\0" not in value))
 
 
 def _is_whole(value: object, most: int) -> bool:
@@ -165,22 +227,15 @@ def _is_whole(value: object, most: int) -> bool:
 
 
 def _is_figure(value: object) -> bool:
-    if value is None:
-        return True
-    if not isinstance(value, str) or len(value) > _MOST_DIGITS:
+    return value is None or (isinstance(value, str) and _is_quantity(value))
+
+
+@lru_cache(maxsize=_QUANTITIES_KEPT)
+def _is_quantity(text: str) -> bool:
+    if len(text) > _MOST_DIGITS:
         return False
     try:
-        figure = Decimal(value)
+        figure = Decimal(text)
     except InvalidOperation:
         return False
     return figure.is_finite() and not figure.is_signed() and abs(figure.adjusted()) <= _MOST_DIGITS
-
-
-_CHECKS: Final = (
-    *(_is_text, _is_status, _is_text, _is_text, _is_text, _is_text, _is_name, _is_moment, _is_moment),
-    *(_is_figure, _is_name, _is_figure, _is_amount, _is_amount, _is_source),
-)
-"""For each field whether a database can take it: one row that it refuses would hold up all those behind."""
-
-_FIGURES: Final = (9, 11)
-"""Places of `units` and `unit_price`: what an origin calls a quantity and is none must not cost the row its money."""

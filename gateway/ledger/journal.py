@@ -2,7 +2,8 @@
 
 The decision: a hold stands in the file before its request is sent, in the kernel's page cache and not on the disk, so
 that a killed process forgets nothing that it let go out, and a request waits for no disk. A machine that loses its
-power may lose the last seconds. All lines of a turn of the event loop go out with one write.
+power may lose the last seconds. All lines of a turn of the event loop go out with one write, before libcurl acts. Who
+must not be sent without its line says whom to tell where that write fails.
 
 A file is a plain stream of bytes: what a short write left over is written first the next time, so a line is either
 whole or the last one of a writer that died. What was applied is deleted segment by segment by the ledger process; what
@@ -21,6 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SEGMENT_BYTES: Final = 1 << 20
@@ -64,6 +66,7 @@ class Journal:
         self._spare_bytes = min(spare_bytes, most_bytes // 2)
         self._lines: list[bytes] = []
         self._lines_bytes = 0
+        self._refusals: list[Callable[[], None]] = []  # of lines that are not in the file yet
         self._rest = b""  # of lines that were to be written before
         self._is_refused = False
         self._in_a_line = False  # the file ends within one
@@ -91,19 +94,26 @@ class Journal:
             self._look()
         return self._is_refused or self._spool_bytes > self._most_bytes - self._spare_bytes
 
-    def append(self, line: bytes) -> None:
-        """Take one whole line, line feed included; it is in the file after the next `flush` that says so."""
+    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
+        """Take one whole line, line feed included; it is in the file after the next `flush` that says so.
+
+        `refused` is called by the next `flush` if that fails, or at once where the line is dropped: nothing may be sent
+        then, and it is to be said that the hold was released.
+        """
         if self._is_refused and self._lines_bytes + len(self._rest) + len(line) > self._spare_bytes:
             self.dropped_lines += 1
+            if refused is not None:
+                refused()
             return
+        if refused is not None:
+            self._refusals.append(refused)
         self._lines.append(line)
         self._lines_bytes += len(line)
 
     def flush(self) -> bool:
-        """Write what was appended; False where not all of it could be: then what is not written waits for the next.
-
-        After False no request may be sent whose hold was appended since the last True; say that it was released.
-        """
+        """Write what was appended; False where not all of it could be: then what is not written waits for the next."""
+        if not self._lines and not self._rest:
+            return True
         self._look()
         if self._lines:
             self._rest += b"".join(self._lines)
@@ -113,7 +123,12 @@ class Journal:
             written = self._write(self._rest)
             self._rest = self._rest[written:]
         self._is_refused = bool(self._rest)
-        return not self._is_refused
+        refusals, self._refusals = self._refusals, []
+        if self._is_refused:
+            for refused in refusals:
+                refused()
+            return False
+        return True
 
     def close(self) -> None:
         """Write what is left, as far as it can be, and let go of files and lock; harmless when done twice."""

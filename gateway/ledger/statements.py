@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 from sqlalchemy import Text, bindparam, cast, column, func, select, update
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -42,7 +43,8 @@ _UPDATE_POSTGRESQL: Final = (
     update(PURCHASES).where(_ROW.id == _TOLD.c.id).values({name: _TOLD.c[name] for name in _REST})
 )
 
-_INSERT_SQLITE: Final = sqlite_insert(PURCHASES).on_conflict_do_nothing(index_elements=[_ROW.id]).returning(_ROW.id)
+_INSERT_SQLITE: Final = str(sqlite_insert(PURCHASES).compile(dialect=sqlite.dialect()))
+_KNOWN_SQLITE: Final = f"SELECT id FROM {PURCHASES.name} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
 _UPDATE_SQLITE: Final = (
     update(PURCHASES).where(_ROW.id == bindparam("told_id")).values({name: bindparam(f"told_{name}") for name in _REST})
 )
@@ -51,8 +53,22 @@ _UPDATE_SQLITE: Final = (
 def insert_new(connection: Connection, rows: Sequence[Entry]) -> set[str]:
     """Insert the rows whose ids are not there; return those ids."""
     if connection.dialect.name == "sqlite":
-        return set(connection.execute(_INSERT_SQLITE, [row._asdict() for row in rows]).scalars())
+        return _insert_new_sqlite(connection, rows)
     return set(connection.execute(_INSERT_POSTGRESQL, {"told": _as_json(rows)}).scalars())
+
+
+def _insert_new_sqlite(connection: Connection, rows: Sequence[Entry]) -> set[str]:
+    """Ask which are there, then insert the others: within a transaction that writes nobody else does meanwhile.
+
+    By the driver's own way for many rows, which cannot return anything: one statement that returns the ids of a
+    thousand rows takes two and a half times as long.
+    """
+    ids = orjson.dumps([row.id for row in rows]).decode()
+    known = set(connection.exec_driver_sql(_KNOWN_SQLITE, (ids,)).scalars())
+    fresh = [tuple(row) for row in rows if row.id not in known]
+    if fresh:
+        connection.exec_driver_sql(_INSERT_SQLITE, fresh)
+    return {row.id for row in rows if row.id not in known}
 
 
 def insert_warning(connection: Connection, row: Mapping[str, object]) -> bool:

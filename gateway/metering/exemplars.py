@@ -18,7 +18,7 @@ from gateway.metering.metrics import CLASSES, DURATION_BUCKETS, FIRST_BYTE, REQU
 from gateway.protocol.trace import read_traceparent
 
 if TYPE_CHECKING:
-    from gateway.metering.meter import Exchanged
+    from gateway.metering.exchanged import Exchanged
 
 SLOTS_OF_A_CLASS: Final = len(DURATION_BUCKETS) + 1
 SLOTS_OF_A_FAMILY: Final = SLOTS_OF_A_CLASS * len(CLASSES)

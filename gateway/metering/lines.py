@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import structlog
 
-from gateway.metering.meter import Exchanged
+from gateway.metering.exchanged import Exchanged
 from gateway.protocol.trace import read_traceparent
 
 if TYPE_CHECKING:

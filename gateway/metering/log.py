@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict
 
-    from gateway.metering.meter import Exchanged
+    from gateway.metering.exchanged import Exchanged
 
 STDERR: Final = 2
 

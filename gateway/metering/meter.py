@@ -1,9 +1,8 @@
-"""One exchange's record, and the counting of it: one call at its start, one at its end.
+"""The counting of exchanges: one call at the start of each, one at its end.
 
-The decision: the exchange fills in one slots object as it goes, and `Meter.close` makes of it exactly one count and
-exactly one log event. Everything that can be looked up beforehand is: a tuple of label values leads to the cells to
-add to, so that start and end together cost about 3 us (PERFORMANCE 3: prometheus_client takes 8, rendering a log
-line 20 more).
+The decision: `Meter.close` makes of an exchange's record (exchanged.py) exactly one count and exactly one log event.
+Everything that can be looked up beforehand is: a tuple of label values leads to the cells to add to, so that start and
+end together cost about 3 us (PERFORMANCE 3: prometheus_client takes 8, rendering a log line 20 more).
 """
 
 from __future__ import annotations
@@ -11,11 +10,13 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from decimal import Decimal
+from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from gateway.metering import metrics
-from gateway.metering.endpoints import NONE, OTHER, EndpointLabels
+from gateway.metering.endpoints import OTHER, EndpointLabels
+from gateway.metering.exchanged import UNKNOWN, Exchanged
 from gateway.metering.exemplars import SLOTS, SLOTS_OF_A_CLASS, SLOTS_OF_A_FAMILY, exemplar_of
 from gateway.metering.metrics import CLASSES, DURATION_BUCKETS, HISTOGRAM_CELLS, ORIGIN_ERRORS, Family
 
@@ -24,89 +25,12 @@ if TYPE_CHECKING:
 
     from gateway.ledger.entry import Entry
     from gateway.metering.cells import Labels, Region
-    from gateway.protocol.trace import Trace
-
-Outcome = Literal["ok", "refused", "origin_failed", "cut", "client_gone", "gateway_failed"]
-"""How an exchange ended; the closed set of the log's `outcome`.
-
-`ok`: the origin's answer was relayed whole, whatever its status. `refused`: by the gateway, nothing was sent.
-`origin_failed`: the client got our answer for the origin's fault. `cut`: the head was out, then it broke.
-`client_gone`: the client left first. `gateway_failed`: a bug of ours.
-"""
-
-NOT_COUNTED: Final = -1
-UNKNOWN: Final = "unknown"
-CLIENT_GONE_STATUS: Final = 499
-"""Counted in place of a status where the client left before the head went out (CONTRACT 8)."""
 
 _STATUS_LABELS: Final = MappingProxyType({status: str(status) for status in range(100, 600)})
 _SUM_CELL: Final = HISTOGRAM_CELLS - 1
 _MICROSECONDS: Final = 1_000_000
 _EXEMPLAR_SECONDS: Final = 1.0
-
-
-class Exchanged:
-    """What is known of one request, filled in as it goes (CONTRACT 7). Times in seconds, contents in bytes.
-
-    `sent_seconds` is when the origin's part began, counted from the head. `traceparent` is the caller's, unread, and
-    kept where nothing is traced here; else `trace` is this exchange's place.
-    """
-
-    __slots__ = (
-        "billing",
-        "closed",
-        "cost_source",
-        "cost_usd",
-        "duration_seconds",
-        "endpoint",
-        "error_type",
-        "fal_request_id",
-        "first_byte_seconds",
-        "host",
-        "inflight_cell",
-        "key",
-        "method",
-        "outcome",
-        "overhead_seconds",
-        "request_bytes",
-        "request_id",
-        "response_bytes",
-        "sent_seconds",
-        "status",
-        "team",
-        "timestamp",
-        "trace",
-        "traceparent",
-        "units",
-    )
-
-    def __init__(self, request_id: str, method: str) -> None:
-        """Begin a record that says no more than that a request came."""
-        self.request_id = request_id
-        self.fal_request_id: str | None = None
-        self.key = UNKNOWN
-        self.team = UNKNOWN
-        self.method = method
-        self.host: str | None = None
-        self.endpoint = NONE
-        self.billing: str = NONE
-        self.status = CLIENT_GONE_STATUS
-        self.outcome: Outcome = "ok"
-        self.error_type: str | None = None
-        self.duration_seconds = 0.0
-        self.first_byte_seconds: float | None = None
-        self.overhead_seconds: float | None = None
-        self.request_bytes = 0
-        self.response_bytes = 0
-        self.sent_seconds: float | None = None
-        self.traceparent: bytes | None = None
-        self.trace: Trace | None = None
-        self.units: Decimal | None = None
-        self.cost_usd: Decimal | None = None
-        self.cost_source: str | None = None
-        self.timestamp = 0.0
-        self.inflight_cell = NOT_COUNTED
-        self.closed = False
+_QUANTITIES_KEPT: Final = 1_024
 
 
 class Meter:
@@ -143,6 +67,7 @@ class Meter:
         self._store_errors = self._cell(metrics.STATE_STORE_ERRORS, ())
         self._degraded = self._cell(metrics.DEGRADED_REQUESTS, ())
         self._timers = {billing: self._timer_cells(billing) for billing in CLASSES}
+        self._charges: dict[tuple[str, str, str, str, str], int] = {}
         self._inflight = {billing: self._cell(metrics.INFLIGHT_REQUESTS, (billing,)) for billing in CLASSES}
         for family in metrics.OF_A_LIFE:
             region.zero(family.name)
@@ -230,15 +155,48 @@ class Meter:
         self._cells[self._degraded] += 1
 
     def count_cost(self, entry: Entry) -> None:
+        """Count a row of the ledger that has come to its cost, or to none that is known."""
+        self.count_charge(
+            entry.team,
+            entry.key,
+            entry.endpoint,
+            unit=entry.unit,
+            units=Decimal(entry.units) if entry.units is not None else None,
+            cost_ns=entry.cost_ns,
+            source=entry.source,
+        )
+
+    def count_charge(  # noqa: PLR0913 (labels and figures)
+        self,
+        team: str,
+        key: str,
+        endpoint: str,
+        *,
+        unit: str | None,
+        units: Decimal | None,
+        cost_ns: int | None,
+        source: str,
+    ) -> None:
         """Count a purchase that has come to its cost, or to none that is known."""
-        label = self._endpoints.label(entry.endpoint)
-        if entry.units is not None:
-            units = self._cell(metrics.UNITS, (entry.team, entry.key, label, entry.unit or UNKNOWN))
-            self._cells[units] += int(Decimal(entry.units) * metrics.UNITS.parts)
-        if entry.cost_ns is None:
-            self._cells[self._cell(metrics.UNPRICED, (label,))] += 1
+        cells = self._cells
+        label = self._endpoints.label(endpoint)
+        if units is not None:
+            cells[self._charge_cell(metrics.UNITS, team, key, label, unit or UNKNOWN)] += _parts_of(units)
+        if cost_ns is None:
+            cells[self._cell(metrics.UNPRICED, (label,))] += 1
         else:
-            self._cells[self._cell(metrics.COST, (entry.team, entry.key, label, entry.source))] += entry.cost_ns
+            cells[self._charge_cell(metrics.COST, team, key, label, source)] += cost_ns
+
+    def _charge_cell(self, family: Family, team: str, key: str, label: str, part: str) -> int:
+        """Return the cell of a series of money or units."""
+        name = (family.name, team, key, label, part)
+        cell = self._charges.get(name)
+        if cell is None:
+            labels = (team, key, label, part)
+            cell = self._cell(family, labels)
+            if self._claim(family, labels) is not None:  # bounded by the region, as `_rows`
+                self._charges[name] = cell
+        return cell
 
     def count_warning(self, scope: str, owner: str, period: str) -> None:
         """Count a warning about a budget."""
@@ -278,6 +236,11 @@ class Meter:
         if first is not None:
             return first
         return self._region.claim_spare(family.name, family.overflow(labels), width=family.width)
+
+
+@lru_cache(maxsize=_QUANTITIES_KEPT)
+def _parts_of(units: Decimal) -> int:
+    return int(units * metrics.UNITS.parts)
 
 
 def _observe(cells: memoryview, first: int, *, seconds: float) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Final
 
 _LONGEST: Final = 40
 _MOST_EXPONENT: Final = 18
+_TEXTS_KEPT: Final = 1_024
 
 
+@lru_cache(maxsize=_TEXTS_KEPT)
 def units_of(text: str | None) -> Decimal | None:
     """Return the quantity billed, None where there is none or it is no plain, finite, non-negative decimal."""
     if text is None or not 0 < len(text) <= _LONGEST:

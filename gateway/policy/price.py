@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import lru_cache
 from statistics import median_low
 from typing import Final
 
@@ -20,6 +21,7 @@ _EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _SEEN_KEPT: Final = 99
 _SIGHTINGS: Final = 16
 _ENDPOINTS_KEPT: Final = 1024
+_COSTS_KEPT: Final = 1024  # most requests use one of a few quantities
 
 
 class Price:
@@ -54,6 +56,7 @@ def picodollars_of(usd: Decimal) -> int | None:
     return whole if whole == scaled and 0 <= whole <= LARGEST_PICODOLLARS else None
 
 
+@lru_cache(maxsize=_COSTS_KEPT)
 def cost_ns(units: Decimal, picodollars: int) -> int:
     """Return what so many units cost, in nanodollars, rounded half to even."""
     parts, whole = units.as_integer_ratio()

@@ -33,14 +33,19 @@ if TYPE_CHECKING:
 class CurlRelay(CurlAsyncHTTPClient):
     """Carries transfers over one multi handle. Belongs to the running loop; whoever makes it calls `close()`."""
 
-    def initialize(self, turns: Turns, options: CurlOptions, alarm: Callable[[str], None]) -> None:  # type: ignore[override]
-        """Take what watches sockets, the options, and whom to tell when libcurl had to be set up anew."""
+    def initialize(  # type: ignore[override]
+        self, turns: Turns, options: CurlOptions, alarm: Callable[[str], None], before: Callable[[], object]
+    ) -> None:
+        """Take what watches sockets, the options, and whom to tell when libcurl had to be set up anew.
+
+        `before` is called ahead of whatever may send something.
+        """
         self._options = options
         self._sockets = Sockets()
         self._alarm = alarm
         self._handles: dict[Transfer, Handle] = {}
         self._free: dict[str, list[Handle]] = {"get": [], "post": [], "feed": []}
-        self._driver = Driver(turns, self._act, self._next_due, self._settle)
+        self._driver = Driver(turns, self._act, self._next_due, before=before, after=self._settle)
         self.clock = self._driver.clock
         self.engine = Engine(self, options.phases)
         self.open = self.engine.open  # `Upstream` of the seam

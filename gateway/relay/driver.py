@@ -43,10 +43,21 @@ class Driver:
     """Feeds one multi handle."""
 
     def __init__(
-        self, turns: Turns, act: Callable[[int, int], None], next_due: Callable[[], int], after: Callable[[], None]
+        self,
+        turns: Turns,
+        act: Callable[[int, int], None],
+        next_due: Callable[[], int],
+        *,
+        before: Callable[[], object],
+        after: Callable[[], None],
     ) -> None:
-        """Take libcurl's `socket_action` and `timeout` (milliseconds, -1: none), and what to call after each turn."""
+        """Take libcurl's `socket_action` and `timeout` (milliseconds, -1: none).
+
+        `before` is called ahead of each batch of actions, `after` behind it: an action for one socket may begin any
+        transfer that was added since the last.
+        """
         self._turns = turns
+        self._before = before
         self._act, self._next_due, self._after = act, next_due, after
         self._loop = asyncio.get_running_loop()
         self._kicked = False
@@ -143,6 +154,7 @@ class Driver:
     def _run(self) -> None:
         self._kicked = False
         self._take_events(kicked=True)  # what has come is read before more is sent: see `_selected`
+        self._before()  # an urgent one's end may have let others in
         self._act(_TIMER_SOCKET, 0)
         self.known.clear()
         self._after()
@@ -158,6 +170,7 @@ class Driver:
 
     def _take_events(self, *, kicked: bool) -> None:
         """Pass events on; what is of no interest is let go of, unless libcurl may ask for it in this very turn."""
+        self._before()
         self.clock.tick()
         try:
             ready = self._epoll.poll(0, _EVENTS_A_TURN)
@@ -170,6 +183,7 @@ class Driver:
                 if self.urgent:  # a window each for all that are ready would be tens of megabytes
                     self.urgent = False
                     self._after()
+                    self._before()
             elif not kicked:
                 self._forget(fd)
 

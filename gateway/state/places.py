@@ -71,9 +71,9 @@ class Places:
 
     def held(self, place: int) -> int:
         """Return what all workers hold at a place."""
-        held = 0
+        cells, held = self.cells, 0
         for cell in range(place + self._first_seat, place + self._width):
-            held += int(self.cells[cell])
+            held += int(cells[cell])
         return held
 
     def hold(self, place: int, seat: int, change: int) -> None:

@@ -103,20 +103,23 @@ class Purses:
         `starts`: when the present period of each began, in seconds since the epoch. A clock that was set back does not
         bring an earlier period back.
         """
-        places, begun = [], []
+        table, cells, estimate_ns = self._table, self._table.cells, hold.estimate_ns
+        places: list[int] = []
+        begun: list[int] = []
         for rank, budget in enumerate(hold.budgets):
-            purse = self.purse(budget.store_name, starts[rank])
-            used_ns = purse.spent_ns + purse.held_ns
-            if purse.start == 0 or used_ns + hold.estimate_ns > budget.limit_ns:
+            place = self._open(budget.store_name, starts[rank])
+            start = int(cells[place + TAT])
+            used_ns = int(cells[place + _SPENT]) + int(cells[place + _JOBS]) + table.held(place)
+            if start <= 0 or used_ns + estimate_ns > budget.limit_ns:
                 verdict.granted = False
                 verdict.over_budget = rank
-                verdict.used_ns = used_ns if purse.start else -1
-                verdict.begun_at = purse.start
+                verdict.used_ns = used_ns if start > 0 else -1
+                verdict.begun_at = max(0, start)
                 return False
-            places.append(self._find(budget.store_name))
-            begun.append(purse.start)
+            places.append(place)
+            begun.append(start)
         for place in places:
-            self._table.hold(place, seat, hold.estimate_ns)
+            table.hold(place, seat, estimate_ns)
         hold.starts = tuple(begun)
         return True
 

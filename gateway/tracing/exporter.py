@@ -26,7 +26,7 @@ from gateway.tracing.spans import export_of, resource_of, span_count, spans_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.metering.meter import Exchanged
+    from gateway.metering.exchanged import Exchanged
     from gateway.tracing.settings import TraceSettings
 
 TRY_SECONDS: Final = 60.0

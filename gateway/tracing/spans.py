@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.metering.exchanged import CLIENT_GONE_STATUS, Exchanged
 from gateway.metering.lines import IDENTIFIER_CHARS, METHOD_CHARS, NAME_CHARS
-from gateway.metering.meter import CLIENT_GONE_STATUS, Exchanged
 from gateway.tracing.protobuf import chunk, double, fixed32, fixed64, unsigned
 
 if TYPE_CHECKING:

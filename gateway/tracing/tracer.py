@@ -17,7 +17,7 @@ from gateway.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.metering.meter import Exchanged
+    from gateway.metering.exchanged import Exchanged
     from gateway.protocol.message import RequestHead
     from gateway.tracing.settings import TraceSettings
 

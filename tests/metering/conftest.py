@@ -12,7 +12,8 @@ import pytest
 
 from gateway.metering.board import Board
 from gateway.metering.endpoints import EndpointLabels
-from gateway.metering.meter import Exchanged, Meter
+from gateway.metering.exchanged import Exchanged
+from gateway.metering.meter import Meter
 
 NOON = 1_798_804_800.25
 """2027-01-01T12:00:00.250Z in seconds since the epoch."""

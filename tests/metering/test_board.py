@@ -11,7 +11,8 @@ import pytest
 from gateway.metering.board import Board, Readiness, State
 
 if TYPE_CHECKING:
-    from gateway.metering.meter import Exchanged, Meter
+    from gateway.metering.exchanged import Exchanged
+    from gateway.metering.meter import Meter
     from tests.metering.conftest import Fork, Say
 
 STARTING, READY, DRAINING, STOPPED = State

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gateway.metering.board import Board
-    from gateway.metering.meter import Exchanged
+    from gateway.metering.exchanged import Exchanged
     from tests.metering.conftest import Fork, Say
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"

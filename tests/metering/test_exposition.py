@@ -17,7 +17,7 @@ from gateway.version import VERSION
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from gateway.metering.meter import Exchanged
+    from gateway.metering.exchanged import Exchanged
 
 FAMILIES = {
     "requests": "counter",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.metering.exchanged import Exchanged
 from gateway.metering.lines import IsoClock, console_renderer, exchange_event, json_renderer
-from gateway.metering.meter import Exchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable

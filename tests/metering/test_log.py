@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.metering.exchanged import Exchanged
 from gateway.metering.log import Log
-from gateway.metering.meter import Exchanged
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.metering.meter import Outcome
+    from gateway.metering.exchanged import Outcome
 
 
 def _stderr_of(script: str, *, level: str = "info", started: bool = True) -> list[dict[str, Any]]:

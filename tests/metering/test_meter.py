@@ -12,9 +12,10 @@ import pytest
 
 from gateway.metering import metrics
 from gateway.metering.cells import SPARE_CELLS, SPARE_DIRECTORY_BYTES, Region
+from gateway.metering.exchanged import Exchanged, Outcome
 from gateway.metering.exposition import sum_series
 from gateway.metering.lines import LEVEL_OF
-from gateway.metering.meter import Exchanged, Meter, Outcome
+from gateway.metering.meter import Meter
 from gateway.metering.zeros import introduce
 from gateway.protocol.problem import STATUS_AFTER_SEND, STATUS_OF
 

@@ -60,7 +60,7 @@ def tell(story: Story) -> list[str]:
     alarms: list[str] = []
 
     async def story_told(turns: Turns) -> None:
-        relay = CurlRelay(force_instance=True, turns=turns, options=OPTIONS, alarm=alarms.append)
+        relay = CurlRelay(force_instance=True, turns=turns, options=OPTIONS, alarm=alarms.append, before=list)
         try:
             await story(relay)
         finally:

@@ -71,7 +71,7 @@ def test_a_socket_that_cannot_be_watched_costs_one_request_and_not_the_gateway(s
 
     async def story(turns: Turns) -> list[int | OriginFailure]:
         options = CurlOptions(phases=Phases(2, 2, 2), ca_file=None, max_transfers=10)
-        relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=alarms.append)
+        relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=alarms.append, before=list)
         answers = [await ask(relay)]
         relay._driver._epoll = FullSet(relay._driver._epoll)  # type: ignore[assignment]
         answers += [await ask(relay), await ask(relay)]
