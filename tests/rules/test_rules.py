@@ -43,7 +43,7 @@ def cases() -> list[dict[str, Any]]:
 
 def promtool(*arguments: str) -> None:
     """Run Prometheus' tool; AssertionError with what it says where it is not content."""
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
