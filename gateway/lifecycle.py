@@ -21,7 +21,7 @@ from gateway import app, exchange
 from gateway.descriptors import raise_descriptor_limit
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
-from gateway.metering.metrics import POLICY_RELOAD_ERRORS
+from gateway.metering.metrics import POLICY_RELOAD_ERRORS, PROCESS_RESTARTS
 from gateway.metering.zeros import introduce
 from gateway.ops.server import serve_ops
 from gateway.policy.credential import ANONYMOUS
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 _SIGNALS: Final = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP))
+_ROLES: Final = ("ops", "ledger", "worker")
 _TICK_SECONDS: Final = 0.05
 _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
@@ -81,7 +82,9 @@ class Supervisor:
         self._events = structlog.get_logger()
         self._meter = Meter(self._board.supervisor.region, self._board.endpoints, emit=log.exchange)
         log.count_to(self._meter.count_dropped)
-        self._reload_errors = self._board.supervisor.region.claim_spare(POLICY_RELOAD_ERRORS.name, ())
+        region = self._board.supervisor.region
+        self._reload_errors = region.claim_spare(POLICY_RELOAD_ERRORS.name, ())
+        self._restarts = {role: region.claim_spare(PROCESS_RESTARTS.name, (role,)) for role in _ROLES}
         self._put_in_force(policy)
         self._reloads = Reloads(
             policy,
@@ -170,6 +173,7 @@ class Supervisor:
             steady = monotonic() - child.started_at > _STEADY_SECONDS
             child.delay = _FIRST_DELAY_SECONDS if steady else min(child.delay * 2, _LONGEST_DELAY_SECONDS)
             child.due_at = monotonic() + child.delay
+            self._board.supervisor.region.cells[self._restarts[child.role]] += 1
             self._events.error("process_died", pid=child.pid, code=code, role=child.role, again_in=child.delay)
         child.pid = 0
 

@@ -25,11 +25,12 @@ from gateway.quotes import content_of
 from gateway.statement import Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gateway.bookkeeper import Bookkeeper
     from gateway.falapi.audit import Audit
     from gateway.falapi.pricing import Quote
+    from gateway.falapi.reconciliation import Drift
     from gateway.ledger.ledger import Change
     from gateway.metering.cells import Region
     from gateway.metering.meter import Meter
@@ -64,6 +65,7 @@ class Overseer:
         self._feed: PriceFeed | None = None
         self._webhook: Webhook | None = None
         self._webhook_of: tuple[str, str] | None = None
+        self._drifts: dict[str, int] = {}
         self._warned: set[tuple[str, int, float]] = set()
         self._look_at = 0.0
         self._events = structlog.get_logger()
@@ -118,8 +120,9 @@ class Overseer:
             audit = self._audits.popleft()
             self._keeper.on_reconciled(audit.changes)
             self.on_changed(audit.changes)
-            for endpoint, drift in audit.found.drift.items():
-                self._set(metrics.BILLING_DRIFT, (self._meter.label(endpoint),), drift.drift_ns)
+            self._drifts = drift_by_label(audit.found.drift, self._meter.label, shown=self._drifts)
+            for label, drift_ns in self._drifts.items():
+                self._set(metrics.BILLING_DRIFT, (label,), drift_ns)
 
     # -- told by the ledger process -----------------------------------------------------------------------------------
 
@@ -208,3 +211,17 @@ class Overseer:
         cell = self._region.claim(family.name, labels)
         if cell is not None:
             self._region.cells[cell] = value
+
+
+def drift_by_label(
+    found: Mapping[str, Drift], label_of: Callable[[str], str], *, shown: Iterable[str]
+) -> dict[str, int]:
+    """Return what a comparison found in nano-dollars, by label of the endpoint; 0 for those `shown` that it is not of.
+
+    Without these a drift would be shown for ever of an endpoint that nobody calls any more.
+    """
+    sums = dict.fromkeys(shown, 0)
+    for endpoint, drift in found.items():
+        label = label_of(endpoint)
+        sums[label] = sums.get(label, 0) + drift.drift_ns
+    return sums

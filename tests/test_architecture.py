@@ -159,8 +159,9 @@ MAY_IMPORT: Final = MappingProxyType(
         "app": BELOW_APP,
         "worker": BELOW_APP | {"app"},
         "lifecycle": BELOW_APP | {"app", "worker"},
+        "configuration": frozenset({"policyfile", "ruleset", "settings"}),
         "welcome": frozenset(),
-        "cli": BELOW_APP | {"app", "emulator", "lifecycle", "welcome"},
+        "cli": BELOW_APP | {"app", "configuration", "emulator", "lifecycle", "welcome"},
         "__main__": frozenset({"cli"}),
     }
 )
@@ -184,8 +185,9 @@ MAY_USE: Final = MappingProxyType(
         "ledger.ledger": frozenset({"sqlalchemy"}),
         "ledger.migrations": frozenset({"alembic", "sqlalchemy"}),
         "ledger.process": frozenset({"structlog"}),
-        "ledger.schema": frozenset({"alembic", "sqlalchemy"}),
+        "ledger.schema": frozenset({"sqlalchemy"}),
         "ledger.statements": frozenset({"orjson", "sqlalchemy"}),
+        "ledger.steps": frozenset({"alembic", "sqlalchemy"}),
         "ledger.tables": frozenset({"sqlalchemy"}),
         "ledger.totals": frozenset({"sqlalchemy"}),
         "ledger.trail": frozenset({"orjson"}),

@@ -5,17 +5,28 @@ holds 9.2 billion dollars, also for a sum; quantities and prices are decimal tex
 and a float would lose what fal says. Moments are BIGINT microseconds since the epoch, the same in both databases.
 Names carry a prefix: a PostgreSQL database may be shared with other programs, and with their migrations.
 
-How the tables came to be so is told by the steps in `migrations`; a test holds the two together.
+How the tables came to be so is told by the steps in `migrations`; tests hold the two together, and `RELEASE`, too.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Index, MetaData, PrimaryKeyConstraint, String, Table, Text
 
 VERSION_TABLE: Final = "fal_gateway_ledger_version"
+RELEASE: Final = "0003"
+"""The last of the steps: what `VERSION_TABLE` says of a ledger of this release. Steps compare as texts."""
+
 METADATA: Final = MetaData()
+
+# As alembic makes it, and not among the tables that it compares.
+VERSION: Final = Table(
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
 
 PURCHASES: Final = Table(
     "fal_gateway_purchases",

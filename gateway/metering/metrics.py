@@ -126,6 +126,9 @@ TRACE_SPANS_DROPPED: Final = Family(
 POLICY_RELOAD_ERRORS: Final = Family(
     "policy_reload_errors_total", "counter", (), "Reloads of the policy, or of a team's credential, that failed."
 )
+PROCESS_RESTARTS: Final = Family(
+    "process_restarts_total", "counter", ("process",), "Processes that died, and are started again."
+)
 
 COST: Final = Family(
     "cost_usd_total", "counter", ("team", "key", "endpoint", "source"), "US dollars spent, by how sure that is.", 10**9
@@ -218,6 +221,7 @@ COUNTED: Final = (
     SHADOW_REFUSALS,
     DEGRADED_REQUESTS,
     POLICY_RELOAD_ERRORS,
+    PROCESS_RESTARTS,
 )
 """Families that live in the cells of each process and are summed at a scrape."""
 

@@ -226,3 +226,12 @@ def test_serve_on_a_port_that_is_taken_says_so(tmp_path: Path) -> None:
         assert "Traceback" not in second.stderr()
     finally:
         first.kill()
+
+
+def test_commands_load_what_they_need_and_no_gateway() -> None:
+    """Neither the data path nor a database's libraries: `keys new` and `check` run in pipelines, many times."""
+    program = (
+        "import sys, gateway.cli; print(sorted({'pycurl', 'sqlalchemy', 'structlog', 'tornado'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"

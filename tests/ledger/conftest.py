@@ -33,6 +33,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def other_url(request: pytest.FixtureRequest, url: str, tmp_path: Path) -> str:
+    """Return the URL of a second empty database of the kind of `url`."""
+    if url.startswith("sqlite"):
+        return f"sqlite:///{tmp_path}/other.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
+@pytest.fixture
 def ledger(url: str) -> Iterator[Ledger]:
     """Return a migrated ledger over an empty database."""
     ready = Ledger(url)

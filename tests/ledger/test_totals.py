@@ -6,12 +6,12 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 from alembic import command
-from sqlalchemy import select, text
+from sqlalchemy import select
 
-from gateway.ledger import schema
 from gateway.ledger.database import Database
 from gateway.ledger.entry import CHARGED, MOST_NS, Entry
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.steps import config_of
 from gateway.ledger.tables import PURCHASES
 from gateway.ledger.totals import MOST_TOTAL_NS, Names, Total
 from tests.ledger.rows import NOON_US, bound, held, released, settled, unknown
@@ -83,11 +83,8 @@ def test_what_is_deleted_stays_in_the_sum(url: str, ledger: Ledger) -> None:
 def test_the_sums_begin_with_the_rows_that_are_there(url: str) -> None:
     """A ledger of an earlier release is summed as it is migrated; its sums come in the order in which they began."""
     database = Database(url)
-    schema.migrate(database)
     with database.writing() as connection:
-        config = schema._config(connection)
-        connection.execute(text("DROP TABLE fal_gateway_totals"))
-        command.stamp(config, "0002")
+        command.upgrade(config_of(connection), "0002")
     ledger, later = Ledger(url), NOON_US + 1
     rows = [settled(1, changed_at_us=later, key="b"), settled(2, key="c"), settled(3, key="c"), held(4), unknown(5)]
     with database.writing() as connection:

@@ -35,6 +35,7 @@ FAMILIES = {
     "shadow_refusals": "counter",
     "degraded_requests": "counter",
     "policy_reload_errors": "counter",
+    "process_restarts": "counter",
     "policy_generation": "gauge",
     "workers": "gauge",
     "build_info": "gauge",

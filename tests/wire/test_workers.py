@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.harness.policy import GatewayKey
 
 WORKERS: Final = 3
+ROLES: Final = ("worker", "ledger", "ops")
 CALLERS: Final = 30
 BACK_SECONDS: Final = 15.0
 EXIT_SECONDS: Final = 5.0
@@ -146,6 +147,8 @@ def test_a_killed_worker_takes_nobody_else_along(
     assert gateway.metrics().value("requests_total", status="200") == 2 * CALLERS + len(others)
     died = gateway.wait_for_event("process_died", lambda event: event["pid"] == victim)
     assert (died["level"], died["code"], died["role"]) == ("error", -signal.SIGKILL, "worker")
+    restarts = {role: gateway.metrics().value("process_restarts_total", process=role) for role in ROLES}
+    assert restarts == {"worker": 1, "ledger": 0, "ops": 0}
 
 
 def test_workers_whose_supervisor_is_killed_drain_and_end(
