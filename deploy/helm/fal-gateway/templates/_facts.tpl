@@ -74,3 +74,8 @@ What follows from the values, each said in one place: "true" or nothing.
 {{- define "fal-gateway.text" -}}
 {{- if kindIs "string" . }}{{ . }}{{ else }}{{ toJson . }}{{ end }}
 {{- end }}
+
+{{/* A text as the inside of a block, without spaces on its empty lines. Takes (list indent text). */}}
+{{- define "fal-gateway.block" -}}
+{{- regexReplaceAll "(?m)^ +$" (index . 1 | trimAll "\n" | nindent (index . 0)) "" }}
+{{- end }}

@@ -38,7 +38,7 @@ spec:
       command: [python3, -c]
       args:
         - |
-          {{- $root.Files.Get (printf "files/tests/%s.py" $name) | trim | nindent 10 | replace "\n          \n" "\n\n" }}
+          {{- include "fal-gateway.block" (list 10 ($root.Files.Get (printf "files/tests/%s.py" $name))) }}
       env:
         - name: DATA_URL
           value: http://{{ include "fal-gateway.fullname" $root }}.{{ $root.Release.Namespace }}:{{ $root.Values.service.port | int }}
