@@ -134,7 +134,8 @@ def test_selectors_select_the_gateway_and_nothing_else(path: Path) -> None:
     selectors = [deployment["spec"]["selector"]["matchLabels"]]
     selectors += [each["spec"]["selector"] for each in found if each["kind"] == "Service"]
     selectors += [each["spec"]["selector"]["matchLabels"] for each in found if each["kind"] == "PodDisruptionBudget"]
-    selectors += [each["spec"]["podSelector"]["matchLabels"] for each in found if each["kind"] == "NetworkPolicy"]
+    if any(each["kind"] == "NetworkPolicy" for each in found):
+        selectors.append(policy(scenario=path)["spec"]["podSelector"]["matchLabels"])
     others = [each["metadata"]["labels"] for each in found if each["kind"] == "Pod"]
     for selector in selectors:
         assert selector.items() <= labels.items()
@@ -266,6 +267,27 @@ def test_the_notes_say_what_is_lost() -> None:
     assert "NOTHING IS KEPT" not in render(scenario=scenario("postgresql"), notes=True)
 
 
+def policy(*sets: str, scenario: Path | None = None) -> dict[str, Any]:
+    """Return the NetworkPolicy of the gateway, not that of the pods of `helm test`."""
+    found = of_kind("NetworkPolicy", *sets, scenario=scenario)
+    return next(each for each in found if not each["metadata"]["name"].endswith("-test"))
+
+
+def test_the_pods_of_helm_test_reach_the_gateway_and_no_one_else() -> None:
+    """Also in a namespace that denies by default, and with nothing let in."""
+    [spec] = [
+        found["spec"]
+        for found in of_kind("NetworkPolicy", *NEEDED, "networkPolicy.enabled=true")
+        if found["metadata"]["name"] == "gw-fal-gateway-test"
+    ]
+    [pod, *_] = of_kind("Pod", *NEEDED)
+    assert spec["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert spec["ingress"] == []
+    assert spec["egress"][1] == {
+        "to": [{"podSelector": {"matchLabels": the("Deployment", *NEEDED)["spec"]["selector"]["matchLabels"]}}]
+    }
+
+
 def allowed(rules: list[dict[str, Any]], direction: str) -> dict[tuple[str, Any], Any]:
     """Return whom each port of a NetworkPolicy's rules leads to, None for everybody."""
     return {(port["protocol"], port["port"]): rule.get(direction) for rule in rules for port in rule["ports"]}
@@ -274,13 +296,13 @@ def allowed(rules: list[dict[str, Any]], direction: str) -> dict[tuple[str, Any]
 def test_the_network_policy_lets_in_callers_and_scrapes() -> None:
     """Anybody may call, unless it is said who; only the monitoring and `helm test` may scrape."""
     tests = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "test"} | instance()}}
-    spec = the("NetworkPolicy", *NEEDED, "networkPolicy.enabled=true")["spec"]
+    spec = policy(*NEEDED, "networkPolicy.enabled=true")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert allowed(spec["ingress"], "from") == {
         ("TCP", "http"): None,
         ("TCP", "ops"): [namespace("monitoring"), tests],
     }
-    named = the("NetworkPolicy", scenario=scenario("network-policy"))["spec"]
+    named = policy(scenario=scenario("network-policy"))["spec"]
     assert allowed(named["ingress"][:2], "from") == {
         ("TCP", "http"): [namespace("apps"), tests],
         ("TCP", "ops"): [namespace("observability"), tests],
@@ -289,12 +311,12 @@ def test_the_network_policy_lets_in_callers_and_scrapes() -> None:
 
 def test_the_network_policy_lets_out_what_is_needed() -> None:
     """Names, TLS to the internet but not the cloud's metadata, and Redis and the database where there are any."""
-    plain = allowed(the("NetworkPolicy", *NEEDED, "networkPolicy.enabled=true")["spec"]["egress"], "to")
+    plain = allowed(policy(*NEEDED, "networkPolicy.enabled=true")["spec"]["egress"], "to")
     assert set(plain) == {("UDP", 53), ("TCP", 53), ("TCP", 443)}
     assert plain["TCP", 443][0] == {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}
-    ports = set(allowed(the("NetworkPolicy", scenario=scenario("replicas"))["spec"]["egress"], "to"))
+    ports = set(allowed(policy(scenario=scenario("replicas"))["spec"]["egress"], "to"))
     assert ports - set(plain) == {("TCP", 6380), ("TCP", 5433)}
-    named = allowed(the("NetworkPolicy", scenario=scenario("network-policy"))["spec"]["egress"], "to")
+    named = allowed(policy(scenario=scenario("network-policy"))["spec"]["egress"], "to")
     assert named["TCP", 6390] == [{"podSelector": {"matchLabels": {"app": "redis"}}}]
     assert named["TCP", 5439] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
     assert named["TCP", 4318] == [namespace("tracing")]
@@ -311,7 +333,7 @@ def test_the_network_policy_lets_out_what_is_needed() -> None:
 )
 def test_the_network_policy_reads_the_port_off_the_url(url: str, port: int) -> None:
     """A Redis on another port is not cut off."""
-    spec = the("NetworkPolicy", *NEEDED, "networkPolicy.enabled=true", f"redis.url={url}")["spec"]
+    spec = policy(*NEEDED, "networkPolicy.enabled=true", f"redis.url={url}")["spec"]
     assert ("TCP", port) in allowed(spec["egress"], "to")
 
 
