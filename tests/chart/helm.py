@@ -77,6 +77,12 @@ def the(kind: str, *sets: str, scenario: Path | None = None, release: str = RELE
     return found
 
 
+def network_policy(*sets: str, scenario: Path | None = None) -> dict[str, Any]:
+    """Return the NetworkPolicy of the gateway, not that of the pods of `helm test`."""
+    found = of_kind("NetworkPolicy", *sets, scenario=scenario)
+    return next(each for each in found if not each["metadata"]["name"].endswith("-test"))
+
+
 def pod_spec(*sets: str, scenario: Path | None = None) -> dict[str, Any]:
     """Return the specification of the gateway's pod."""
     return dict(the("Deployment", *sets, scenario=scenario)["spec"]["template"]["spec"])

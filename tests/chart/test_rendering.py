@@ -131,7 +131,11 @@ def test_custom_resources_fit_their_models() -> None:
 def test_what_is_rendered_passes_yamllint() -> None:
     """No trailing spaces, no doubled keys, no torn indentation in what is applied to a cluster."""
     documents = {document for path in SCENARIOS for document in render(scenario=path).split("\n---\n")}
-    told = [(str(fault), document) for document in documents for fault in linter.run(document.strip("\n") + "\n", RENDERED_STYLE)]
+    told = [
+        (str(fault), document)
+        for document in documents
+        for fault in linter.run(document.strip("\n") + "\n", RENDERED_STYLE)
+    ]
     assert told == []
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+import jsonschema
 import pytest
 import yaml
 
@@ -188,6 +189,7 @@ def test_the_schema_names_exactly_the_values() -> None:
             if isinstance(below, dict) and below:
                 compare(schema["properties"][name], below, f"{place}.{name}")
 
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
     compare(SCHEMA, VALUES, "values")
     assert all(part.get("additionalProperties") is False for part in closed_objects(SCHEMA))
 
