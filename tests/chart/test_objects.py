@@ -181,3 +181,43 @@ def test_everything_can_be_had_at_once() -> None:
     found = parsed(render(*sets))
     assert {each["metadata"]["namespace"] for each in found} == {NAMESPACE}
     assert len(found) >= 15
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_what_an_object_names_is_there(path: Path) -> None:
+    """Scalers, routes and pods name objects that are rendered beside them, or that the values name."""
+    found = objects(scenario=path)
+    there = {(each["kind"], each["metadata"]["name"]) for each in found}
+    targets = [each["spec"]["scaleTargetRef"] for each in found if "scaleTargetRef" in each.get("spec", {})]
+    assert all(target["apiVersion"] == "apps/v1" for target in targets)
+    named = [*((target["kind"], target["name"]) for target in targets), *routed(found), *mounted(found)]
+    values = path.read_text(encoding="utf-8")
+    for kind, name in named:
+        assert (kind, name) in there or name in values, f"{kind} {name}"
+
+
+def routed(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return the Services that routes lead to."""
+    routes = [rule for each in found if each["kind"] == "HTTPRoute" for rule in each["spec"]["rules"]]
+    rules = [rule for each in found if each["kind"] == "Ingress" for rule in each["spec"]["rules"]]
+    paths = [path for rule in rules for path in rule["http"]["paths"]]
+    names = [reference["name"] for rule in routes for reference in rule["backendRefs"]]
+    return [("Service", name) for name in [*names, *(path["backend"]["service"]["name"] for path in paths)]]
+
+
+def mounted(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return what the gateway's pod takes out of other objects."""
+    spec = next(each["spec"]["template"]["spec"] for each in found if each["kind"] == "Deployment")
+    [gateway] = [part for part in spec["containers"] if part["name"] == "gateway"]
+    variables = [entry["valueFrom"]["secretKeyRef"]["name"] for entry in gateway["env"] if "valueFrom" in entry]
+    volumes = spec["volumes"]
+    return [
+        *(("Secret", name) for name in variables),
+        *(("ConfigMap", volume["configMap"]["name"]) for volume in volumes if "configMap" in volume),
+        *(
+            ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
+            for volume in volumes
+            if "persistentVolumeClaim" in volume
+        ),
+        *([("ServiceAccount", spec["serviceAccountName"])] if spec["serviceAccountName"] != "default" else []),
+    ]
