@@ -8,6 +8,8 @@ CHART := deploy/helm/fal-gateway
 CHART_MODELS := tests/chart/models
 CHART_TOOLS := .tools/chart
 CHECKOV := .tools/checkov
+E2E := .tools/e2e
+K8S := .tools/k8s
 COMPILED := .tools/compiled
 # What is asked of the compiled gateway in `make test`; `make test-compiled` asks everything.
 COMPILED_TESTS := $(addprefix tests/wire/test_,answers.py build.py drain.py early_answers.py faults_upload.py fields.py \
@@ -19,7 +21,7 @@ TWO_AT_A_TIME := -n 2 --dist loadfile
 SOAK := 60
 BENCH_ARGS :=
 
-.PHONY: setup setup-test system-packages run test test-compiled chart-test chart-readme lint compiled bench
+.PHONY: setup setup-test system-packages run test test-compiled chart-test chart-readme lint compiled bench e2e e2e-k8s
 
 # What running needs: the virtual environment with the package.
 setup: $(VENV)/.stamp-run
@@ -45,6 +47,15 @@ chart-test: setup-test $(CHECKOV)/.stamp
 # Its table of values, out of values.yaml.
 chart-readme: $(VENV)/.stamp-test
 	@$(PYTHON) tools/chart_readme.py $(CHART)/values.yaml >$(CHART)/README.md
+
+# What takes minutes: the image in containers, real proxies in front, a registry (docs/image.md, docs/proxies.md).
+e2e: setup-test $(E2E)/.stamp
+	@exec $(PYTHON) -m pytest --timeout 1800 tests/e2e
+
+# The chart before a real API server, which Go builds here; without Go it is left out.
+e2e-k8s: setup-test $(K8S)/.stamp
+	@if [ -e $(K8S)/.stamp ]; then exec $(PYTHON) -m pytest --timeout 600 tests/e2e/k8s; \
+	else echo "e2e-k8s is left out: it builds a Kubernetes API server, and there is no Go here"; fi
 
 # The same gateway with its hot modules compiled to C (setup.py): what the benchmark measures.
 compiled: $(COMPILED)/.stamp
@@ -81,3 +92,9 @@ $(COMPILED)/.stamp: setup.py pyproject.toml tools/setup.sh $(shell find gateway 
 
 $(BENCH)/.stamp: benchmarks/peers/requirements.txt benchmarks/peers/package.json benchmarks/peers/package-lock.json tools/setup.sh
 	@tools/setup.sh bench
+
+$(E2E)/.stamp: tools/setup.sh
+	@tools/setup.sh e2e
+
+$(K8S)/.stamp: tests/e2e/k8s/go.mod tests/e2e/k8s/go.sum
+	@tools/setup.sh k8s

@@ -157,13 +157,12 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGTERM)
 
     def _reap(self) -> None:
-        for child in self._children:
-            if not child.pid:
-                continue
-            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-            if pid:
-                cpu_us = int((usage.ru_utime + usage.ru_stime) * _MICROSECONDS)
-                self._bury(child, os.waitstatus_to_exitcode(status), cpu_us=cpu_us)
+        """Bury every child that has ended. The first process of a container is left others' orphans: those, too."""
+        seated = {child.pid: child for child in self._children if child.pid}
+        while ended := _ended_child():
+            pid, code, cpu_us = ended
+            if pid in seated:
+                self._bury(seated[pid], code, cpu_us=cpu_us)
 
     def _bury(self, child: Child, code: int, *, cpu_us: int) -> None:
         child.seat.vacate(cpu_us=cpu_us)
@@ -246,6 +245,16 @@ class Supervisor:
             from gateway.bookkeeping import run_ledger  # noqa: PLC0415 (a database's libraries: 36 MB that others spare)
 
             run_ledger(self._shared, child.seat, meter)
+
+
+def _ended_child() -> tuple[int, int, int] | None:
+    """Return process id, exit code and CPU microseconds of a child that has ended, None where there is none."""
+    try:
+        pid, status, usage = os.wait4(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None  # no child is left
+    cpu_us = int((usage.ru_utime + usage.ru_stime) * _MICROSECONDS)
+    return (pid, os.waitstatus_to_exitcode(status), cpu_us) if pid else None
 
 
 def _name(sock: socket.socket) -> str:
