@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 CLIENTS := tests/clients
+TYPES := tests/dashboards/types
 BENCH := .tools/bench
 CHART := deploy/helm/fal-gateway
 CHART_MODELS := tests/chart/models
@@ -20,14 +21,15 @@ TWO_AT_A_TIME := -n 2 --dist loadfile
 # Seconds of the benchmark's soak; `make bench SOAK=600` for ten minutes. BENCH_ARGS: see `python -m benchmarks --help`.
 SOAK := 60
 BENCH_ARGS :=
+PYTHON_CODE := gateway grafana tests tools benchmarks deploy setup.py
 
-.PHONY: setup setup-test system-packages run test test-compiled chart-test chart-readme lint compiled bench e2e e2e-k8s
+.PHONY: setup setup-test system-packages run test test-compiled chart-test chart-readme lint compiled bench dashboards dashboard-previews e2e e2e-k8s
 
 # What running needs: the virtual environment with the package.
 setup: $(VENV)/.stamp-run
 
-# What testing needs on top: test tools, the real clients, a browser, and helm.
-setup-test: $(VENV)/.stamp-test $(CLIENTS)/node_modules/.stamp $(CHART_TOOLS)/.stamp system-packages
+# What testing needs on top: test tools, the real clients, Grafana's types, a browser, and helm.
+setup-test: $(VENV)/.stamp-test $(CLIENTS)/node_modules/.stamp $(TYPES)/node_modules/.stamp $(CHART_TOOLS)/.stamp system-packages
 
 run: setup
 	@exec $(PYTHON) tools/run.py
@@ -61,9 +63,17 @@ e2e-k8s: setup-test $(K8S)/.stamp
 compiled: $(COMPILED)/.stamp
 
 lint: setup-test
-	@$(VENV)/bin/ruff check gateway tests tools benchmarks deploy setup.py
-	@$(VENV)/bin/ruff format --check gateway tests tools benchmarks deploy setup.py
+	@$(VENV)/bin/ruff check $(PYTHON_CODE)
+	@$(VENV)/bin/ruff format --check $(PYTHON_CODE)
 	@$(VENV)/bin/mypy
+
+# The Grafana dashboards, written by their generator: for importing, and for the chart.
+dashboards: $(VENV)/.stamp-test
+	@exec $(PYTHON) -m grafana.generator
+
+# A picture of each dashboard for docs/dashboards.md, out of a real Prometheus that has seen real traffic.
+dashboard-previews: setup-test
+	@exec $(PYTHON) -m tests.dashboards.preview
 
 # The gateway beside its peers; the results go to benchmarks/RESULTS.md.
 bench: setup compiled $(BENCH)/.stamp
@@ -83,6 +93,9 @@ $(CHART_TOOLS)/.stamp: $(CHART_MODELS)/package.json $(CHART_MODELS)/package-lock
 
 $(CHECKOV)/.stamp: tools/checkov.txt
 	@tools/setup.sh checkov
+
+$(TYPES)/node_modules/.stamp: $(TYPES)/package.json $(TYPES)/package-lock.json tools/setup.sh
+	@tools/setup.sh types
 
 system-packages:
 	@tools/setup.sh system

@@ -6,6 +6,7 @@
 #   node           the real clients that the tests drive, as their lock file pins them
 #   chart          helm and kubectl, checked by their digests, and the models of custom resources, as a lock file pins them
 #   checkov        the judge of Kubernetes objects that `make chart-test` asks, in an environment of its own
+#   types          Grafana's own types, against which the tests compile the dashboards
 #   bench          the peers that `make bench` measures; what cannot be installed is named, and left out there
 #   system         Debian packages that the tests start: installed where that is possible, else named
 #   e2e            what `make e2e` starts on top: podman and its kin, nginx, Traefik, and a base for the image
@@ -16,6 +17,7 @@ cd "$(dirname "$0")/.."
 
 VENV=.venv
 CLIENTS=tests/clients
+TYPES=tests/dashboards/types
 # command that must be there : Debian package that brings it
 SYSTEM_NEEDS=("chromium:chromium" "curl:curl" "redis-server:redis-server" "pg_ctlcluster:postgresql"
   "promtool:prometheus")
@@ -107,10 +109,10 @@ install_compiled() {
 }
 
 install_node_packages() {
-  command -v npm >/dev/null || fail "needs Node 20 or newer with npm, for the real client in the tests"
+  command -v npm >/dev/null || fail "needs Node 20 or newer with npm, for the real client and the types of dashboards in the tests"
   # --ignore-scripts: nothing that is installed here needs to run code at installation.
-  npm ci --prefix "$CLIENTS" --ignore-scripts --no-audit --no-fund --loglevel=error >&2
-  touch "$CLIENTS/node_modules/.stamp"
+  npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+  touch "$1/node_modules/.stamp"
 }
 
 install_system_packages() {
@@ -300,12 +302,13 @@ case "${1:-}" in
     touch "$VENV/.stamp-run" "$VENV/.stamp-test"
     ;;
   compiled) install_compiled ;;
-  node) install_node_packages ;;
+  node) install_node_packages "$CLIENTS" ;;
+  types) install_node_packages "$TYPES" ;;
   chart) install_chart_tools ;;
   checkov) install_checkov ;;
   bench) install_bench ;;
   system) install_system_packages ;;
   e2e) install_e2e ;;
   k8s) install_k8s ;;
-  *) fail "usage: setup.sh package | package-test | compiled | node | chart | checkov | bench | system | e2e | k8s" ;;
+  *) fail "usage: setup.sh package | package-test | compiled | node | types | chart | checkov | bench | system | e2e | k8s" ;;
 esac
