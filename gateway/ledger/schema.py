@@ -83,7 +83,6 @@ def _make(connection: Connection) -> None:
 def _climb(connection: Connection, revision: str) -> None:
     if revision > RELEASE:
         raise _newer(revision)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its every step, from its first import on
     from gateway.ledger.steps import climb  # noqa: PLC0415 (see above)
 
     climb(connection)
