@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.cases.profile import METERING
-from benchmarks.cases.quotas import LIMITED, LIMITS
+from benchmarks.cases.quotas import BUDGETED, LIMITED, LIMITS, MONEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,8 +108,8 @@ def _two_workers(results: Results) -> float | None:
     return two / one if has_cores else min(_WORKERS, _WORKERS * one / two)
 
 
-def _limits(results: Results) -> float | None:
-    return results.median("quotas", LIMITED, LIMITS)
+def _alone(results: Results, *, label: str, key: str) -> float | None:
+    return results.median("quotas", label, key)
 
 
 _per_cpu_second = partial(_ratio, case="posts-64", key="per_cpu_second")
@@ -131,7 +131,8 @@ CHECKS: Final = (
     Check("memory growth for each 50 MB transfer, MB", _worst_transfer, 0.5),
     Check("memory growth of 200 readers at 1 KB/s, MB", partial(_most, case="readers", key="growth_mb"), 8, "{:.1f}"),
     Check("metrics and log, % of CPU", partial(_median, case="metering", key=METERING), 10, "{:.1f}"),
-    Check("three limits, % of CPU", _limits, 3, "{:.1f}"),
+    Check("three limits, % of CPU", partial(_alone, label=LIMITED, key=LIMITS), 3, "{:.1f}"),
+    Check("two budgets and a price, % of CPU", partial(_alone, label=BUDGETED, key=MONEY), 5, "{:.1f}"),
     Check("two workers on cores of their own, × one", _two_workers, 1.8, at_least=True),
     Check("stale connections: POSTs sent twice", partial(_most, case="stale", key="twice"), 0, "{:.0f}"),
     Check("stale connections: 5xx", partial(_most, case="stale", key="failed"), 0, "{:.0f}"),

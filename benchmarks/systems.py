@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.places import COMPILED, GATEWAY_PYTHON, LOOPBACK, NODE_MODULES, PEER_PYTHON, PEERS, ROOT, find_program
@@ -27,6 +28,8 @@ _KEY_LIMITS: Final = (
     {"name": "parallel", "class": "paid", "unit": "concurrent-requests", "quota": 1_000_000},
 )
 _TEAM_LIMITS: Final = ({"name": "pool", **_REQUESTS},)
+_BUDGET: Final = MappingProxyType({"usd": "100000000"})
+_PRICE: Final = MappingProxyType({"endpoint": "bench/post", "unit": "image", "usd": "0.0001"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +76,21 @@ def gateway(  # noqa: PLR0913 (each is a setting of its own, given by name)
     compiled: bool = True,
     log_level: str = "info",
     is_limited: bool = False,
+    is_budgeted: bool = False,
 ) -> System:
     """Return the gateway with so many workers and keys; `module` is what `python -m` runs it by.
 
     `compiled`: with its hot modules compiled to C, as it is deployed, in place of the pure Python of this folder.
     `is_limited`: under three limits that nobody reaches, two of the key and one of its team.
+    `is_budgeted`: under two budgets that nobody spends, one of the key and one of its team, with a price.
     """
     secrets = (SECRET, *(f"{SECRET}-{number}" for number in range(1, keys)))
 
     def launch(place: Place) -> Launch:
         policy = place.folder / "policy.json"
-        policy.write_text(json.dumps(_policy(secrets, is_limited=is_limited)), encoding="utf-8")
+        policy.write_text(
+            json.dumps(_policy(secrets, is_limited=is_limited, is_budgeted=is_budgeted)), encoding="utf-8"
+        )
         base_url = f"http://{LOOPBACK}:{place.origin_port}"
         env = {
             "PYTHONPATH": f"{COMPILED}:{ROOT}" if compiled else str(ROOT),
@@ -106,14 +113,18 @@ def gateway(  # noqa: PLR0913 (each is a setting of its own, given by name)
     return System(name, launch, missing, secrets, spreads)
 
 
-def _policy(secrets: tuple[str, ...], *, is_limited: bool) -> dict[str, object]:
-    own, shared = ({"limits": list(rows)} if is_limited else {} for rows in (_KEY_LIMITS, _TEAM_LIMITS))
+def _policy(secrets: tuple[str, ...], *, is_limited: bool, is_budgeted: bool) -> dict[str, object]:
+    own: dict[str, object] = {"limits": list(_KEY_LIMITS)} if is_limited else {}
+    shared: dict[str, object] = {"limits": list(_TEAM_LIMITS)} if is_limited else {}
+    if is_budgeted:
+        own["budgets"], shared["budgets"] = [{**_BUDGET, "period": "day"}], [{**_BUDGET, "period": "month"}]
     digests = (hashlib.sha256(secret.encode()).hexdigest() for secret in secrets)
     keys = [
         {"id": f"key-{number}", "team": "bench", "digests": [f"sha256:{digest}"], **own}
         for number, digest in enumerate(digests)
     ]
-    return {"teams": [{"id": "bench", **shared}], "keys": keys}
+    prices = [dict(_PRICE)] if is_budgeted else []
+    return {"teams": [{"id": "bench", **shared}], "keys": keys, "prices": prices}
 
 
 def _needs(path: Path, what: str) -> Callable[[], str]:

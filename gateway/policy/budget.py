@@ -56,9 +56,9 @@ def moment_within(at_us: int, budgets: Sequence[Budget], starts: Sequence[int]) 
 
     The clock of a shared store decides which these are, and about midnight a gateway's own may say another day.
     """
-    first_us = max(starts) * _MICROSECONDS
-    if at_us < first_us:
-        return first_us
+    for start in starts:
+        if at_us < start * _MICROSECONDS:
+            return max(starts) * _MICROSECONDS
     if at_us // _MICROSECONDS % _DAY_SECONDS < _SKEW_SECONDS:  # all periods end at a midnight
         ends = [period_end(budget.period, start) for budget, start in zip(budgets, starts, strict=True)]
         return min(at_us, min(ends) * _MICROSECONDS - 1)

@@ -1,0 +1,101 @@
+"""`python -m benchmarks.money_alone`: what the money of one request takes by itself, in microseconds.
+
+Decided here: the best of several rounds, with the classes that a worker reckons with and its state in memory: the
+estimate, its hold in two budgets, its settling at a price, and the counting. The ledger's two lines are made, and go
+nowhere. What a cold cache adds on the way of a real request is not in it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import timeit
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.limits_alone import NotCounted
+from gateway.metering.cells import Region
+from gateway.metering.endpoints import EndpointLabels
+from gateway.metering.meter import Meter
+from gateway.policy.budget import Budget, period_start
+from gateway.policy.credential import Principal
+from gateway.policy.price import Estimates, Price
+from gateway.policy.quota import NO_LIMITS
+from gateway.protocol.fal import Call
+from gateway.purchase import Fate, Purchase
+from gateway.state.jobs import JobTable, LocalJobs
+from gateway.state.local import LocalStore, Quotas
+from gateway.till import Till
+from gateway.turnstile import Turnstile
+from gateway.waiting import WaitingRoom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.protocol.problem import Problem
+
+_CALLS: Final = 20_000
+_ROUNDS: Final = 7
+_LIMIT_NS: Final = 10**17
+_ENDPOINT: Final = "bench/post"
+_CALL: Final = Call("run", "paid", _ENDPOINT, None, "run")
+_ID: Final = "0123456789abcdef0123456789abcdef"
+
+
+class Nowhere:
+    """A journal that keeps nothing."""
+
+    is_full = False
+
+    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
+        """Let it go."""
+
+
+def microseconds() -> float:
+    """Return the time of one request's money: estimated, held in two budgets, settled, counted."""
+    budgets = (Budget("key/bench", "day", _LIMIT_NS), Budget("team/bench", "month", _LIMIT_NS))
+    quotas = Quotas()
+    for budget in budgets:
+        quotas.purses.fill(budget.store_name, period_start(budget.period, time.time()), spent_ns=0, jobs_ns=0)
+    store, room = LocalStore(quotas), WaitingRoom(_later)
+    turnstile = Turnstile(local=store, shared=None, on_loss="local", counts=NotCounted(), room=room, later=_later)
+    till = Till(
+        prices={_ENDPOINT: Price("image", 10**8)},
+        budgets_of=lambda _owner: budgets,
+        refuses_unpriced=True,
+        store=store,
+        jobs=LocalJobs(JobTable(sets=1)),
+        journal=Nowhere(),
+        takings=Meter(Region(), EndpointLabels(), emit=lambda _record: None),
+        estimates=Estimates(),
+        wall=time.time,
+    )
+    principal = Principal("bench", "bench", None, None, None, budgets=budgets)
+    fate = Fate(was_sent=True, status=200, units=Decimal("1.5"), is_answered=True, fal_id="9f1c2d3e")
+
+    def buy() -> None:
+        purchase = till.open(principal, _CALL, _ID)
+        if not isinstance(purchase, Purchase):
+            raise SystemExit(purchase.detail)
+        ticket = turnstile.enter(principal, NO_LIMITS, lease=_ID, address="", hold=purchase.hold, told=_told)
+        till.record(purchase, _refused)
+        till.close(purchase, fate)
+        ticket.end(used=True)
+
+    return 1e6 * min(timeit.repeat(buy, number=_CALLS, repeat=_ROUNDS)) / _CALLS
+
+
+def _later(_seconds: float, _call: Callable[[], None]) -> None:
+    """Stand where a loop would call back: nobody waits here."""
+
+
+def _told() -> None:
+    """Stand where an exchange would go on: nobody waits here."""
+
+
+def _refused(_problem: Problem) -> None:
+    """Stand where an exchange would be given up: this journal takes all."""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{microseconds():.3f}\n")
