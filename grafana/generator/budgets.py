@@ -37,13 +37,18 @@ def budget(family: str, matchers: str = "") -> str:
     return " or ".join(f"max by ({OWNER}) ({part})" for part in parts)
 
 
+def limit(matchers: str = "") -> str:
+    """Return the limits to divide by: of a budget of nothing there is no share."""
+    return f"(({budget('budget_limit_usd', matchers)}) > 0)"
+
+
 def pace(period: str, stretch: str) -> str:
     """Return which share of the budgets of a period will be spent at its end, at the pace of the period so far."""
     matchers = f'period="{period}"'
-    return f"({budget('budget_spent_usd', matchers)}) / ({budget('budget_limit_usd', matchers)}) * ({stretch})"
+    return f"({budget('budget_spent_usd', matchers)}) / {limit(matchers)} * ({stretch})"
 
 
-USED: Final = f"(({budget('budget_spent_usd')}) + ({budget('budget_reserved_usd')})) / ({budget('budget_limit_usd')})"
+USED: Final = f"(({budget('budget_spent_usd')}) + ({budget('budget_reserved_usd')})) / {limit()}"
 FORECAST: Final = " or ".join(
     f"({pace(period, stretch)})" for period, stretch in (("day", OF_DAY), ("week", OF_WEEK), ("month", OF_MONTH))
 )

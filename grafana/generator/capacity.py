@@ -257,7 +257,17 @@ LEANS: Final = Section(
                 ),
             ),
             (
-                8,
+                4,
+                number(
+                    "Processes that died",
+                    f"Workers and the like that died in the range, and were started again. {ESTIMATE}",
+                    COUNT,
+                    at_least_zero(counted("process_restarts_total")),
+                    Look(0, ((1, WARN),)),
+                ),
+            ),
+            (
+                4,
                 listing(
                     "Releases",
                     "How many gateways run which release.",
