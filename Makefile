@@ -4,6 +4,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 CLIENTS := tests/clients
 BENCH := .tools/bench
+E2E := .tools/e2e
+K8S := .tools/k8s
 COMPILED := .tools/compiled
 # What is asked of the compiled gateway in `make test`; `make test-compiled` asks everything.
 COMPILED_TESTS := $(addprefix tests/wire/test_,answers.py build.py drain.py early_answers.py faults_upload.py fields.py \
@@ -15,7 +17,7 @@ TWO_AT_A_TIME := -n 2 --dist loadfile
 SOAK := 60
 BENCH_ARGS :=
 
-.PHONY: setup setup-test system-packages run test test-compiled lint compiled bench
+.PHONY: setup setup-test system-packages run test test-compiled lint compiled bench e2e e2e-k8s
 
 # What running needs: the virtual environment with the package.
 setup: $(VENV)/.stamp-run
@@ -33,6 +35,15 @@ test: setup-test
 
 test-compiled: setup-test compiled
 	@PYTHONPATH=$(abspath $(COMPILED)) exec $(PYTHON) -m pytest $(TWO_AT_A_TIME) tests/wire tests/limits tests/clients
+
+# What takes minutes: the image in containers, real proxies in front, a registry (docs/image.md, docs/proxies.md).
+e2e: setup-test $(E2E)/.stamp
+	@exec $(PYTHON) -m pytest --timeout 1800 tests/e2e
+
+# The chart before a real API server, which Go builds here; without Go it is left out.
+e2e-k8s: setup-test $(K8S)/.stamp
+	@if [ -e $(K8S)/.stamp ]; then exec $(PYTHON) -m pytest --timeout 600 tests/e2e/k8s; \
+	else echo "e2e-k8s is left out: it builds a Kubernetes API server, and there is no Go here"; fi
 
 # The same gateway with its hot modules compiled to C (setup.py): what the benchmark measures.
 compiled: $(COMPILED)/.stamp
@@ -63,3 +74,9 @@ $(COMPILED)/.stamp: setup.py pyproject.toml tools/setup.sh $(shell find gateway 
 
 $(BENCH)/.stamp: benchmarks/peers/requirements.txt benchmarks/peers/package.json benchmarks/peers/package-lock.json tools/setup.sh
 	@tools/setup.sh bench
+
+$(E2E)/.stamp: tools/setup.sh
+	@tools/setup.sh e2e
+
+$(K8S)/.stamp: tests/e2e/k8s/go.mod tests/e2e/k8s/go.sum
+	@tools/setup.sh k8s

@@ -148,12 +148,12 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGTERM)
 
     def _reap(self) -> None:
-        for child in self._children:
-            if not child.pid:
-                continue
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
-            if pid:
-                self._bury(child, os.waitstatus_to_exitcode(status))
+        """Bury every child that has ended. The first process of a container is left others' orphans: those, too."""
+        seated = {child.pid: child for child in self._children if child.pid}
+        while ended := _ended_child():
+            pid, code = ended
+            if pid in seated:
+                self._bury(seated[pid], code)
 
     def _bury(self, child: Child, code: int) -> None:
         child.seat.vacate()
@@ -231,6 +231,15 @@ class Supervisor:
             from gateway.bookkeeping import run_ledger  # noqa: PLC0415 (a database's libraries: 36 MB that others spare)
 
             run_ledger(self._shared, child.seat, meter)
+
+
+def _ended_child() -> tuple[int, int] | None:
+    """Return process id and exit code of a child that has ended, None where there is none."""
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None  # no child is left
+    return (pid, os.waitstatus_to_exitcode(status)) if pid else None
 
 
 def _name(sock: socket.socket) -> str:

@@ -31,15 +31,19 @@ _V2: Final = _Files("memory.current", "memory.max", "inactive_file")
 _V1: Final = _Files("memory.usage_in_bytes", "memory.limit_in_bytes", "total_inactive_file")
 
 
-def own_group() -> Path | None:
-    """Return the folder of this process's memory control group, None where there is none to be read."""
-    root = Path("/sys/fs/cgroup")
+def own_group(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Path | None:
+    """Return the folder of this process's memory control group, None where there is none to be read.
+
+    A container may be told its path as the host sees it, and find its own group mounted at the top: so the top comes
+    last, of both versions. Outside of a container that is the group of everything, which has no limit.
+    """
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+        lines = membership.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
+    tops = (root, root / "memory")
     paths = [line.split(":", 2)[2] for line in lines if line.startswith("0::") or ":memory:" in line]
-    candidates = [base / path.lstrip("/") for path in paths for base in (root, root / "memory")] + [root]
+    candidates = [*(top / path.lstrip("/") for path in paths for top in tops), *tops]
     return next((found for found in candidates if _files_in(found) is not None), None)
 
 

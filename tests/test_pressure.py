@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.pressure import MemoryPressure
+from gateway.pressure import MemoryPressure, own_group
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,3 +62,24 @@ def test_files_that_vanish_are_no_pressure(tmp_path: Path) -> None:
     (tmp_path / "memory.current").unlink()
     pressure.look()
     assert pressure.share == 0.0
+
+
+@pytest.mark.parametrize(
+    ("membership", "place", "file"),
+    [
+        ("0::/\n", "", "memory.max"),
+        ("0::/system.slice/fal.service\n", "system.slice/fal.service", "memory.max"),
+        ("4:memory:/docker/0ef9\n0::/docker/0ef9\n", "memory", "memory.limit_in_bytes"),
+        ("4:memory:/docker/0ef9\n0::/\n", "memory/docker/0ef9", "memory.limit_in_bytes"),
+    ],
+    ids=["container v2", "service v2", "container v1", "host v1"],
+)
+def test_its_own_group_is_found_where_the_kernel_mounts_it(
+    tmp_path: Path, membership: str, place: str, file: str
+) -> None:
+    """In a container of the first version the group is mounted at the top, and the path told is the host's."""
+    root, told = tmp_path / "cgroup", tmp_path / "membership"
+    told.write_text(membership)
+    (root / place).mkdir(parents=True)
+    (root / place / file).write_text(str(LIMIT))
+    assert own_group(root, told) == root / place

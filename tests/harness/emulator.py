@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlencode
 
 from tests.harness.origin import overrides_to
 from tests.harness.ports import LOOPBACK
-from tests.harness.process import GatewayProcess
+from tests.harness.process import GATEWAY, GatewayProcess
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
@@ -23,11 +24,22 @@ VISITS_MOST: Final = 100_000
 
 
 class Emulator:
-    """`fal-gateway emulator --port 0`, running. `key`: the one fal key that it takes; None for any."""
+    """`fal-gateway emulator --port 0`, running. `key`: the one fal key that it takes; None for any.
 
-    def __init__(self, folder: Path, *, key: str | None = None, arguments: Sequence[str] = ()) -> None:
+    `program` stands for `-m gateway`, with the variables `env`, where something else starts it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        key: str | None = None,
+        arguments: Sequence[str] = (),
+        program: Sequence[str] = GATEWAY,
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         asked = ["emulator", "--port", "0", *(["--key", key] if key else []), *arguments]
-        self.process = GatewayProcess(asked, folder=folder, env={})
+        self.process = GatewayProcess(asked, folder=folder, env=env, program=program)
         self.url, self.port = self._announcement()
 
     def __enter__(self) -> Self:
