@@ -28,6 +28,11 @@ BASE_FLAGS=(--quiet --variant=minbase --include=python3,ca-certificates --dpkgop
   --dpkgopt=path-include=/usr/share/doc/*/copyright)
 K8S=.tools/k8s
 K8S_SOURCE=tests/e2e/k8s
+# module that brings definitions of custom resources : the files in it
+K8S_MODELS=("sigs.k8s.io/gateway-api@v1.3.0:config/crd/standard/*httproutes.yaml"
+  "github.com/prometheus-operator/prometheus-operator@v0.83.0:example/prometheus-operator-crd/*monitors.yaml"
+  "github.com/prometheus-operator/prometheus-operator@v0.83.0:example/prometheus-operator-crd/*rules.yaml"
+  "github.com/kedacore/keda/v2@v2.17.2:config/crd/bases/keda.sh_scaledobjects.yaml")
 BENCH_NEEDS=("cc:build-essential" "wrk:wrk" "nginx:nginx" "haproxy:haproxy")
 
 fail() {
@@ -168,7 +173,19 @@ install_k8s() {
       k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
     nice -n 19 go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$bin/etcd" go.etcd.io/etcd/server/v3
   ) >&2
+  fetch_k8s_models
   touch "$K8S/.stamp"
+}
+
+# The definitions as their makers publish them; Go checks each module by its public log of digests.
+fetch_k8s_models() {
+  local model folder
+  mkdir -p "$K8S/models"
+  for model in "${K8S_MODELS[@]}"; do
+    folder=$(cd "$K8S" && GOFLAGS=-mod=mod go mod download -json "${model%%:*}" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+    # shellcheck disable=SC2086  # a pattern
+    install -m 644 "$folder"/${model##*:} "$K8S/models/"
+  done
 }
 
 # Debian starts servers as it installs them; here only their programs are wanted. Takes names of services.
