@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 
-from tests.e2e.k8s.cluster import MODELS, Cluster, CommandFailed
+from tests.e2e.k8s.cluster import KUBECTL, MODELS, Cluster, CommandFailed
 from tests.e2e.tools import ROOT
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not KUBECTL.exists(), reason="helm is fetched for Linux on x86_64 only")
 
 CHART: Final = ROOT / "deploy" / "helm" / "fal-gateway"
 HELMS: Final = ("3.17.2", "4.1.4")
@@ -49,13 +51,11 @@ EXTERNAL_SECRET: Final = {
 }
 """An example in the chart's scenarios is one of these; what is in it is not the chart's."""
 
-PRIORITY: Final = {
-    "apiVersion": "scheduling.k8s.io/v1",
-    "kind": "PriorityClass",
-    "metadata": {"name": "high"},
-    "value": 1000,
-}
-"""A scenario names it; a cluster has what its pods name."""
+NAMED: Final = (
+    {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 1000},
+    {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "gvisor"}, "handler": "gvisor"},
+)
+"""What a scenario's pods name, a cluster has."""
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run a control plane that knows the custom resources that the chart can make."""
     with Cluster(tmp_path_factory.mktemp("cluster")) as running:
         running.kubectl("create", "--filename", str(MODELS))
-        running.apply(EXTERNAL_SECRET, PRIORITY)
+        running.apply(EXTERNAL_SECRET, *NAMED)
         running.kubectl("wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s")
         yield running
 
