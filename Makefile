@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 CLIENTS := tests/clients
+TYPES := tests/dashboards/types
 BENCH := .tools/bench
 COMPILED := .tools/compiled
 # What is asked of the compiled gateway in `make test`; `make test-compiled` asks everything.
@@ -14,14 +15,15 @@ TWO_AT_A_TIME := -n 2 --dist loadfile
 # Seconds of the benchmark's soak; `make bench SOAK=600` for ten minutes. BENCH_ARGS: see `python -m benchmarks --help`.
 SOAK := 60
 BENCH_ARGS :=
+PYTHON_CODE := gateway grafana tests tools benchmarks setup.py
 
-.PHONY: setup setup-test system-packages run test test-compiled lint compiled bench
+.PHONY: setup setup-test system-packages run test test-compiled lint compiled bench dashboards dashboard-previews
 
 # What running needs: the virtual environment with the package.
 setup: $(VENV)/.stamp-run
 
 # What testing needs on top: test tools, the real clients, and a browser.
-setup-test: $(VENV)/.stamp-test $(CLIENTS)/node_modules/.stamp system-packages
+setup-test: $(VENV)/.stamp-test $(CLIENTS)/node_modules/.stamp $(TYPES)/node_modules/.stamp system-packages
 
 run: setup
 	@exec $(PYTHON) tools/run.py
@@ -38,9 +40,17 @@ test-compiled: setup-test compiled
 compiled: $(COMPILED)/.stamp
 
 lint: setup-test
-	@$(VENV)/bin/ruff check gateway tests tools benchmarks setup.py
-	@$(VENV)/bin/ruff format --check gateway tests tools benchmarks setup.py
+	@$(VENV)/bin/ruff check $(PYTHON_CODE)
+	@$(VENV)/bin/ruff format --check $(PYTHON_CODE)
 	@$(VENV)/bin/mypy
+
+# The Grafana dashboards, written by their generator: for importing, and for the chart.
+dashboards: $(VENV)/.stamp-test
+	@exec $(PYTHON) -m grafana.generator
+
+# A picture of each dashboard for docs/dashboards.md, out of a real Prometheus that has seen real traffic.
+dashboard-previews: setup-test
+	@exec $(PYTHON) -m tests.dashboards.preview
 
 # The gateway beside its peers; the results go to benchmarks/RESULTS.md.
 bench: setup compiled $(BENCH)/.stamp
@@ -54,6 +64,9 @@ $(VENV)/.stamp-test: pyproject.toml tools/constraints.txt tools/setup.sh
 
 $(CLIENTS)/node_modules/.stamp: $(CLIENTS)/package.json $(CLIENTS)/package-lock.json tools/setup.sh
 	@tools/setup.sh node
+
+$(TYPES)/node_modules/.stamp: $(TYPES)/package.json $(TYPES)/package-lock.json tools/setup.sh
+	@tools/setup.sh types
 
 system-packages:
 	@tools/setup.sh system
