@@ -4,6 +4,7 @@
 #   package-test   the same, with the test tools
 #   compiled       the package with its hot modules compiled, beside .venv; named and left out without a C compiler
 #   node           the real clients that the tests drive, as their lock file pins them
+#   types          Grafana's own types, against which the tests compile the dashboards
 #   bench          the peers that `make bench` measures; what cannot be installed is named, and left out there
 #   system         Debian packages that the tests start: installed where that is possible, else named
 # Each step leaves a stamp file, so that make calls it again only when its inputs have changed.
@@ -12,6 +13,7 @@ cd "$(dirname "$0")/.."
 
 VENV=.venv
 CLIENTS=tests/clients
+TYPES=tests/dashboards/types
 # command that must be there : Debian package that brings it
 SYSTEM_NEEDS=("chromium:chromium" "curl:curl" "redis-server:redis-server" "pg_ctlcluster:postgresql"
   "promtool:prometheus")
@@ -85,10 +87,10 @@ install_compiled() {
 }
 
 install_node_packages() {
-  command -v npm >/dev/null || fail "needs Node 20 or newer with npm, for the real client in the tests"
+  command -v npm >/dev/null || fail "needs Node 20 or newer with npm, for the real client and the types of dashboards in the tests"
   # --ignore-scripts: nothing that is installed here needs to run code at installation.
-  npm ci --prefix "$CLIENTS" --ignore-scripts --no-audit --no-fund --loglevel=error >&2
-  touch "$CLIENTS/node_modules/.stamp"
+  npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+  touch "$1/node_modules/.stamp"
 }
 
 install_system_packages() {
@@ -165,7 +167,8 @@ case "${1:-}" in
     touch "$VENV/.stamp-run" "$VENV/.stamp-test"
     ;;
   compiled) install_compiled ;;
-  node) install_node_packages ;;
+  node) install_node_packages "$CLIENTS" ;;
+  types) install_node_packages "$TYPES" ;;
   bench) install_bench ;;
   system) install_system_packages ;;
   *) fail "usage: setup.sh package | package-test | compiled | node | bench | system" ;;
