@@ -221,7 +221,7 @@ class Bookkeeper:
             for budget in self._budgets():
                 if budget.owner in owners:
                     start = period_start(budget.period, at)
-                    self._quotas.purses.settle_job(budget.store_name, start, freed_ns=freed_ns, spent_ns=spent_ns)
+                    self._quotas.purses.add(budget.store_name, start, spent_ns=spent_ns, jobs_ns=-freed_ns)
 
 
 def job_of(entry: Entry) -> Job:

@@ -63,7 +63,7 @@ class Quotas:
         self.addresses: Final = Places(places=address_places, seats=seats, reach=_ADDRESS_REACH)
         self.purses: Final = Purses(seats=seats)
         self.lock: Final = RecordLock(is_needed=seats > 1)
-        self.purse_lock: Final = RecordLock(is_needed=True)  # the ledger's process writes there too
+        self.purse_lock: Final = RecordLock(is_needed=seats > 1)
 
     def vacate(self, seat: int) -> None:
         """Free the slots of a worker that is gone; for the supervisor, once it has reaped it."""

@@ -64,6 +64,19 @@ class Places:
         self._clear(idlest, digest)
         return idlest
 
+    def look(self, digest: int) -> int:
+        """Return the place of a name, -1 where it has none; makes none, and so needs no lock."""
+        index = digest % self._places
+        for _ in range(self._reach):
+            place = index * self._width
+            found = int(self.cells[place])
+            if found == digest:
+                return place
+            if found == 0:
+                return -1
+            index = index + 1 if index + 1 < self._places else 0
+        return -1
+
     def _clear(self, place: int, digest: int) -> None:
         for cell in range(place + TAT, place + self._width):
             self.moments[cell] = 0.0
