@@ -58,8 +58,9 @@ class Outlay:
         self._ledger, self._region, self._label = ledger, region, label
         self._most_series, self._clock = most_series, clock
         self._show_at = self._due_at = 0.0
-        self._budgets: set[Labels] = set()
-        self._shown = {series.first for series in region.series() if series.family == LEDGER_COST.name}
+        left = region.series()  # by the process before this one
+        self._budgets: set[Labels] = {series.labels for series in left if series.family == metrics.BUDGET_LIMIT.name}
+        self._shown = {series.first for series in left if series.family == LEDGER_COST.name}
 
     def show(self, gauges: Gauges) -> None:
         """Show everything that is due."""
