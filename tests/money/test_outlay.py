@@ -159,3 +159,18 @@ def test_a_budget_is_shown_while_there_is_one(gateways: tuple[Gateway, Gateway],
         assert set(shown(name)) == {("team", "design", "month")}
     gateway.purses = [(day, Purse(1, 0, 0))]
     assert shown("budget_spent_usd") == {("key", "web-prod", "day"): 0}
+
+
+def test_a_budget_whose_sums_are_not_known_stands_still(gateways: tuple[Gateway, Gateway]) -> None:
+    """A store that is away or was emptied says nothing of what was spent: no graph falls to 0, and none is missing."""
+    gateway, _ = gateways
+    day = Budget("key/web-prod", "day", 50 * CENT)
+
+    def spent() -> dict[tuple[str, ...], float]:
+        gateway.shown()
+        return Metrics(expose(gateway.board, "")[0].decode()).table("budget_spent_usd", "id")
+
+    unknown_yet = Purse(0, 0, 0)
+    for purse, shown in ((unknown_yet, 0), (Purse(1, 20 * CENT, 0), 0.2), (unknown_yet, 0.2), (Purse(2, 0, 0), 0)):
+        gateway.purses = [(day, purse)]
+        assert spent() == {("web-prod",): shown}
