@@ -4,7 +4,7 @@ The decision: `ledger_cost_usd` is asked of the database every few seconds, all 
 ledger's and not this process's: no restart changes it, and gateways that share a database show the same. Reading 1,000
 sums takes 4 ms; a ledger has one for each key, endpoint and source that ever came to a cost. Names that no policy knows
 any more keep their series, or the spending of a month would change with the policy. What is beyond the bounds is
-`other`. A budget that a reload took out is not shown any more.
+`other`. A budget that a reload took out is not shown any more; one whose sums are not known just now stands still.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOOK_SECONDS: Final = 3.0
 MOST_SERIES: Final = 20_000
 """So many get a series of their own, the oldest first: the others' gauges need room in the memory, too."""
 
-_BUDGET_GAUGES: Final = (metrics.BUDGET_LIMIT, metrics.BUDGET_SPENT, metrics.BUDGET_RESERVED)
+_PURSE_GAUGES: Final = (metrics.BUDGET_SPENT, metrics.BUDGET_RESERVED)
 
 
 class Outlay:
@@ -58,8 +58,9 @@ class Outlay:
         self._ledger, self._region, self._label = ledger, region, label
         self._most_series, self._clock = most_series, clock
         self._show_at = self._due_at = 0.0
-        self._budgets: set[Labels] = set()
-        self._shown = {series.first for series in region.series() if series.family == LEDGER_COST.name}
+        left = region.series()  # by the process before this one
+        self._budgets: set[Labels] = {series.labels for series in left if series.family == metrics.BUDGET_LIMIT.name}
+        self._shown = {series.first for series in left if series.family == LEDGER_COST.name}
 
     def show(self, gauges: Gauges) -> None:
         """Show everything that is due."""
@@ -75,15 +76,21 @@ class Outlay:
         shown: set[Labels] = set()
         for budget, purse in self._purses():
             scope, _, owner = budget.owner.partition("/")
-            shown.add((scope, owner, budget.period))
-            self._show_budget((scope, owner, budget.period), budget.limit_ns, purse.spent_ns, purse.held_ns)
+            labels: Labels = (scope, owner, budget.period)
+            shown.add(labels)
+            self._set(metrics.BUDGET_LIMIT, labels, budget.limit_ns)
+            self._show_purse(labels, purse)
         for labels in self._budgets - shown:
-            self._show_budget(labels, VOID, VOID, VOID)
+            for family in (metrics.BUDGET_LIMIT, *_PURSE_GAUGES):
+                self._set(family, labels, VOID)
         self._budgets = shown
 
-    def _show_budget(self, labels: Labels, *values: int) -> None:
-        for family, value in zip(_BUDGET_GAUGES, values, strict=True):
-            self._set(family, labels, value)
+    def _show_purse(self, labels: Labels, purse: Purse) -> None:
+        for family, value in zip(_PURSE_GAUGES, (purse.spent_ns, purse.held_ns), strict=True):
+            if purse.start:
+                self._set(family, labels, value)
+            else:  # not known just now: what was shown stands still, or a store that was emptied would show a drop
+                self._region.claim(family.name, labels)
 
     def _set(self, family: metrics.Family, labels: Labels, value: int) -> None:
         cell = self._region.claim(family.name, labels)

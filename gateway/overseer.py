@@ -65,7 +65,9 @@ class Overseer:
         self._feed: PriceFeed | None = None
         self._webhook: Webhook | None = None
         self._webhook_of: tuple[str, str] | None = None
-        self._drifts: dict[str, int] = {}
+        # What the process before this one has shown: the next comparison may say nothing of it any more.
+        left = (series for series in region.series() if series.family == metrics.BILLING_DRIFT.name)
+        self._drifts = {series.labels[0]: region.cells[series.first] for series in left}
         self._warned: set[tuple[str, int, float]] = set()
         self._look_at = 0.0
         self._events = structlog.get_logger()

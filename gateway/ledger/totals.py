@@ -3,7 +3,7 @@
 The decision: a table of their own, written in the transaction that changes the rows, by what changed. To sum the rows
 anew takes 2 s for each million of them, and rows that are old enough are deleted: what they cost stays in here. So the
 sum says what was spent since the ledger began, whoever asks, and whichever gateway was it. A batch of 1,000 rows that
-moves 200 sums pays less than 1 ms for that.
+moves 200 sums takes 7 ms in SQLite, 1.4 of them for the sums.
 
 Gateways that share a database add to the same sums: each adds in the order of the names, after the rows themselves, so
 that no two of them wait for each other in a circle.

@@ -28,7 +28,7 @@ ORIGIN_ERRORS: Final = (
 """Error types that are the origin's fault, and not a refusal of ours (CONTRACT 4)."""
 
 UPSTREAM_REFUSALS_OF: Final = ("rate_limited", "account_locked", "credential_rejected", "other")
-"""Why fal itself refused what was sent: protocol/fal.py says which answer is which."""
+"""Why fal itself refused what was sent: protocol/refused.py says which answer is which."""
 
 PROCESSES: Final = ("worker", "ledger", "ops", "supervisor")
 """What a process of the gateway is there for."""

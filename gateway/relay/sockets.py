@@ -73,7 +73,8 @@ class Sockets:
         """Return how many connections stand: libcurl does not say which of those it opened it has closed since."""
         if self._unnamed:
             self._name()
-        return sum(_local_port(fd) == port and self.established(port) >= 0 for fd, port in self._port_of.items())
+        known = list(self._port_of.items())  # a look may name another one meanwhile
+        return sum(_local_port(fd) == port and self.established(port) >= 0 for fd, port in known)
 
     def _name(self) -> None:
         for fd in list(self._unnamed):

@@ -38,7 +38,7 @@ NAMES: Final = MappingProxyType(
         "OTEL_TRACES_SAMPLER": (SAMPLERS[0], f"one of {', '.join(f'`{name}`' for name in SAMPLERS)}"),
         "OTEL_TRACES_SAMPLER_ARG": ("1", "share of traces, 0 to 1, for the samplers by ratio"),
         "OTEL_BSP_SCHEDULE_DELAY": ("5000", "milliseconds until what there is of a batch is sent"),
-        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": ("512", "requests in one export"),
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": ("512", "requests in one export, at most as many as may wait"),
         "OTEL_BSP_MAX_QUEUE_SIZE": ("2048", "requests that may wait for export in a worker; what is more is dropped"),
         "OTEL_TRACES_EXPORTER": ("otlp", "`none` switches tracing off"),
         "OTEL_SDK_DISABLED": ("false", "`true` switches tracing off"),
@@ -136,6 +136,8 @@ def read_tracing(environ: Mapping[str, str]) -> tuple[TraceSettings | None, Erro
     reader.choice("OTEL_TRACES_EXPORTER", ("otlp",))
     reader.choice("OTEL_EXPORTER_OTLP_PROTOCOL", (PROTOCOL,))
     endpoint = _endpoint(endpoint_name, environ[endpoint_name], reader.errors)
+    queue = reader.whole("OTEL_BSP_MAX_QUEUE_SIZE", most=_MOST_QUEUED)
+    batch = reader.whole("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", most=_MOST_QUEUED)
     settings = TraceSettings(
         endpoint=endpoint,
         fields=tuple(f"{name}: {value}" for name, value in reader.pairs("OTEL_EXPORTER_OTLP_HEADERS", _is_field)),
@@ -146,8 +148,8 @@ def read_tracing(environ: Mapping[str, str]) -> tuple[TraceSettings | None, Erro
         sampler=reader.choice("OTEL_TRACES_SAMPLER", SAMPLERS),
         ratio=reader.number("OTEL_TRACES_SAMPLER_ARG", least=0, most=1),
         delay_seconds=reader.number("OTEL_BSP_SCHEDULE_DELAY", least=1, most=_LONGEST_MS) / _MILLISECONDS,
-        batch=reader.whole("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", most=_MOST_QUEUED),
-        queue=reader.whole("OTEL_BSP_MAX_QUEUE_SIZE", most=_MOST_QUEUED),
+        batch=min(batch, queue),  # a queue that fills before a batch is whole would wake nobody, and drop
+        queue=queue,
     )
     return settings, reader.errors
 

@@ -175,8 +175,12 @@ def _status(*, is_error: bool) -> bytes:
 
 
 def resource_of(attributes: Iterable[tuple[str, str]]) -> bytes:
-    """Return what spans are sent under: a `Resource` with these attributes, as the first field of `ResourceSpans`."""
-    pairs = [chunk(_KEY, name.encode()) + chunk(_VALUE, chunk(_STRING, value.encode())) for name, value in attributes]
+    """Return what spans are sent under: a `Resource` with these attributes, as the first field of `ResourceSpans`.
+
+    An environment may hold what is no UTF-8; that becomes `?`.
+    """
+    texts = [(name.encode("utf-8", "replace"), value.encode("utf-8", "replace")) for name, value in attributes]
+    pairs = [chunk(_KEY, name) + chunk(_VALUE, chunk(_STRING, value)) for name, value in texts]
     return chunk(1, b"".join([chunk(1, pair) for pair in pairs]))
 
 

@@ -15,7 +15,7 @@ from gateway.falapi.backoff import Backoff
 from gateway.falapi.client import FalApi, FalApiError, Patience
 from tests.falapi.stand import KEY, QUICK, page
 from tests.harness.messages import http_response
-from tests.harness.origin import ScriptedOrigin, answering
+from tests.harness.origin import ScriptedOrigin, answering, in_turn
 from tests.harness.ports import LOOPBACK, refused_port
 
 if TYPE_CHECKING:
@@ -31,21 +31,6 @@ CERTIFICATE: Final = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1
 def listed(api: FalApi) -> list[dict[str, Any]]:
     """Return a whole list."""
     return list(api.entries("/v1/things", name="things", query=[("endpoint_id", "a/b c")]))
-
-
-def in_turn(*answers: bytes | None) -> Callable[[OriginConnection], None]:
-    """Return a script that gives one answer after the other, over all connections; None ends the connection."""
-    left = list(answers)
-
-    def script(connection: OriginConnection) -> None:
-        while connection.read_request() is not None:
-            answer = left.pop(0)
-            if answer is None:
-                connection.close()
-                return
-            connection.send(answer)
-
-    return script
 
 
 def test_a_question_names_its_key_and_keeps_the_host(

@@ -17,7 +17,7 @@ from gateway.falapi.signature import BudgetWarning, content_of, sign
 from gateway.falapi.webhook import QUEUE_MOST, Persistence, Webhook
 from tests.falapi.stand import named
 from tests.harness.messages import http_response
-from tests.harness.origin import answering
+from tests.harness.origin import answering, in_turn
 from tests.harness.ports import LOOPBACK, refused_port
 from tests.harness.waiting import until
 
@@ -68,21 +68,6 @@ def is_genuine(*arguments: object, **options: object) -> bool:
 def signature(request: Received) -> str:
     """Return the field of the signature."""
     return dict(request.head.fields)[b"x-gateway-signature"].decode()
-
-
-def in_turn(*answers: bytes | None) -> Callable[[OriginConnection], None]:
-    """Return a script that gives one answer after the other, over all connections; None ends the connection."""
-    left = list(answers)
-
-    def script(connection: OriginConnection) -> None:
-        while connection.read_request() is not None:
-            answer = left.pop(0)
-            if answer is None:
-                connection.close()
-                return
-            connection.send(answer)
-
-    return script
 
 
 def test_a_receiver_that_follows_the_page_takes_it(

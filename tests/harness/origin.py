@@ -208,5 +208,20 @@ def answering(answer: Callable[[Received], bytes] | bytes | None = None) -> Call
     return script
 
 
+def in_turn(*answers: bytes | None) -> Callable[[OriginConnection], None]:
+    """Return a script that gives one answer after the other, over all connections; None ends the connection."""
+    left = list(answers)
+
+    def script(connection: OriginConnection) -> None:
+        while connection.read_request() is not None:
+            answer = left.pop(0)
+            if answer is None:
+                connection.close()
+                return
+            connection.send(answer)
+
+    return script
+
+
 StartOrigin = Callable[..., ScriptedOrigin]
 """What the fixture `start_origin` gives: `start(script)`."""

@@ -134,8 +134,12 @@ def test_series_are_capped(gateways: tuple[Gateway, Gateway]) -> None:
     assert shown["other", "other", "other", "exact"] == 0.02
 
 
-def test_a_budget_is_shown_while_there_is_one(gateways: tuple[Gateway, Gateway]) -> None:
-    """Limit, spent and held go with the sums; what a reload took out is not there any more, and may come back."""
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_budget_is_shown_while_there_is_one(gateways: tuple[Gateway, Gateway], *, dies: bool) -> None:
+    """Limit, spent and held go with the sums; what a reload took out is not there any more, and may come back.
+
+    Whether or not the ledger's process is the one that has shown it.
+    """
     gateway, _ = gateways
     day, month = Budget("key/web-prod", "day", 50 * CENT), Budget("team/design", "month", 100 * CENT)
 
@@ -149,7 +153,24 @@ def test_a_budget_is_shown_while_there_is_one(gateways: tuple[Gateway, Gateway])
     assert shown("budget_spent_usd") == {("key", "web-prod", "day"): 0.2, ("team", "design", "month"): 0.3}
     assert shown("budget_reserved_usd") == {("key", "web-prod", "day"): 0.05, ("team", "design", "month"): 0}
     del gateway.purses[0]
+    if dies:
+        gateway.restart()
     for name in ("budget_limit_usd", "budget_spent_usd", "budget_reserved_usd"):
         assert set(shown(name)) == {("team", "design", "month")}
     gateway.purses = [(day, Purse(1, 0, 0))]
     assert shown("budget_spent_usd") == {("key", "web-prod", "day"): 0}
+
+
+def test_a_budget_whose_sums_are_not_known_stands_still(gateways: tuple[Gateway, Gateway]) -> None:
+    """A store that is away or was emptied says nothing of what was spent: no graph falls to 0, and none is missing."""
+    gateway, _ = gateways
+    day = Budget("key/web-prod", "day", 50 * CENT)
+
+    def spent() -> dict[tuple[str, ...], float]:
+        gateway.shown()
+        return Metrics(expose(gateway.board, "")[0].decode()).table("budget_spent_usd", "id")
+
+    unknown_yet = Purse(0, 0, 0)
+    for purse, shown in ((unknown_yet, 0), (Purse(1, 20 * CENT, 0), 0.2), (unknown_yet, 0.2), (Purse(2, 0, 0), 0)):
+        gateway.purses = [(day, purse)]
+        assert spent() == {("web-prod",): shown}

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pytest
 
 from gateway.version import VERSION
-from tests.harness.collector import Collector, Span
 from tests.harness.gateway import FAL_KEY
 from tests.harness.messages import http_response
 from tests.harness.origin import answering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from tests.harness.collector import Collector, Span
     from tests.harness.origin import OriginConnection, Received
     from tests.harness.scene import Scene
 
@@ -32,13 +32,6 @@ class Traced(NamedTuple):
 
     scene: Scene
     collector: Collector
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    """Run one receiver for the module."""
-    with Collector() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

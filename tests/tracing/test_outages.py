@@ -26,13 +26,6 @@ SPANS_A_CALL: Final = 2
 
 
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    """Run one receiver for the module."""
-    with Collector() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def tracing_scene(build_scene: Callable[..., Scene], collector: Collector) -> Scene:
     """Return the module's gateway: little room for what waits, and little patience."""
     return build_scene(

@@ -11,6 +11,7 @@ import pytest
 from gateway.settings import SettingsError, load_settings
 from gateway.tracing.sampler import SAMPLERS, Sampler
 from gateway.tracing.settings import ENDPOINT, NAMES, TRACES_ENDPOINT, TraceSettings, read_tracing
+from gateway.tracing.spans import resource_of
 
 ON: Final = {ENDPOINT: "http://collector:4318"}
 DOCS: Final = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -140,6 +141,19 @@ WRONG: Final = (
     ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1.5"),
     ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
 )
+
+
+def test_a_batch_is_no_larger_than_the_queue() -> None:
+    """A queue that is full before a batch is would drop what comes, and the exporter would sleep."""
+    settings = load_settings({"FAL_KEY": "id:x", **ON, "OTEL_BSP_MAX_QUEUE_SIZE": "10"}).tracing
+    assert settings is not None
+    assert (settings.batch, settings.queue) == (10, 10)
+
+
+def test_an_environment_need_not_be_utf_8() -> None:
+    """Python reads a stray byte of it as a lone surrogate, which must not end each worker at its start."""
+    content = resource_of([("service.name", "fal-\udcff")])
+    assert b"fal-?" in content
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -55,3 +56,11 @@ def rough_stage(standing_rough_stage: Stage) -> Stage:
     """
     standing_rough_stage.reset()
     return standing_rough_stage
+
+
+@pytest.fixture
+def end() -> Iterator[threading.Event]:
+    """Return what ends all streams of the origin; set at the end of the test in any case."""
+    event = threading.Event()
+    yield event
+    event.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -19,7 +18,8 @@ from tests.harness.waiting import until
 from tests.harness.wire import Truncated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import threading
+    from collections.abc import Callable
 
     from tests.harness.gateway import Gateway, StartGateway
     from tests.harness.origin import OriginConnection, ScriptedOrigin, StartOrigin
@@ -51,14 +51,6 @@ class Streams:
     def rest(self) -> list[bytes]:
         """Return what follows the first event in each stream; `Truncated` where one has no end."""
         return [b"".join(client.pieces(head)) for client, head in zip(self.clients, self._heads, strict=True)]
-
-
-@pytest.fixture
-def end() -> Iterator[threading.Event]:
-    """Return what ends all streams of the origin; set at the end of the test in any case."""
-    event = threading.Event()
-    yield event
-    event.set()
 
 
 @pytest.fixture

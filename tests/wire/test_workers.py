@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
@@ -22,6 +21,7 @@ from tests.harness.waiting import until
 from tests.harness.wire import Truncated
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -40,14 +40,6 @@ HEAD: Final = message(
     [("Content-Type", "text/event-stream"), ("Transfer-Encoding", "chunked")],
     b"b\r\n" + EVENT + b"\r\n",
 )
-
-
-@pytest.fixture
-def end() -> Iterator[threading.Event]:
-    """Return what ends all streams of the origin; set at the end of the test in any case."""
-    event = threading.Event()
-    yield event
-    event.set()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ _NAMES: Final = ("team", "key", "endpoint", "source")
 
 
 def upgrade() -> None:
-    """Make the table and fill it, once: 2 s for each million purchases (SQLite)."""
+    """Make the table and fill it, once: 2 to 3 s for each million purchases (SQLite)."""
     op.create_table(
         "fal_gateway_totals",
         *[sa.Column(name, sa.Text, primary_key=True) for name in _NAMES],
