@@ -145,7 +145,7 @@ def test_open_jobs_are_told_to_a_store_that_has_lost_them(scene: Scene) -> None:
     entry = scene.tell("held", 100, ns=11, job="a")
     scene.treasury().keep(BUDGETS, is_ledger_up=True)
     assert scene.redis.run("GET", "fgw:job:a").startswith(b"0")
-    assert scene.books.close_job("a", 2, job_of(entry)) == job_of(entry)
+    assert scene.books.close_job("a", 2, job_of(entry), closer=b"two") == job_of(entry)
     scene.treasury().keep(BUDGETS, is_ledger_up=True)
     scene.redis.run("DEL", "fgw:{replicas}:jobs")
     scene.treasury().keep(BUDGETS, is_ledger_up=True)
@@ -174,14 +174,29 @@ def test_the_dead_are_buried(scene: Scene) -> None:
 
 
 def test_an_overdue_job_frees_what_it_holds(scene: Scene) -> None:
-    """Once, also where a gateway has settled it at that moment."""
+    """Every gateway that finds it may charge it, and who is told so by the ledger frees it; a result comes too late."""
     entry = scene.tell("held", 100, ns=11, job="a")
     treasury = scene.treasury()
     treasury.keep(BUDGETS, is_ledger_up=True)
     assert scene.sums() == (0, 11, 0)
-    for _ in range(2):
-        treasury.close_overdue(entry._replace(status="settled", cost_ns=11), BUDGETS)
+    assert all(found.claim_overdue(entry, is_late=False) for found in (treasury, scene.treasury()))
+    treasury.close_overdue(entry._replace(status="settled", cost_ns=11), BUDGETS)
     assert (scene.sums(), scene.sums(TEAM), scene.sums(OTHER)) == ((11, 0, 0), (11, 0, 0), (0, 0, 0))
+    assert scene.books.close_job("a", 2, job_of(entry), closer=b"a worker") is None
+
+
+def test_a_job_that_a_result_has_closed_is_not_overdue(scene: Scene) -> None:
+    """Its cost is on its way to the ledger; where that does not come at all, it is charged in the end."""
+    entry = scene.tell("held", 100, ns=11, job="a")
+    treasury = scene.treasury()
+    treasury.keep(BUDGETS, is_ledger_up=True)
+    assert scene.books.close_job("a", 2, job_of(entry), closer=b"a worker") == job_of(entry)
+    assert not treasury.claim_overdue(entry, is_late=False)
+    assert treasury.claim_overdue(entry, is_late=True)
+    treasury.close_overdue(entry._replace(status="settled", cost_ns=11), BUDGETS)
+    assert scene.sums() == (0, 11, 0), "what it holds is its settler's to free"
+    scene.redis.kill()
+    assert not treasury.claim_overdue(entry, is_late=True)
 
 
 def test_a_store_that_is_away_is_no_fault_of_the_ledgers(scene: Scene) -> None:
