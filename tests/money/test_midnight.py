@@ -57,7 +57,6 @@ WEB: Final = Principal("web", "design", None, None, None, budgets=BUDGETS)
 FLUX: Final = "fal-ai/flux/dev"
 RUN: Final = Call("run", "paid", FLUX, None, "run")
 SUBMIT: Final = Call("queue", "paid", FLUX, None, "submit")
-RESULT: Final = Call("queue", "free", "fal-ai/flux", "job-1", "result")
 UP: Final = Gauges(is_up=True, spool_bytes=0, oldest_seconds=0.0, applied=0, skipped=0)
 NANO: Final = 1_000
 """Picodollars of a unit's price: what is bought costs a nano-dollar a unit."""
@@ -149,16 +148,23 @@ class Gateway:
         units_told = Decimal(units)
         self.till.close(purchase, Fate(was_sent=True, status=200, units=units_told, is_answered=True, fal_id="run"))
 
-    def submit(self, *, estimate: int) -> Entry:
-        """Submit `job-1`; return its row."""
+    def submit(self, *, estimate: int, job_id: str = "job-1") -> Entry | None:
+        """Submit a job; return its row, None where a budget has no room for it."""
         purchase = self.buy(SUBMIT, estimate=estimate)
-        assert purchase is not None
-        self.till.bind(purchase, "job-1")
-        return self.row("job-1")
+        if purchase is None:
+            return None
+        self.till.bind(purchase, job_id)
+        return self.row(job_id)
 
-    def fetch(self, units: int) -> None:
-        """Fetch the job's result."""
-        self.till.job_answered(RESULT, 200, Decimal(units), lambda _charge: None)
+    def fetch(self, units: int, *, job_id: str = "job-1") -> None:
+        """Fetch a job's result."""
+        result = Call("queue", "free", "fal-ai/flux", job_id, "result")
+        self.till.job_answered(result, 200, Decimal(units), lambda _charge: None)
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job; fal says that it was in the queue."""
+        cancel = Call("queue", "free", "fal-ai/flux", job_id, "cancel")
+        self.till.job_answered(cancel, 202, None, lambda _charge: None)
 
     def row(self, fal_id: str) -> Entry:
         """Return the row of what fal knows under an id."""
@@ -221,6 +227,7 @@ def test_a_job_over_midnight_belongs_to_the_day_of_its_submit(gateway: Gateway, 
 def test_an_overdue_job_is_charged_to_the_day_of_its_submit(gateway: Gateway) -> None:
     """Also where the month has changed before its deadline was over."""
     entry = gateway.submit(estimate=3)
+    assert entry is not None
     gateway.now = AFTER + Rules.settle_deadline
     gateway.restart()
     charged = gateway.row("job-1")
