@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _MICROSECONDS: Final = 1_000_000
 _DEADLINE_LOOK_SECONDS: Final = 30.0
 _LONGEST_RUN_SECONDS: Final = 86_400.0  # a run's hold ends with its worker's journal, unless a full disk lost that
+_LINE_SECONDS: Final = 3_600  # by then the line of who settled a job is here, or was never written
 _STATES: Final = MappingProxyType({HELD: OPEN, GIVEN_BACK: RELEASED})
 
 _CHARGED_JOBS: Final = 20_000
@@ -62,11 +63,14 @@ class Bookkeeper:
         rules: Callable[[], Ruleset],
         ready: Callable[[], None],
         treasury: Treasury | None = None,
+        wall: Callable[[], float] = time,
     ) -> None:
         """Take the ledger, the shared memory, where to count, and what gives the rules in force.
 
-        `treasury`: where replicas share the sums, which are then kept there and not in this gateway's memory.
+        `treasury`: where replicas share the sums, which are then kept there and not in this gateway's memory. `wall`
+        gives seconds since the epoch: periods of budgets begin by the calendar.
         """
+        self._wall = wall
         self._treasury = treasury
         self._ledger = ledger
         self._quotas = quotas
@@ -131,7 +135,7 @@ class Bookkeeper:
 
     def purses(self) -> Iterator[tuple[Budget, Purse]]:
         """Yield each budget with its sums in the period that is now."""
-        now = time()
+        now = self._wall()
         for budget in self._budgets():
             yield budget, self._purse(budget, period_start(budget.period, now))
 
@@ -159,7 +163,7 @@ class Bookkeeper:
         missing = [budget for budget in budgets if budget.store_name not in self._filled]
         if not missing:
             return
-        now = time()
+        now = self._wall()
         jobs = self._open_jobs()
         spendings: dict[int, Spending] = {}
         for budget in missing:
@@ -180,7 +184,7 @@ class Bookkeeper:
 
         These are all jobs that are held, and those given back by a cancel of late.
         """
-        since_us = int((time() - _LONGEST_RUN_SECONDS) * _MICROSECONDS)
+        since_us = int((self._wall() - _LONGEST_RUN_SECONDS) * _MICROSECONDS)
         charged = self._ledger.charged_jobs(since_us, most=_CHARGED_JOBS)
         released = partial(self._ledger.released_jobs, since_us)
         for entry in (*charged, *_all_pages(released), *self._open_jobs()):
@@ -189,21 +193,27 @@ class Bookkeeper:
 
     def _charge_overdue(self) -> None:
         """Charge jobs that nobody settled in time as estimated, and holds that no journal ends any more."""
-        now = time()
+        now = self._wall()
         before, lost = (
             int((now - age) * _MICROSECONDS) for age in (self._rules().settle_deadline, _LONGEST_RUN_SECONDS)
         )
         last: Entry | None = None
         while page := self._ledger.overdue(before, unbound_before_us=lost, after=last):
             last = page[-1]
-            for change in self._ledger.apply([_charged(entry) for entry in page if not self._is_settled(entry)]):
+            due = [_charged(entry, now) for entry in page if self._may_charge(entry, before)]
+            for change in self._ledger.apply(due):
                 self._free(change.new)
                 self._meter.count_cost(change.new)
 
-    def _is_settled(self, entry: Entry) -> bool:
-        """Say whether a worker has settled a job just now: its line is on its way here."""
-        job = self._jobs.find(entry.fal_request_id) if entry.fal_request_id is not None else None
-        return job is not None and job.state == SETTLED
+    def _may_charge(self, entry: Entry, before_us: int) -> bool:
+        """Say whether no result has settled a job just now, whose line is on its way here."""
+        if entry.fal_request_id is None:
+            return True
+        if self._treasury is not None:
+            is_late = entry.admitted_at_us < before_us - _LINE_SECONDS * _MICROSECONDS
+            return self._treasury.claim_overdue(entry, is_late=is_late)
+        job = self._jobs.find(entry.fal_request_id)
+        return job is None or job.state != SETTLED
 
     def _free(self, entry: Entry) -> None:
         if self._treasury is not None:
@@ -247,10 +257,10 @@ def _all_pages(ask: Callable[..., list[Entry]]) -> Iterator[Entry]:
         last = page[-1]
 
 
-def _charged(entry: Entry) -> Entry:
+def _charged(entry: Entry, now: float) -> Entry:
     source = "estimated" if entry.estimate_ns is not None else "unknown"
     return entry._replace(
-        status="settled", cost_ns=entry.estimate_ns, source=source, changed_at_us=int(time() * _MICROSECONDS)
+        status="settled", cost_ns=entry.estimate_ns, source=source, changed_at_us=int(now * _MICROSECONDS)
     )
 
 

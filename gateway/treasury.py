@@ -8,6 +8,8 @@ The decisions it carries:
   is a budget filled in that a reload has brought: there is none that could say more.
 * A process of this gateway that is gone can never come back; its holds become spent money with the next look. One of
   another gateway is dead when that has shown no life for ten minutes.
+* A job is closed in the store before it is charged as overdue, and by a result before that is charged: who closes it
+  charges it, so that none is charged twice.
 * Sums that operators see are those of the store's, as of the last look.
 """
 
@@ -174,12 +176,29 @@ class Treasury:
 
     # -- overdue ----------------------------------------------------------------------------------------------------
 
-    def close_overdue(self, entry: Entry, budgets: Sequence[Budget]) -> None:
-        """Free what a job holds that the ledger has charged as overdue."""
-        if entry.fal_request_id is None:
-            return
+    def claim_overdue(self, entry: Entry, *, is_late: bool) -> bool:
+        """Close a job that is to be charged as overdue, and return whether it may be.
+
+        Not where a result has closed it before, since its cost is on its way to the ledger; where that should have come
+        long ago (`is_late`) it was lost. From here on no result settles it. Gateways that claim it at once all may: the
+        ledger takes one charge.
+        """
         try:
-            job = self._books.close_job(entry.fal_request_id, SETTLED, self._job_of(entry))
+            return self._close(entry) is not None or is_late
+        except StoreAwayError:
+            return False  # with the next look
+
+    def _close(self, entry: Entry) -> Job | None:
+        """Close a job in the name of its purchase, so that whoever asks again is told the same."""
+        if entry.fal_request_id is None:
+            return None
+        closer = b"overdue/" + entry.id.encode()
+        return self._books.close_job(entry.fal_request_id, SETTLED, self._job_of(entry), closer=closer)
+
+    def close_overdue(self, entry: Entry, budgets: Sequence[Budget]) -> None:
+        """Free what a job holds that the ledger has charged as overdue; once for each, as the ledger says it once."""
+        try:
+            job = self._close(entry)
             if job is not None and job.state == OPEN:
                 self._free(job, entry, budgets)
         except StoreAwayError as fault:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from time import monotonic, time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import pytest
 
-from gateway.bookkeeper import job_of
+from gateway.bookkeeper import Bookkeeper, job_of
 from gateway.ledger.entry import Entry
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.process import Gauges
+from gateway.metering.board import Board
+from gateway.metering.meter import Meter
 from gateway.policy.budget import Budget, period_start
+from gateway.state.jobs import JobTable
+from gateway.state.local import Quotas
 from gateway.state.redis_books import RedisBooks, StoreAwayError
 from gateway.treasury import LAG_SECONDS, YOUNG_SECONDS, Treasury
 from tests.harness.redis import RedisServer
@@ -19,6 +24,8 @@ from tests.harness.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from gateway.ruleset import Ruleset
 
 KEY: Final = Budget("key/web", "month", 1_000, tag="design")
 TEAM: Final = Budget("team/design", "month", 1_000, tag="design")
@@ -145,7 +152,7 @@ def test_open_jobs_are_told_to_a_store_that_has_lost_them(scene: Scene) -> None:
     entry = scene.tell("held", 100, ns=11, job="a")
     scene.treasury().keep(BUDGETS, is_ledger_up=True)
     assert scene.redis.run("GET", "fgw:job:a").startswith(b"0")
-    assert scene.books.close_job("a", 2, job_of(entry)) == job_of(entry)
+    assert scene.books.close_job("a", 2, job_of(entry), closer=b"two") == job_of(entry)
     scene.treasury().keep(BUDGETS, is_ledger_up=True)
     scene.redis.run("DEL", "fgw:{replicas}:jobs")
     scene.treasury().keep(BUDGETS, is_ledger_up=True)
@@ -174,14 +181,68 @@ def test_the_dead_are_buried(scene: Scene) -> None:
 
 
 def test_an_overdue_job_frees_what_it_holds(scene: Scene) -> None:
-    """Once, also where a gateway has settled it at that moment."""
+    """Every gateway that finds it may charge it, and who is told so by the ledger frees it; a result comes too late."""
     entry = scene.tell("held", 100, ns=11, job="a")
     treasury = scene.treasury()
     treasury.keep(BUDGETS, is_ledger_up=True)
     assert scene.sums() == (0, 11, 0)
-    for _ in range(2):
-        treasury.close_overdue(entry._replace(status="settled", cost_ns=11), BUDGETS)
+    assert all(found.claim_overdue(entry, is_late=False) for found in (treasury, scene.treasury()))
+    treasury.close_overdue(entry._replace(status="settled", cost_ns=11), BUDGETS)
     assert (scene.sums(), scene.sums(TEAM), scene.sums(OTHER)) == ((11, 0, 0), (11, 0, 0), (0, 0, 0))
+    assert scene.books.close_job("a", 2, job_of(entry), closer=b"a worker") is None
+
+
+def test_a_job_that_a_result_has_closed_is_not_overdue(scene: Scene) -> None:
+    """Its cost is on its way to the ledger; where that does not come at all, it is charged in the end."""
+    entry = scene.tell("held", 100, ns=11, job="a")
+    treasury = scene.treasury()
+    treasury.keep(BUDGETS, is_ledger_up=True)
+    assert scene.books.close_job("a", 2, job_of(entry), closer=b"a worker") == job_of(entry)
+    assert not treasury.claim_overdue(entry, is_late=False)
+    assert treasury.claim_overdue(entry, is_late=True)
+    treasury.close_overdue(entry._replace(status="settled", cost_ns=11), BUDGETS)
+    assert scene.sums() == (0, 11, 0), "what it holds is its settler's to free"
+    scene.redis.kill()
+    assert not treasury.claim_overdue(entry, is_late=True)
+
+
+class Rules:
+    """As much of a ruleset as a bookkeeper asks for: every job is overdue."""
+
+    budgets: Final = {budget.owner: (budget,) for budget in BUDGETS}
+    settle_deadline: Final = 0.0
+
+
+def keeper_of(scene: Scene) -> Bookkeeper:
+    """Return a gateway's keeper of the ledger over the store."""
+    board = Board(workers=1)
+    return Bookkeeper(
+        scene.ledger,
+        quotas=Quotas(places=8, address_places=8),
+        jobs=JobTable(sets=1),
+        meter=Meter(board.ledger.region, board.endpoints, emit=lambda _record: None),
+        rules=lambda: cast("Ruleset", Rules()),
+        ready=lambda: None,
+        treasury=scene.treasury(),
+    )
+
+
+def test_of_a_result_and_the_deadline_one_is_charged(scene: Scene) -> None:
+    """A result that came first is the cost, also while its line is on its way; the other job is charged by one."""
+    entries = {name: scene.tell("held", 100, ns=11, job=name) for name in ("fetched", "left")}
+    keepers = [keeper_of(scene) for _ in range(2)]
+    scene.treasury().keep(BUDGETS, is_ledger_up=True)
+    assert scene.books.close_job("fetched", 2, job_of(entries["fetched"]), closer=b"a worker") is not None
+    for keeper in keepers:
+        keeper.on_gauges(Gauges(is_up=True, spool_bytes=0, oldest_seconds=0.0, applied=0, skipped=0))
+    left = scene.ledger.find_job("left")
+    assert left is not None
+    assert (left.status, left.source, left.cost_ns) == ("settled", "estimated", 11)
+    assert scene.ledger.find_job("fetched") == entries["fetched"]
+    assert scene.sums() == (11, 11, 0)
+    result = entries["fetched"]._replace(status="settled", cost_ns=7, changed_at_us=left.changed_at_us)
+    scene.ledger.apply([result])
+    assert scene.ledger.find_job("fetched") == result
 
 
 def test_a_store_that_is_away_is_no_fault_of_the_ledgers(scene: Scene) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -120,9 +119,12 @@ class RedisBooks:
         self._all([("SET", job_key(name), job_text(job), "EX", JOB_SECONDS, "NX") for name, job in jobs])
         self._line.ask(("SET", _JOBS_KEY, 1, "EX", JOB_SECONDS))
 
-    def close_job(self, job_id: str, state: int, known: Job) -> Job | None:
-        """Move a job's money up to a state; return it as it was before, None where it was no lower."""
-        return read_job(self._run(CLOSE, job_key(job_id), *closing(state, uuid4().hex.encode(), known)))
+    def close_job(self, job_id: str, state: int, known: Job, *, closer: bytes) -> Job | None:
+        """Move a job's money up to a state; return it as it was before, None where another had closed it.
+
+        `closer` is who closes it, and may ask again.
+        """
+        return read_job(self._run(CLOSE, job_key(job_id), *closing(state, closer, known)))
 
     def close(self) -> None:
         """Close the connection; harmless when done twice."""

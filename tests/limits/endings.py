@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST_BYTES: Final = 100_000
 IDLE_SECONDS: Final = 0.5
 PLAY: Final = "x-fal-play"
+STALLED: Final = "origin stalls"
 _LARGE: Final = b"x" * 80_000
 _IMAGE: Final = ("Content-Type", "image/png")
 
@@ -118,7 +119,7 @@ ENDINGS: Final = MappingProxyType(
         "origin resets": _asked("reset"),
         "origin resets, free": _asked("reset", free=True),
         "origin breaks the answer": _asked("broken"),
-        "origin stalls": _asked("stall"),
+        STALLED: _asked("stall"),
         "caller leaves before the answer": _left_before_the_answer,
         "caller leaves in the download": _left("large", lambda client: client.reset(), free=True),
         "caller leaves in a paid download": _left("large", lambda client: client.close()),
@@ -128,4 +129,4 @@ ENDINGS: Final = MappingProxyType(
         "a chunk that is none": _broken_chunk,
     }
 )
-"""Endings by name: each takes a scene and a key. `origin stalls` needs a first byte timeout of `IDLE_SECONDS`."""
+"""Endings by name: each takes a scene and a key. `STALLED` needs a gateway whose first byte timeout is short."""

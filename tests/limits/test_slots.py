@@ -16,7 +16,7 @@ from tests.harness.origin import overrides_to
 from tests.harness.ports import refused_port
 from tests.harness.scene import JSON_TYPE
 from tests.harness.waiting import until
-from tests.limits.endings import ENDINGS, IDLE_SECONDS, MOST_BYTES, PLAY, play
+from tests.limits.endings import ENDINGS, IDLE_SECONDS, MOST_BYTES, PLAY, STALLED, play
 from tests.limits.ground import left, limited, limits_policy, slots, told
 from tests.wire.stage import assert_problem
 from tests.wire.test_workers import server_of, workers_of
@@ -43,14 +43,8 @@ LOTS: Final = limited("lots", slots(quota=4 * CALLERS))
 
 @pytest.fixture(scope="module")
 def ground(lay_out: Callable[..., Scene]) -> Scene:
-    """Return the module's scene: an origin that stalls is given up soon, content is bounded."""
-    return lay_out(
-        ONE,
-        limits_policy([ONE, FEW, LOTS]),
-        FALGW_MAX_BODY_BYTES=str(MOST_BYTES),
-        FALGW_FIRST_BYTE_TIMEOUT=str(IDLE_SECONDS),
-        FALGW_IDLE_TIMEOUT=str(IDLE_SECONDS),
-    )
+    """Return the module's scene; content is bounded."""
+    return lay_out(ONE, limits_policy([ONE, FEW, LOTS]), FALGW_MAX_BODY_BYTES=str(MOST_BYTES))
 
 
 @pytest.fixture
@@ -171,7 +165,7 @@ def exactly_fit(gateway: Gateway, count: int, *, key: GatewayKey) -> bool:
 # -- however it ends --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.parametrize("name", [name for name in ENDINGS if name != STALLED])
 def test_a_slot_is_free_when_its_exchange_has_ended(scene: Scene, name: str) -> None:
     """However it ended, its slot is there for the next one."""
     until(lambda: is_free(scene.gateway, ONE), "the slot, whatever was before")
@@ -179,9 +173,18 @@ def test_a_slot_is_free_when_its_exchange_has_ended(scene: Scene, name: str) -> 
     until(lambda: is_free(scene.gateway, ONE), f"the slot after {name}", timeout_seconds=5)
 
 
+def test_a_slot_is_free_when_a_stalled_origin_is_given_up(lay_out: Callable[..., Scene]) -> None:
+    """As soon as its time is over."""
+    impatient = lay_out(ONE, limits_policy([ONE]), FALGW_FIRST_BYTE_TIMEOUT=str(IDLE_SECONDS))
+    impatient.play(play)
+    ENDINGS[STALLED](impatient, ONE)
+    until(lambda: is_free(impatient.gateway, ONE), "the slot after the origin's time")
+    impatient.gateway.wait_for_event("exchange", lambda event: event["error_type"] == "origin_timeout")
+
+
 def test_no_slot_leaks(scene: Scene) -> None:
     """After thousands of exchanges that ended in every way, none of them refused, all slots are there again."""
-    names = [name for name in ENDINGS if name != "origin stalls"] * ROUNDS
+    names = [name for name in ENDINGS if name != STALLED] * ROUNDS
     with ThreadPoolExecutor(CALLERS) as pool:
         for ended in [pool.submit(ENDINGS[name], scene, LOTS) for name in names]:
             ended.result()

@@ -221,7 +221,7 @@ def test_a_closing_whose_answer_was_lost_is_told_to_who_asks_again(
             await settled(lambda: redis_server.run("GET", "fgw:job:a").startswith(b"2"), "the job to be closed")
             await home.stage.down()
             assert not closing.done()
-            assert home.books.close_job("a", 2, JOB) is None
+            assert home.books.close_job("a", 2, JOB, closer=b"two") is None
             proxy.mode = "pass"
             assert await closing == JOB
 

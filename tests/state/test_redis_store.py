@@ -95,7 +95,7 @@ async def use_money(stage: Watched) -> None:
     assert not books.knows_jobs()
     books.tell_jobs([("job-2", JOB)])
     assert books.knows_jobs()
-    assert books.close_job("job-2", 1, JOB) == JOB
+    assert books.close_job("job-2", 1, JOB, closer=b"two") == JOB
     books.adjust(BUDGET, start, spent_ns=1, jobs_ns=-3)
     assert books.sweep(BUDGET, start, b"gone", is_gone=True) == 0
     books.close()
