@@ -50,7 +50,7 @@ chart-test: setup-test $(CHECKOV)/.stamp
 chart-readme: $(VENV)/.stamp-test
 	@$(PYTHON) tools/chart_readme.py $(CHART)/values.yaml >$(CHART)/README.md
 
-# What takes minutes: the image in containers, real proxies in front, a registry (docs/image.md, docs/proxies.md).
+# What takes minutes: the image in containers, the chart's tests, real proxies in front, a registry (docs/image.md, docs/proxies.md).
 e2e: setup-test $(E2E)/.stamp
 	@exec $(PYTHON) -m pytest --timeout 1800 tests/e2e
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.version import VERSION
 from tests.e2e.container import ContainedEmulator, ContainedGateway
 from tests.e2e.stream import PacedStream
 from tests.e2e.tools import BASE, CERTIFICATES, IMAGE, PLACE, exists, run
@@ -24,7 +25,7 @@ BUILD_SECONDS = 1200.0
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    """Build the image out of this tree, on a base that was made here; return its name.
+    """Build the image out of this tree, on a base that was made here, tagged by its release too; return its name.
 
     The machine's certificates are lent to the build: its network may be one that signs for itself.
     """
@@ -32,7 +33,8 @@ def image() -> str:
         run("podman", "import", str(PLACE / "base.tar"), BASE, timeout_seconds=BUILD_SECONDS)
     run(
         *("buildah", "build", "--isolation=chroot", "--layers", f"--volume={CERTIFICATES}:{CERTIFICATES}:ro"),
-        *(f"--build-arg=BASE={BASE}", "--file=deploy/image/Dockerfile", f"--tag={IMAGE}", "."),
+        *(f"--build-arg=BASE={BASE}", "--file=deploy/image/Dockerfile", f"--tag={IMAGE}"),
+        *(f"--tag={IMAGE}:{VERSION}", "."),
         timeout_seconds=BUILD_SECONDS,
     )
     return IMAGE

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Final
 
-OURS: Final = ("FAL_", "FALGW_")
+OURS: Final = ("FAL_", "FALGW_", "OTEL_")
 
 settings = [f"--env={name}" for name in os.environ if name.startswith(OURS)]
 os.execvp("podman", ["podman", "run", *settings, *sys.argv[1:]])  # noqa: S606 - a test's own command

@@ -16,13 +16,11 @@ PLACE: Final = ROOT / ".tools" / "e2e"
 BASE: Final = "localhost/fal-gateway-base"
 IMAGE: Final = "localhost/fal-gateway"
 CERTIFICATES: Final = "/etc/ssl/certs"
-RUN_FLAGS: Final = (
-    "--runtime=runc",
-    "--network=host",
-    "--ulimit=nofile=20000:20000",
-    "--ulimit=nproc=32768:32768",
-)
-"""What every container here is started with. The host's network: what is tested listens on loopback only."""
+LIMITS: Final = ("--runtime=runc", "--ulimit=nofile=20000:20000", "--ulimit=nproc=32768:32768")
+"""What every container here is started with."""
+
+RUN_FLAGS: Final = (*LIMITS, "--network=host")
+"""The same, on the host's network: what is tested listens on loopback only."""
 
 _STORE: Final = """\
 [storage]
