@@ -126,6 +126,8 @@ class Bookkeeper:
             spent_ns = (change.new.cost_ns or 0) - before_ns
             if change.old is not None and change.old.status == HELD:
                 self._free(change.new)
+            elif change.old is not None and change.old.status == GIVEN_BACK and not self._claims(change.old):
+                continue  # a result has come first: what it says is counted, and its line is on its way here
             elif self._treasury is not None:
                 self._treasury.correct(change.new, spent_ns, self._budgets())
             else:
@@ -214,6 +216,15 @@ class Bookkeeper:
             return self._treasury.claim_overdue(entry, is_late=is_late)
         job = self._jobs.find(entry.fal_request_id)
         return job is None or job.state != SETTLED
+
+    def _claims(self, entry: Entry) -> bool:
+        """Close a job that was given back and is billed all the same, so that no later result is charged again."""
+        if entry.fal_request_id is None:
+            return True
+        if self._treasury is not None:
+            return self._treasury.claim_overdue(entry, is_late=False)
+        known = self._jobs.find(entry.fal_request_id) is not None
+        return self._jobs.close_job(entry.fal_request_id, SETTLED) is not None or not known
 
     def _free(self, entry: Entry) -> None:
         if self._treasury is not None:

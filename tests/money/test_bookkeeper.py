@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 import pytest
 
 from gateway.bookkeeper import Bookkeeper, job_of
-from gateway.ledger.entry import RECONCILED, Entry
+from gateway.ledger.entry import RECONCILED, RELEASED, Entry
 from gateway.ledger.ledger import Change, Ledger
 from gateway.ledger.process import Gauges
 from gateway.metering.board import Board
@@ -110,3 +110,16 @@ def test_a_bill_before_the_result_ends_the_hold(desk: Desk, job: Entry) -> None:
     desk.reconcile(job)
     assert desk.sums == (50_000_000 + TRUE_NS, 0)
     assert desk.jobs.close_job("job-1", SETTLED) is None
+
+
+def test_a_bill_for_a_job_that_was_given_back_is_charged_once(desk: Desk, job: Entry) -> None:
+    """Cancelled, and billed all the same: a result that came first, or comes later, is not charged beside the bill."""
+    for number, is_fetched in ((5, False), (6, True)):
+        name = f"job-{number}"
+        row = job._replace(id=f"{number:032x}", fal_request_id=name, status=RELEASED, cost_ns=0)
+        desk.jobs.remember(name, job_of(row))
+        if is_fetched:
+            assert desk.jobs.close_job(name, SETTLED) is not None  # the till counts what this result says
+        desk.reconcile(row)
+        assert desk.jobs.close_job(name, SETTLED) is None
+    assert desk.sums == (50_000_000 + TRUE_NS, job.estimate_ns)
