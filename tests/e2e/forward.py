@@ -1,4 +1,4 @@
-"""Stands for a Service within a pod's network: `forward.py PORT TARGET_PORT` takes connections, and passes them on.
+"""Stands for a Service within a pod's network: `forward.py HOST PORT TARGET_PORT` passes connections on.
 
 It runs in a container of the image, with nothing but Python's own library.
 """
@@ -10,7 +10,6 @@ import contextlib
 import sys
 from typing import Final
 
-HOST: Final = "127.0.0.1"
 PIECE_BYTES: Final = 65536
 
 
@@ -23,20 +22,20 @@ async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         writer.write_eof()
 
 
-async def serve(port: int, target_port: int) -> None:
+async def serve(host: str, port: int, target_port: int) -> None:
     """Forward until it is killed."""
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection(HOST, target_port)
+            far_reader, far_writer = await asyncio.open_connection(host, target_port)
             await asyncio.gather(pass_on(reader, far_writer), pass_on(far_reader, writer))
             far_writer.close()
         finally:
             writer.close()
 
-    server = await asyncio.start_server(forward, HOST, port)
+    server = await asyncio.start_server(forward, host, port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

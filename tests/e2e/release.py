@@ -1,8 +1,9 @@
 """The chart's trial as it would be installed: the pod of its Deployment, its Services, and the pods of `helm test`.
 
 There is no kubelet, and no network but loopback: podman runs the containers as rendered, all of them in one network
-that has nothing else in it, so that every port is the chart's own default. The names of the Services lead there. A
-Service whose port is its pod's needs nothing more; before another one stands `forward.py`, in the place of kube-proxy.
+that has nothing else in it, so that every port is the chart's own default. The pod's address is another one than
+127.0.0.1, so that what listens there alone can't be reached. The names of the Services lead to it. A Service whose port
+is its pod's needs nothing more; before another one stands `forward.py`, in the place of kube-proxy.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 REGISTRY: Final = "image.registry=localhost"
 FORWARD: Final = Path(__file__).parent / "forward.py"
 MAY_TAKE_ANY_PORT: Final = ("--user=0", "--cap-drop=all", "--cap-add=net_bind_service")
+POD: Final = "127.0.0.2"
 PAUSE: Final = "import signal; signal.pause()"
 START_SECONDS: Final = 60.0
 TEST_SECONDS: Final = 150.0
@@ -112,7 +114,7 @@ class Release:
 
     def ask(self, port: str, path: str, *, timeout_seconds: float = 10.0) -> tuple[int, str]:
         """GET a path from one of the gateway's ports; return status and content, 0 and the fault without an answer."""
-        url = f"http://127.0.0.1:{self._ports[port]}{path}"
+        url = f"http://{POD}:{self._ports[port]}{path}"
         told = self._network.execute("python3", "-c", ASK, url, str(timeout_seconds))
         status, _, text = told.partition(" ")
         return int(status), text
@@ -143,7 +145,7 @@ class Release:
 
     def _start(self) -> None:
         names = [f"{service['metadata']['name']}.{NAMESPACE}" for service in self._services()]
-        self._hosts.write_text(f"127.0.0.1 localhost {' '.join(names)}\n", encoding="utf-8")
+        self._hosts.write_text(f"127.0.0.1 localhost\n{POD} {' '.join(names)}\n", encoding="utf-8")
         self._run(self._network, *LIMITS, "--network=none", '--entrypoint=["python3", "-c"]', IMAGE, PAUSE)
         spec = self._template["spec"]
         config_maps = {each["metadata"]["name"]: each["data"] for each in self._of_kind("ConfigMap")}
@@ -170,8 +172,8 @@ class Release:
         forward = Container()
         self._forwards.append(forward)
         script = f"--volume={FORWARD}:/forward.py:ro"
-        command = (*MAY_TAKE_ANY_PORT, script, "--entrypoint=python3", IMAGE, "/forward.py", str(port["port"]))
-        self._join(forward, *command, str(target))
+        command = (*MAY_TAKE_ANY_PORT, script, "--entrypoint=python3", IMAGE, "/forward.py", POD)
+        self._join(forward, *command, str(port["port"]), str(target))
 
     def _services(self) -> Iterator[dict[str, Any]]:
         return self._of_kind("Service")
