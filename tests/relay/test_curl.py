@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -216,3 +217,41 @@ def test_more_than_libcurls_usual_ten_run_at_once(origin: ScriptedOrigin, releas
             await exchange.wait()
 
     assert tell(story) == []
+
+
+def test_what_is_written_down_goes_before_whatever_is_sent(start_origin: StartOrigin) -> None:
+    """An action for one socket may begin a request that was opened in the same turn, so `before` is called ahead."""
+    may_go, gone = threading.Event(), threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        while (received := connection.read_request()) is not None:
+            assert received.target != b"/held" or may_go.wait(10)
+            connection.send(http_response(received.target))
+            gone.set()
+
+    origin, steps = start_origin(script), list[str]()
+
+    async def story(turns: Turns) -> None:
+        before = partial(steps.append, "before")
+        relay = CurlRelay(force_instance=True, turns=turns, options=OPTIONS, alarm=steps.append, before=before)
+        act = relay._driver._act
+
+        def watched(fd: int, selected: int) -> None:
+            steps.append("act")
+            act(fd, selected)
+
+        relay._driver._act = watched
+        _, held = opened(relay, origin.port, "/held")
+        await reached(origin, 1)
+        may_go.set()
+        assert gone.wait(10)  # its answer is in our socket by now, and this loop has not looked
+        steps.append("open")
+        _, next_one = opened(relay, origin.port)
+        await held.wait()
+        await next_one.wait()
+        relay.close()
+
+    run(story)
+    behind = steps[steps.index("open") :]
+    assert behind.index("before") < behind.index("act")
+    assert "relay_rebuilt" not in steps
