@@ -158,9 +158,9 @@ def test_a_gateways_life_is_told_in_order(start_gateway: StartGateway) -> None:
     gateway.wait_ready()
     gateway.close()
     names = [event["event"] for event in gateway.events()]
-    assert sorted(names[1:5]) == ["ledger_up", *["process_started"] * 3]
+    names.remove("ledger_up")  # told by another process: its place among the supervisor's is the kernel's choice
     others = ["process_died", "process_started", "gateway_draining", "gateway_stopped"]
-    assert [names[0], *names[5:]] == ["gateway_starting", "gateway_ready", *others]
+    assert names == ["gateway_starting", *["process_started"] * 3, "gateway_ready", *others]
 
 
 def test_a_person_at_a_terminal_reads_words(tmp_path: Path, key: GatewayKey) -> None:
