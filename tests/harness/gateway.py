@@ -163,7 +163,7 @@ class Gateway:
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the log's events so far, all or those of one name. Every line must be one JSON object."""
         lines = self.process.stderr().split("\n")[:-1]  # what follows the last newline is still being written
-        events = [json.loads(line) for line in lines]
+        events = [_event(line) for line in lines]
         return [event for event in events if name is None or event["event"] == name]
 
     def wait_for_event(
@@ -193,3 +193,11 @@ class Gateway:
 
 StartGateway = Callable[..., Gateway]
 """What the fixture `start_gateway` gives: `start(origin, *, policy, workers, **settings)`."""
+
+
+def _event(line: str) -> dict[str, Any]:
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError as fault:
+        raise AssertionError(f"a line of the log is no JSON: {line!r}") from fault
+    return event
