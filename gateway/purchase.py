@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -42,13 +42,21 @@ class Charge:
         self.source: Final = source
 
 
+class Account(Protocol):
+    """What one key buys at one endpoint, as metrics count it."""
+
+    def count(self, units: Decimal | None, cost_ns: int | None, source: str) -> None:
+        """Count a purchase that has come to its cost, or to none that is known."""
+
+
 class Purchase:
     """One paid request: whose, what for, at which price (None: there is none), and what is held for it.
 
-    `form` makes its lines of the ledger's journal.
+    `form` makes its lines of the ledger's journal, `account` counts what it comes to.
     """
 
     __slots__ = (
+        "account",
         "admitted_at_us",
         "call",
         "estimate_ns",
@@ -72,6 +80,7 @@ class Purchase:
         hold: Hold | None,
         at_us: int,
         form: LineForm,
+        account: Account,
     ) -> None:
         self.id: Final = purchase_id
         self.principal: Final = principal
@@ -81,6 +90,7 @@ class Purchase:
         self.hold: Final = hold
         self.admitted_at_us = at_us
         self.form: Final = form
+        self.account: Final = account
         self.is_recorded = False
         self.is_over = False
 

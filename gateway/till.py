@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gateway.policy.budget import Budget
     from gateway.policy.credential import Principal
     from gateway.protocol.fal import Call
-    from gateway.purchase import Fate
+    from gateway.purchase import Account, Fate
     from gateway.state.store import PurseStore
 
 _MICROSECONDS: Final = 1_000_000
@@ -43,7 +43,7 @@ _NO_ROOM: Final = refusal(
 _NO_SUCCESS_FROM: Final = 300
 _INVALID_INPUT: Final = 422
 _CANCELLED: Final = 202
-_FORMS_KEPT: Final = 4_096
+_WAYS_KEPT: Final = 4_096
 
 
 class Jobs(Protocol):
@@ -73,18 +73,8 @@ class Journal(Protocol):
 class Takings(Protocol):
     """Where it is counted what was spent."""
 
-    def count_charge(  # noqa: PLR0913 (labels and figures)
-        self,
-        team: str,
-        key: str,
-        endpoint: str,
-        *,
-        unit: str | None,
-        units: Decimal | None,
-        cost_ns: int | None,
-        source: str,
-    ) -> None:
-        """Count a purchase that has come to its cost, or to none that is known."""
+    def account(self, team: str, key: str, endpoint: str, unit: str | None) -> Account:
+        """Return the account of what a key buys at an endpoint."""
 
 
 class Till:
@@ -113,7 +103,7 @@ class Till:
         self._takings = takings
         self._estimates = estimates
         self._wall = wall
-        self._forms: dict[tuple[str, str, str], LineForm] = {}
+        self._ways: dict[tuple[str, str, str], tuple[LineForm, Account]] = {}
 
     # -- a request that is paid for -----------------------------------------------------------------------------------
 
@@ -128,22 +118,32 @@ class Till:
             if price is None and self._refuses_unpriced:
                 return _UNPRICED
             hold = Hold(principal.budgets, estimate_ns or 0)
-        at_us = self._now_us()
-        form = self._forms.get((principal.key, call.endpoint, call.action)) or self._form(principal, call, price)
+        known = self._ways.get((principal.key, call.endpoint, call.action))
+        form, account = known if known is not None else self._way(principal, call, price)
         return Purchase(
-            purchase_id, principal, call, price=price, estimate_ns=estimate_ns, hold=hold, at_us=at_us, form=form
+            purchase_id,
+            principal,
+            call,
+            price=price,
+            estimate_ns=estimate_ns,
+            hold=hold,
+            at_us=self._now_us(),
+            form=form,
+            account=account,
         )
 
     def _now_us(self) -> int:
         return int(self._wall() * _MICROSECONDS)
 
-    def _form(self, principal: Principal, call: Call, price: Price | None) -> LineForm:
+    def _way(self, principal: Principal, call: Call, price: Price | None) -> tuple[LineForm, Account]:
+        """Return what purchases of this kind are written down by, and counted by."""
         unit, usd = (price.unit, price.usd) if price is not None else (None, None)
         form = LineForm(principal.team, principal.key, call.endpoint, call.action, unit=unit, unit_price=usd)
-        if len(self._forms) >= _FORMS_KEPT:  # endpoints that callers make up
-            self._forms.clear()
-        self._forms[principal.key, call.endpoint, call.action] = form
-        return form
+        way = form, self._takings.account(principal.team, principal.key, call.endpoint, unit)
+        if len(self._ways) >= _WAYS_KEPT:  # endpoints that callers make up
+            self._ways.clear()
+        self._ways[principal.key, call.endpoint, call.action] = way
+        return way
 
     def record(self, purchase: Purchase, refused: Callable[[Problem], None]) -> None:
         """Write a purchase down that has got its hold, before it is sent.
@@ -221,16 +221,7 @@ class Till:
         self._journal.append(
             purchase.line(status, changed_at_us=self._now_us(), fal_id=fal_id, units=units, cost_ns=cost, source=source)
         )
-        principal, price = purchase.principal, purchase.price
-        self._takings.count_charge(
-            principal.team,
-            principal.key,
-            purchase.call.endpoint,
-            unit=price.unit if price is not None else None,
-            units=units,
-            cost_ns=cost,
-            source=source,
-        )
+        purchase.account.count(units, cost, source)
         return Charge(cost, source)
 
     # -- a job, later -------------------------------------------------------------------------------------------------
@@ -279,9 +270,7 @@ class Till:
             source=source,
         )
         self._journal.append(line)
-        self._takings.count_charge(
-            job.team, job.key, job.endpoint, unit=unit, units=units, cost_ns=spent_ns, source=source
-        )
+        self._takings.account(job.team, job.key, job.endpoint, unit).count(units, spent_ns, source)
         return Charge(spent_ns, source)
 
     def _purses_of(self, job: Job) -> list[tuple[Budget, int]]:

@@ -38,6 +38,19 @@ def call_about(job: str, action: Any) -> Call:  # noqa: ANN401 (a literal of `Ca
     return Call("queue", "free", "fal-ai/flux", job, action)
 
 
+class Kept:
+    """An account whose counts are kept, behind its labels."""
+
+    def __init__(self, counted: list[tuple[object, ...]], labels: tuple[str | None, ...]) -> None:
+        self._counted = counted
+        self._labels = labels
+
+    def count(self, units: Decimal | None, cost_ns: int | None, source: str) -> None:
+        """Take what is counted (`Account`)."""
+        text = str(units) if units is not None else None
+        self._counted.append((*self._labels, text, cost_ns, source))
+
+
 class Scene:
     """A till with all that it works with."""
 
@@ -71,20 +84,9 @@ class Scene:
         if self.is_disk_full and refused is not None:
             refused()
 
-    def count_charge(  # noqa: PLR0913 (the seam's shape)
-        self,
-        team: str,
-        key: str,
-        endpoint: str,
-        *,
-        unit: str | None,
-        units: Decimal | None,
-        cost_ns: int | None,
-        source: str,
-    ) -> None:
-        """Take what is counted (`Takings`)."""
-        text = str(units) if units is not None else None
-        self.counted.append((team, key, endpoint, unit, text, cost_ns, source))
+    def account(self, team: str, key: str, endpoint: str, unit: str | None) -> Kept:
+        """Return where it is counted (`Takings`)."""
+        return Kept(self.counted, (team, key, endpoint, unit))
 
     def buy(self, call: Call = RUN, *, number: int = 1, principal: Principal | None = None) -> Purchase:
         """Admit a purchase and write it down."""

@@ -140,7 +140,8 @@ class LineForm:
                 source,
             )
         )
-        return b"%08x %b\n" % (zlib.crc32(body), body)
+        # Quicker than %08x: every request has two lines.
+        return b"".join((zlib.crc32(body).to_bytes(4, "big").hex().encode(), b" ", body, b"\n"))
 
 
 def _fragment(*texts: str | None) -> orjson.Fragment:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from decimal import Decimal
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from gateway.metering import metrics
+from gateway.metering.account import Account
 from gateway.metering.endpoints import OTHER, EndpointLabels
-from gateway.metering.exchanged import UNKNOWN, Exchanged
 from gateway.metering.exemplars import SLOTS, SLOTS_OF_A_CLASS, SLOTS_OF_A_FAMILY, exemplar_of
 from gateway.metering.metrics import CLASSES, DURATION_BUCKETS, HISTOGRAM_CELLS, ORIGIN_ERRORS, Family
 
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 
     from gateway.ledger.entry import Entry
     from gateway.metering.cells import Labels, Region
+    from gateway.metering.exchanged import Exchanged
 
 _STATUS_LABELS: Final = MappingProxyType({status: str(status) for status in range(100, 600)})
 _SUM_CELL: Final = HISTOGRAM_CELLS - 1
 _MICROSECONDS: Final = 1_000_000
 _EXEMPLAR_SECONDS: Final = 1.0
-_QUANTITIES_KEPT: Final = 1_024
 
 
 class Meter:
@@ -67,7 +66,6 @@ class Meter:
         self._store_errors = self._cell(metrics.STATE_STORE_ERRORS, ())
         self._degraded = self._cell(metrics.DEGRADED_REQUESTS, ())
         self._timers = {billing: self._timer_cells(billing) for billing in CLASSES}
-        self._charges: dict[tuple[str, str, str, str, str], int] = {}
         self._inflight = {billing: self._cell(metrics.INFLIGHT_REQUESTS, (billing,)) for billing in CLASSES}
         for family in metrics.OF_A_LIFE:
             region.zero(family.name)
@@ -154,49 +152,14 @@ class Meter:
         """Count a call that was judged without the shared store."""
         self._cells[self._degraded] += 1
 
+    def account(self, team: str, key: str, endpoint: str, unit: str | None) -> Account:
+        """Return the account of what a key buys at an endpoint."""
+        return Account(self._cells, self._cell, (team, key, self._endpoints.label(endpoint)), unit=unit)
+
     def count_cost(self, entry: Entry) -> None:
         """Count a row of the ledger that has come to its cost, or to none that is known."""
-        self.count_charge(
-            entry.team,
-            entry.key,
-            entry.endpoint,
-            unit=entry.unit,
-            units=Decimal(entry.units) if entry.units is not None else None,
-            cost_ns=entry.cost_ns,
-            source=entry.source,
-        )
-
-    def count_charge(  # noqa: PLR0913 (labels and figures)
-        self,
-        team: str,
-        key: str,
-        endpoint: str,
-        *,
-        unit: str | None,
-        units: Decimal | None,
-        cost_ns: int | None,
-        source: str,
-    ) -> None:
-        """Count a purchase that has come to its cost, or to none that is known."""
-        cells = self._cells
-        label = self._endpoints.label(endpoint)
-        if units is not None:
-            cells[self._charge_cell(metrics.UNITS, team, key, label, unit or UNKNOWN)] += _parts_of(units)
-        if cost_ns is None:
-            cells[self._cell(metrics.UNPRICED, (label,))] += 1
-        else:
-            cells[self._charge_cell(metrics.COST, team, key, label, source)] += cost_ns
-
-    def _charge_cell(self, family: Family, team: str, key: str, label: str, part: str) -> int:
-        """Return the cell of a series of money or units."""
-        name = (family.name, team, key, label, part)
-        cell = self._charges.get(name)
-        if cell is None:
-            labels = (team, key, label, part)
-            cell = self._cell(family, labels)
-            if self._claim(family, labels) is not None:  # bounded by the region, as `_rows`
-                self._charges[name] = cell
-        return cell
+        units = Decimal(entry.units) if entry.units is not None else None
+        self.account(entry.team, entry.key, entry.endpoint, entry.unit).count(units, entry.cost_ns, entry.source)
 
     def count_warning(self, scope: str, owner: str, period: str) -> None:
         """Count a warning about a budget."""
@@ -236,11 +199,6 @@ class Meter:
         if first is not None:
             return first
         return self._region.claim_spare(family.name, family.overflow(labels), width=family.width)
-
-
-@lru_cache(maxsize=_QUANTITIES_KEPT)
-def _parts_of(units: Decimal) -> int:
-    return int(units * metrics.UNITS.parts)
 
 
 def _observe(cells: memoryview, first: int, *, seconds: float) -> int:

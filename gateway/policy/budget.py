@@ -51,15 +51,16 @@ class Budget:
         return self.tag, self.store_name, self.limit_ns, self.warn_at
 
 
-def moment_within(at_us: int, budgets: Sequence[Budget], starts: Sequence[int]) -> int:
+def moment_within(at_us: int, budgets: tuple[Budget, ...], starts: tuple[int, ...]) -> int:
     """Return the moment nearest to `at_us` (microseconds) that lies in all periods in which something is held.
 
     The clock of a shared store decides which these are, and about midnight a gateway's own may say another day.
     """
+    second = at_us // _MICROSECONDS  # whole seconds are small numbers, which compiled code reckons with by itself
     for start in starts:
-        if at_us < start * _MICROSECONDS:
+        if second < start:
             return max(starts) * _MICROSECONDS
-    if at_us // _MICROSECONDS % _DAY_SECONDS < _SKEW_SECONDS:  # all periods end at a midnight
+    if second % _DAY_SECONDS < _SKEW_SECONDS:  # all periods end at a midnight
         ends = [period_end(budget.period, start) for budget, start in zip(budgets, starts, strict=True)]
         return min(at_us, min(ends) * _MICROSECONDS - 1)
     return at_us

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import struct
 from array import array
 from typing import Final
 
@@ -24,15 +25,17 @@ NUMBERS: Final = 2
 class Places:
     """The table. A place is told by the index of its first cell; `moments[place + TAT]` is in seconds.
 
-    `cells` is the same memory as int64: `numbers` of them from `place + NUMBERS` on, then those of the seats.
+    `cells` is the same memory as int64: `numbers` of them from `place + NUMBERS` on, then those of the seats, from
+    `place + first_seat` on.
     """
 
     def __init__(self, *, places: int, seats: int, reach: int, numbers: int = 0) -> None:
         """Make the memory for so many places, before the first fork; `reach`: how many are probed for a name."""
-        self._first_seat: Final = NUMBERS + numbers
+        self.first_seat: Final = NUMBERS + numbers
         self._width: Final = NUMBERS + numbers + seats
         self._places: Final = places
         self._reach: Final = min(reach, places)
+        self._row: Final = struct.Struct(f"{self._width}q")  # native: each cell is read at once
         self._memory = mmap.mmap(-1, places * self._width * _CELL_BYTES)
         self._whole = memoryview(self._memory)
         self.cells = self._whole.cast("q")
@@ -41,6 +44,10 @@ class Places:
     def digest_at(self, place: int) -> int:
         """Return whose place it is now."""
         return int(self.cells[place])
+
+    def row(self, place: int) -> tuple[int, ...]:
+        """Return all cells of a place: one read for what would be one each."""
+        return self._row.unpack_from(self._whole, place * _CELL_BYTES)
 
     def find(self, digest: int) -> int:
         """Return the place of a name, a new one where it has none. Under the store's lock."""
@@ -85,24 +92,24 @@ class Places:
     def held(self, place: int) -> int:
         """Return what all workers hold at a place."""
         cells, held = self.cells, 0
-        for cell in range(place + self._first_seat, place + self._width):
+        for cell in range(place + self.first_seat, place + self._width):
             held += int(cells[cell])
         return held
 
     def hold(self, place: int, seat: int, change: int) -> None:
         """Add to what one worker holds at a place; never below 0."""
-        cell = place + self._first_seat + seat
+        cell = place + self.first_seat + seat
         held = int(self.cells[cell]) + change
         self.cells[cell] = max(0, held)
 
     def drop(self, place: int) -> None:
         """Give up what all workers hold at a place."""
-        for cell in range(place + self._first_seat, place + self._width):
+        for cell in range(place + self.first_seat, place + self._width):
             self.cells[cell] = 0
 
     def held_by(self, place: int, seat: int) -> int:
         """Return what one worker holds at a place."""
-        return int(self.cells[place + self._first_seat + seat])
+        return int(self.cells[place + self.first_seat + seat])
 
     def taken(self) -> list[int]:
         """Return the places that have a name."""
@@ -110,7 +117,7 @@ class Places:
 
     def vacate(self, seat: int) -> None:
         """Give up all that a worker holds which is gone."""
-        self.cells[self._first_seat + seat :: self._width] = memoryview(array("q", bytes(self._places * _CELL_BYTES)))
+        self.cells[self.first_seat + seat :: self._width] = memoryview(array("q", bytes(self._places * _CELL_BYTES)))
 
     def close(self) -> None:
         """Give this process's mapping back."""

@@ -52,6 +52,16 @@ class Purse:
         self.held_ns: Final = held_ns
 
 
+class _Site:
+    """Where a budget was found; -1: nowhere yet."""
+
+    __slots__ = ("digest", "place")
+
+    def __init__(self, digest: int) -> None:
+        self.digest: Final = digest
+        self.place = -1
+
+
 class Purses:
     """The table. `fill`, `forget` and `add` are the ledger process's, the others the workers'.
 
@@ -60,30 +70,36 @@ class Purses:
 
     def __init__(self, *, seats: int, places: int = PLACES) -> None:
         self._table = Places(places=places, seats=seats, reach=_REACH, numbers=_NUMBERS)
-        self._digests: dict[str, int] = {}
-        self._known: dict[str, int] = {}
+        self._first_seat: Final = self._table.first_seat
+        self._nothing: Final = (0,) * (self._first_seat + seats)
+        self._sites: dict[str, _Site] = {}
 
-    def _digest(self, name: str) -> int:
-        digest = self._digests.get(name)
-        if digest is None:
-            digest = self._digests[name] = digest_of_name(name)
-        return digest
+    def _site(self, name: str) -> _Site:
+        site = self._sites.get(name)
+        if site is None:
+            site = self._sites[name] = _Site(digest_of_name(name))
+        return site
 
-    def _place(self, name: str) -> int:
-        """Return the place of a budget, -1 where the ledger's process has not made one."""
-        place = self._known.get(name, -1)
-        if place < 0 or self._table.digest_at(place) != self._digests[name]:
-            place = self._known[name] = self._table.look(self._digest(name))
-        return place
+    def _row(self, site: _Site) -> tuple[int, ...]:
+        """Return a budget's cells, at its place; where the ledger's process has made none, that is -1 and all are 0."""
+        if site.place >= 0:
+            row = self._table.row(site.place)
+            if row[0] == site.digest:
+                return row
+        site.place = self._table.look(site.digest)
+        return self._table.row(site.place) if site.place >= 0 else self._nothing
 
-    def _used(self, place: int, start: int) -> int:
+    def _used(self, row: tuple[int, ...], start: int) -> int:
         """Return what is spent and held in a period."""
-        cells = self._table.cells
-        spent, jobs = int(cells[place + _SPENT]), int(cells[place + _JOBS])
-        if int(cells[place + _ADDED_IN]) == start:
-            spent += int(cells[place + _ADDED_SPENT])
-            jobs += int(cells[place + _ADDED_JOBS])
-        return spent + (jobs if jobs > 0 else 0) + self._table.held(place)  # noqa: FURB136 (compiled: no call)
+        spent, jobs = row[_SPENT], row[_JOBS]
+        if row[_ADDED_IN] == start:
+            spent += row[_ADDED_SPENT]
+            jobs += row[_ADDED_JOBS]
+        if jobs > 0:
+            spent += jobs
+        for held in row[self._first_seat :]:
+            spent += held
+        return spent
 
     def _turn(self, place: int, start: int) -> None:
         """Begin a new period."""
@@ -95,7 +111,7 @@ class Purses:
 
     def fill(self, name: str, start: int, *, spent_ns: int, jobs_ns: int) -> bool:
         """Set the sums of a budget that was never filled in; False where it was."""
-        place = self._table.find(self._digest(name))
+        place = self._table.find(self._site(name).digest)
         cells = self._table.cells
         if cells[place + TAT] > 0:
             return False
@@ -109,16 +125,17 @@ class Purses:
 
     def forget(self, name: str) -> None:
         """Take a budget that is no longer in force as never filled in: what is spent meanwhile is not counted here."""
-        place = self._table.find(self._digest(name))
+        place = self._table.find(self._site(name).digest)
         self._table.cells[place + TAT] = -abs(int(self._table.cells[place + TAT]))
 
     def add(self, name: str, start: int, *, spent_ns: int, jobs_ns: int) -> None:
         """Add to the sums of the period that began at `start`, if it is still the present one; below 0 to take away."""
-        place = self._place(name)
-        cells = self._table.cells
-        if place < 0 or int(cells[place + TAT]) != start:
+        site = self._site(name)
+        row = self._row(site)
+        if row[TAT] != start:
             return
-        if int(cells[place + _ADDED_IN]) != start:
+        cells, place = self._table.cells, site.place
+        if row[_ADDED_IN] != start:
             cells[place + _ADDED_SPENT] = 0
             cells[place + _ADDED_JOBS] = 0
             cells[place + _ADDED_IN] = start
@@ -127,17 +144,12 @@ class Purses:
 
     def purse(self, name: str, start: int) -> Purse:
         """Return the sums of the period that began at `start`."""
-        place = self._place(name)
-        if place < 0:
-            return Purse(0, 0, 0)
-        cells = self._table.cells
-        known = int(cells[place + TAT])
+        row = self._row(self._site(name))
+        known = row[TAT]
         if 0 < known < start:  # nobody has asked for anything since it began
             return Purse(start, 0, 0)
-        used_ns, spent_ns = self._used(place, known), int(cells[place + _SPENT])
-        if int(cells[place + _ADDED_IN]) == known:
-            spent_ns += int(cells[place + _ADDED_SPENT])
-        return Purse(max(0, known), spent_ns, max(0, used_ns - spent_ns))
+        spent_ns = row[_SPENT] + (row[_ADDED_SPENT] if row[_ADDED_IN] == known else 0)
+        return Purse(max(0, known), spent_ns, max(0, self._used(row, known) - spent_ns))
 
     def take(self, hold: Hold, seat: int, *, starts: Sequence[int], verdict: Verdict) -> bool:
         """Hold the estimate in every budget if all have room, else write into the verdict which has none.
@@ -145,54 +157,60 @@ class Purses:
         `starts`: when the present period of each began, in seconds since the epoch. A clock that was set back does not
         bring an earlier period back.
         """
-        cells, estimate_ns = self._table.cells, hold.estimate_ns
-        places: list[int] = []
+        estimate_ns, mine = hold.estimate_ns, self._first_seat + seat
+        own: list[int] = []  # the cells to write, and what they hold
+        held: list[int] = []
         begun: list[int] = []
         for rank, budget in enumerate(hold.budgets):
-            place = self._place(budget.store_name)
-            start = int(cells[place + TAT]) if place >= 0 else 0
+            site = self._site(budget.store_name)
+            row = self._row(site)
+            start = row[TAT]
             if 0 < start < starts[rank]:
                 start = starts[rank]
-                self._turn(place, start)
-            used_ns = self._used(place, start) if start > 0 else -1
+                self._turn(site.place, start)
+                row = self._table.row(site.place)
+            used_ns = self._used(row, start) if start > 0 else -1
             if start <= 0 or used_ns + estimate_ns > budget.limit_ns:
                 verdict.granted = False
                 verdict.over_budget = rank
                 verdict.used_ns = used_ns
                 verdict.begun_at = max(0, start)
                 return False
-            places.append(place)
+            own.append(site.place + mine)
+            held.append(row[mine])
             begun.append(start)
-        for place in places:
-            self._table.hold(place, seat, estimate_ns)
+        for rank, cell in enumerate(own):
+            self._table.cells[cell] = held[rank] + estimate_ns
         hold.starts = tuple(begun)
         return True
 
     def settle(self, hold: Hold, seat: int, spent_ns: int) -> None:
         """Turn what a run holds into what it cost; 0: it cost nothing."""
-        cells, starts = self._table.cells, hold.starts
-        for rank, budget in enumerate(hold.budgets):
-            place = self._place(budget.store_name)
-            if place >= 0 and abs(int(cells[place + TAT])) == starts[rank]:
-                self._table.hold(place, seat, -hold.estimate_ns)
-                cells[place + _SPENT] += spent_ns
+        self._free(hold, seat, into=_SPENT, amount_ns=spent_ns)
 
     def bind(self, hold: Hold, seat: int) -> None:
         """Hand what a run holds over to a queue job, which outlives the worker."""
-        cells, starts = self._table.cells, hold.starts
+        self._free(hold, seat, into=_JOBS, amount_ns=hold.estimate_ns)
+
+    def _free(self, hold: Hold, seat: int, *, into: int, amount_ns: int) -> None:
+        """Free what a run holds in each period that is still kept, and add an amount there instead."""
+        cells, starts, mine = self._table.cells, hold.starts, self._first_seat + seat
         for rank, budget in enumerate(hold.budgets):
-            place = self._place(budget.store_name)
-            if place >= 0 and abs(int(cells[place + TAT])) == starts[rank]:
-                self._table.hold(place, seat, -hold.estimate_ns)
-                cells[place + _JOBS] += hold.estimate_ns
+            site = self._site(budget.store_name)
+            row = self._row(site)
+            if abs(row[TAT]) == starts[rank]:
+                left_ns = row[mine] - hold.estimate_ns
+                cells[site.place + mine] = left_ns if left_ns > 0 else 0  # noqa: FURB136 (compiled: no call)
+                cells[site.place + into] = row[into] + amount_ns
 
     def settle_job(self, name: str, start: int, *, freed_ns: int, spent_ns: int) -> None:
         """Free what a job holds in one budget, and count what it cost, if that period is still the present one."""
-        place = self._place(name)
-        cells = self._table.cells
-        if place >= 0 and int(cells[place + TAT]) == start:
-            cells[place + _JOBS] = max(0, int(cells[place + _JOBS]) - freed_ns)
-            cells[place + _SPENT] += spent_ns
+        site = self._site(name)
+        row = self._row(site)
+        if row[TAT] == start:
+            cells, place = self._table.cells, site.place
+            cells[place + _JOBS] = max(0, row[_JOBS] - freed_ns)
+            cells[place + _SPENT] = row[_SPENT] + spent_ns
 
     def vacate(self, seat: int) -> None:
         """Count what a worker held that is gone as spent: what it had sent may have been executed."""

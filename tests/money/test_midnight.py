@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from time import monotonic
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -125,8 +125,12 @@ class Gateway:
         assert entry is not None
         self.ledger.apply([entry])
 
-    def count_charge(self, *_labels: str, **_figures: Any) -> None:  # noqa: ANN401 (`Takings`)
-        """Count nothing."""
+    def account(self, *_labels: str | None) -> Gateway:
+        """Return where nothing is counted (`Takings`)."""
+        return self
+
+    def count(self, *_figures: object) -> None:
+        """Count nothing (`Account`)."""
 
     def buy(self, call: Call = RUN, *, estimate: int = 1) -> Purchase | None:
         """Admit a request that is estimated at so many nano-dollars; None where a budget has no room for it."""

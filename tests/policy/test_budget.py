@@ -89,7 +89,7 @@ MIDNIGHT: Final = NOON_TUESDAY + 43_200
 )
 def test_a_purchase_is_booked_where_its_hold_is(at: int, moment: int) -> None:
     """Whichever day the gateway's own clock says, the moment lies in the periods that the store chose."""
-    budgets = [Budget("key/web", "day", 1), Budget("team/design", "month", 1)]
-    starts = [period_start(budget.period, NOON_TUESDAY) for budget in budgets]
+    budgets = Budget("key/web", "day", 1), Budget("team/design", "month", 1)
+    starts = tuple(period_start(budget.period, NOON_TUESDAY) for budget in budgets)
     assert moment_within(at * 10**6, budgets, starts) == moment
-    assert [period_start(budget.period, moment / 10**6) for budget in budgets] == starts
+    assert tuple(period_start(budget.period, moment / 10**6) for budget in budgets) == starts

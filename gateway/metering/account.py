@@ -1,0 +1,62 @@
+"""What one key buys at one endpoint, as metrics count it.
+
+The decision: whoever buys keeps its account, so that the cells to add to are looked up once. Where the region is full
+they are the overflow's, and stay so: nothing of a region is given back in a process's life.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from gateway.metering import metrics
+from gateway.metering.exchanged import UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from decimal import Decimal
+
+    from gateway.metering.cells import Labels
+    from gateway.metering.metrics import Family
+
+_QUANTITIES_KEPT: Final = 1_024
+
+
+class Account:
+    """Counts the purchases of one key at one endpoint, in one unit."""
+
+    __slots__ = ("_cells", "_costs", "_find", "_names", "_unit", "_units", "_unpriced")
+
+    def __init__(
+        self, cells: memoryview, find: Callable[[Family, Labels], int], names: Labels, *, unit: str | None
+    ) -> None:
+        """Take the cells, what finds the one of a series, the labels team, key and endpoint, and the unit's name."""
+        self._cells: Final = cells
+        self._find: Final = find
+        self._names: Final = names
+        self._unit: Final = unit or UNKNOWN
+        self._costs: Final[dict[str, int]] = {}  # by source
+        self._units = -1
+        self._unpriced = -1
+
+    def count(self, units: Decimal | None, cost_ns: int | None, source: str) -> None:
+        """Count a purchase that has come to its cost, or to none that is known."""
+        cells = self._cells
+        if units is not None:
+            if self._units < 0:
+                self._units = self._find(metrics.UNITS, (*self._names, self._unit))
+            cells[self._units] += _parts_of(units)
+        if cost_ns is None:
+            if self._unpriced < 0:
+                self._unpriced = self._find(metrics.UNPRICED, self._names[2:])
+            cells[self._unpriced] += 1
+            return
+        cell = self._costs.get(source)
+        if cell is None:
+            cell = self._costs[source] = self._find(metrics.COST, (*self._names, source))
+        cells[cell] += cost_ns
+
+
+@lru_cache(maxsize=_QUANTITIES_KEPT)
+def _parts_of(units: Decimal) -> int:
+    return int(units * metrics.UNITS.parts)
