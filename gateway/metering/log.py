@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import structlog
 
+from gateway.metering import strays
 from gateway.metering.lines import LEVEL_OF, Event, console_renderer, json_renderer
 from gateway.metering.writer import Writer
 
@@ -39,7 +40,7 @@ class Log:
         self._writer: Writer[Exchanged | Event] = Writer(fd, render=render, count_dropped=_uncounted)
 
     def install(self) -> None:
-        """Route structlog, the standard library's logging, and warnings here; once, before the first event."""
+        """Route structlog, the standard library's logging, and what Python prints here; once, before any event."""
         structlog.configure(
             processors=[structlog.processors.add_log_level, structlog.processors.format_exc_info, self._take],
             wrapper_class=structlog.make_filtering_bound_logger(self._level),
@@ -49,6 +50,7 @@ class Log:
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(max(self._level, logging.WARNING))
         logging.captureWarnings(capture=True)
+        strays.catch()
 
     def count_to(self, count_dropped: Callable[[int], None]) -> None:
         """Count lost lines there from now on (a process's `Meter.count_dropped`)."""

@@ -111,10 +111,10 @@ class Writer(Generic[Entry]):
 
     def _drain(self) -> None:
         for chunk, lines in self._chunks():
-            lost = self._write(chunk, lines)
+            rest = self._write(self._behind(chunk))
             self._in_hand -= lines
-            if lost:
-                self._drop(lost)
+            if rest:
+                self._drop(min(lines, rest.count(b"\n")))
 
     def _chunks(self) -> Iterator[tuple[bytes, int]]:
         """Yield whole lines joined up to WRITE_BYTES, and how many; a longer one alone; until the queue is empty."""
@@ -131,13 +131,12 @@ class Writer(Generic[Entry]):
         if lines:
             yield b"".join(lines), len(lines)
 
-    def _write(self, chunk: bytes, lines: int) -> int:
-        """Write all of it, however long the reader takes; return how many lines are not out whole.
+    def _write(self, chunk: bytes) -> bytes:
+        """Write all of it, however long the reader takes; return what could not be written.
 
-        A disk that fills up takes a part. The next write ends the torn line first, so that no other is lost with it.
+        A disk that fills up takes a part. `_behind` is how the next write ends the torn line.
         """
-        whole = b"\n" + chunk if self._is_torn else chunk
-        rest = memoryview(whole)
+        rest = memoryview(chunk)
         while rest:
             try:
                 written = os.write(self._fd, rest)  # not within the slice: mypyc 2.4 evaluates a bound of one twice
@@ -145,15 +144,23 @@ class Writer(Generic[Entry]):
             except BlockingIOError:  # somebody else made the shared descriptor non-blocking
                 self._takes_bytes(_RETRY_MILLISECONDS)
             except OSError:  # full disk, closed descriptor, reader gone
-                done = len(whole) - len(rest)
-                self._is_torn = whole[done - 1] != _LINE_END if done else self._is_torn
-                return min(lines, rest.tobytes().count(b"\n"))
-        self._is_torn = False
-        return 0
+                break
+        done = len(chunk) - len(rest)
+        self._is_torn = chunk[done - 1] != _LINE_END if done else self._is_torn
+        return rest.tobytes()
+
+    def _behind(self, lines: bytes) -> bytes:
+        """Return lines as they may be written now: a torn one before them is ended, so that none is lost with it."""
+        return b"\n" + lines if self._is_torn else lines
 
     def _write_now(self, entry: Entry) -> None:
-        if not self._takes_bytes(0) or self._write(self._render(entry), 1):
-            self._drop(1)
+        """Write a line as far as the descriptor takes it without waiting: a pipe with room has it for one write."""
+        rest = self._behind(self._render(entry))
+        while rest:
+            if not self._takes_bytes(0) or self._write(rest[:WRITE_BYTES]):
+                self._drop(1)
+                return
+            rest = rest[WRITE_BYTES:]
 
     def _takes_bytes(self, milliseconds: int) -> bool:
         poll = select.poll()

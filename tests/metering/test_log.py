@@ -91,6 +91,43 @@ except KeyError:
     assert line["exception"].endswith("KeyError: 'inside'")
 
 
+def test_an_exception_that_ends_a_thread_is_a_line() -> None:
+    """Python would print a traceback of its own."""
+    script = """
+import threading
+thread = threading.Thread(target=lambda: 1 / 0, name="trace-exporter")
+thread.start()
+thread.join()
+"""
+    (line,) = _stderr_of(script)
+    assert (line["event"], line["level"], line["thread"]) == ("thread_failed", "error", "trace-exporter")
+    assert line["exception"].endswith("ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_an_exception_that_nobody_is_told_of_is_a_line(*, started: bool) -> None:
+    """As is one that is raised while an object goes."""
+    script = """
+class Odd:
+    def __del__(self):
+        raise ValueError("inside")
+Odd()
+"""
+    (line,) = _stderr_of(script, started=started)
+    assert (line["event"], line["level"]) == ("exception_ignored", "error")
+    assert "Odd.__del__" in line["place"]
+    assert line["exception"].endswith("ValueError: inside")
+
+
+def test_an_exception_that_ends_the_process_is_a_line() -> None:
+    """The supervisor's bug is told as its children's are; the exit code says that it failed."""
+    script = "from gateway.metering.log import Log\nLog().install()\n1 / 0"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=30)
+    (line,) = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert (ended.returncode, line["event"], line["level"]) == (1, "process_failed", "error")
+    assert line["exception"].endswith("ZeroDivisionError: division by zero")
+
+
 @pytest.mark.parametrize(
     ("level", "outcome", "shown"),
     [("info", "ok", True), ("warning", "ok", False), ("warning", "origin_failed", True), ("error", "cut", False)],

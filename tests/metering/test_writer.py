@@ -78,6 +78,30 @@ def _fill(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
 
 
+def _left_free(pipe: Pipe, count: int) -> None:
+    """Fill a pipe, and make room for so many bytes: whole pages, as a pipe has them."""
+    _fill(pipe[1])
+    assert len(os.read(pipe[0], count)) == count
+
+
+def test_a_long_line_does_not_wait_for_a_pipe_that_is_nearly_full(
+    pipe: Pipe, make_writer: MakeWriter, dropped: list[int]
+) -> None:
+    """Without the thread: what finds no room is dropped and counted, and the torn line spoils no other, later."""
+    _left_free(pipe, 2 * 4096)
+    writer = make_writer(pipe[1])
+    long = b"y" * (5 * WRITE_BYTES) + b"\n"
+    writer.put(long)
+    writer.put(LINE)
+    assert dropped == [1, 1]
+    while set(os.read(pipe[0], 4096)) == {ord(".")}:
+        pass
+    writer.put(LINE)
+    writer.put(long)
+    assert dropped == [1, 1]
+    assert os.read(pipe[0], 1 << 20).lstrip(b"y") == b"\n" + LINE + long
+
+
 def test_all_lines_come_out_in_order(pipe: Pipe, make_writer: MakeWriter, dropped: list[int]) -> None:
     """What was put before the stop is written by it, whole and in order."""
     writer = make_writer(pipe[1])
