@@ -7,13 +7,13 @@ operator copies is what was tested.
 from __future__ import annotations
 
 import re
-import subprocess
 from typing import TYPE_CHECKING, Final, Self
 
 from tests.e2e.tools import PLACE, ROOT
 from tests.harness.client import RawClient
 from tests.harness.messages import proxy_request
 from tests.harness.ports import LOOPBACK, ReservedPort
+from tests.harness.program import Program
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 PAGE: Final = ROOT / "docs" / "proxies.md"
 TRAEFIK: Final = PLACE / "traefik" / "bin" / "traefik"
 AS_INSTALLED: Final = "location /api/fal/proxy {{ proxy_pass http://{gateway}; {more} }}"
-END_SECONDS: Final = 10.0
 _BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _GATEWAY: Final = f"{LOOPBACK}:8080"
 _NGINX: Final = """\
@@ -67,9 +66,7 @@ class Proxy:
     def __init__(self, folder: Path, command: Sequence[str], *, port: ReservedPort) -> None:
         self._port = port
         self.port = port.number
-        self._log = folder / "proxy.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        self._program = Program(command, folder, log="proxy.log")
         try:
             until(self._leads_to_the_gateway, f"{command[0]} to lead to the gateway", timeout_seconds=20)
         except AssertionError:
@@ -84,13 +81,12 @@ class Proxy:
 
     def close(self) -> None:
         """End it."""
-        self._process.terminate()
-        self._process.wait(END_SECONDS)
+        self._program.end()
         self._port.release()
 
     def _leads_to_the_gateway(self) -> bool:
         """Say whether it is the gateway that answers: Traefik listens before it knows its routes."""
-        assert self._process.poll() is None, self._log.read_text(encoding="utf-8")
+        self._program.check()
         try:
             with RawClient(self.port) as client:
                 return client.ask(proxy_request(method="GET")).field("x-gateway-request-id") is not None

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import http.client
-import subprocess
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import yaml
 
 from tests.harness.ports import LOOPBACK, ReservedPort
+from tests.harness.program import Program
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-END_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 5.0
 
 
@@ -31,10 +30,7 @@ class Registry:
         }
         file = folder / "registry.yaml"
         file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
-        self._log = folder / "registry.log"
-        with self._log.open("wb") as log:
-            command = ["docker-registry", "serve", str(file)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        self._program = Program(["docker-registry", "serve", str(file)], folder, log="registry.log")
 
     def __enter__(self) -> Self:
         try:
@@ -49,12 +45,11 @@ class Registry:
 
     def close(self) -> None:
         """End it."""
-        self._process.terminate()
-        self._process.wait(END_SECONDS)
+        self._program.end()
         self._port.release()
 
     def _answers(self) -> bool:
-        assert self._process.poll() is None, self._log.read_text(encoding="utf-8")
+        self._program.check()
         connection = http.client.HTTPConnection(self.address, timeout=ANSWER_SECONDS)
         try:
             connection.request("GET", "/v2/")

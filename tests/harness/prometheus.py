@@ -5,15 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
-import signal
-import subprocess
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlencode
 
 import yaml
 
 from tests.harness.ports import LOOPBACK, ReservedPort
-from tests.harness.process import clean_environment
+from tests.harness.program import Program
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 15.0
 QUERY_SECONDS: Final = 20.0
 
 Sample = dict[str, Any]
@@ -42,22 +39,13 @@ class Prometheus:
         self._jobs = folder / "jobs.json"
         self.scrape({})
         self._port = ReservedPort()
-        self._log = folder / "log.txt"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    program,
-                    f"--config.file={self._configured(folder)}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address={LOOPBACK}:{self._port.number}",
-                ],
-                cwd=folder,
-                env=clean_environment({}),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        command = [
+            program,
+            f"--config.file={self._configured(folder)}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={LOOPBACK}:{self._port.number}",
+        ]
+        self._program = Program(command, folder)
 
     def __enter__(self) -> Self:
         return self
@@ -93,15 +81,8 @@ class Prometheus:
 
     def close(self) -> None:
         """End it and give the port back; harmless when done twice."""
-        try:
-            if self._process.poll() is None:
-                self._process.send_signal(signal.SIGTERM)
-                self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        finally:
-            self._port.release()
+        self._program.end()
+        self._port.release()
 
     def _configured(self, folder: Path) -> Path:
         found = [{"files": [str(self._jobs)], "refresh_interval": "1s"}]
@@ -115,7 +96,7 @@ class Prometheus:
         return file
 
     def _ready(self) -> bool:
-        assert self._process.poll() is None, self._log.read_text(encoding="utf-8", errors="replace")
+        self._program.check()
         try:
             return self._get("/-/ready")[0] == http.client.OK
         except OSError:

@@ -7,12 +7,12 @@ memory was its only copy.
 from __future__ import annotations
 
 import socket
-import subprocess
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import redis
 
 from tests.harness.ports import LOOPBACK, ReservedPort
+from tests.harness.program import Program
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class RedisServer:
         self._command = [program, *self._arguments(tls), *(_CLUSTER if cluster else ()), *(_only_user() if acl else ())]
         self._acl = acl
         self._cluster = cluster
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program: Program | None = None
         self.start()
 
     def __enter__(self) -> Self:
@@ -72,10 +72,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers; it knows nothing."""
-        with (self._folder / "log.txt").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        self._program = Program(self._command, self._folder)
         until(self._answers, "an answer of redis-server", timeout_seconds=START_SECONDS)
         if self._cluster:
             self.run("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
@@ -83,10 +80,9 @@ class RedisServer:
 
     def kill(self) -> None:
         """Kill it; harmless when done twice. Its port refuses from then on."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        program, self._program = self._program, None
+        if program is not None:
+            program.kill()
 
     def close(self) -> None:
         """Kill it and give its port back."""
@@ -107,8 +103,8 @@ class RedisServer:
         return redis.Redis(unix_socket_path=str(self.socket_path), protocol=2, **user)  # type: ignore[arg-type]
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self._folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        assert self._program is not None
+        self._program.check()
         try:
             with socket.create_connection((LOOPBACK, self.port), timeout=1):
                 return bool(self.run("PING"))

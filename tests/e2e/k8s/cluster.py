@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tests.e2e.tools import ROOT
 from tests.harness.ports import LOOPBACK, ReservedPort
+from tests.harness.program import Program
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._ports = [ReservedPort() for _ in range(4)]
-        self._programs: list[subprocess.Popen[bytes]] = []
+        self._programs: list[Program] = []
         self._token = secrets.token_hex(TOKEN_BYTES)
         self._kubeconfig = folder / "kubeconfig.json"
         self._key = folder / "accounts.key"
@@ -88,8 +89,7 @@ class Cluster:
     def close(self) -> None:
         """End all of it, the last started first."""
         for program in reversed(self._programs):
-            program.terminate()
-            program.wait(END_SECONDS)
+            program.end(timeout_seconds=END_SECONDS)
         self._programs.clear()
         for port in self._ports:
             port.release()
@@ -148,13 +148,11 @@ class Cluster:
         self._kubeconfig.write_text(json.dumps(whole), encoding="utf-8")
 
     def _launch(self, name: str, *flags: str) -> None:
-        with (self._folder / f"{name}.log").open("wb") as log:
-            command = [str(PROGRAMS / name), *flags]
-            self._programs.append(subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT))
+        self._programs.append(Program([str(PROGRAMS / name), *flags], self._folder, log=f"{name}.log"))
 
     def _ready(self) -> bool:
-        ended = [program.args for program in self._programs if program.poll() is not None]
-        assert not ended, (ended, [log.read_text(errors="replace")[-4000:] for log in self._folder.glob("*.log")])
+        for program in self._programs:
+            program.check()
         try:
             return self.kubectl("get", "--raw=/readyz") == "ok"
         except CommandFailed:
