@@ -23,6 +23,7 @@ MODULES: Final = (
     "intake",
     "ledger/entry",
     "ledger/journal",
+    "ledger/trail",
     "pressure",
     "purchase",
     "ticket",

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 HELD: Final = "held"
 RELEASED: Final = "released"
@@ -140,8 +140,11 @@ class LineForm:
                 source,
             )
         )
-        # Quicker than %08x: every request has two lines.
-        return b"".join((zlib.crc32(body).to_bytes(4, "big").hex().encode(), b" ", body, b"\n"))
+        return b"".join((_checksum(body), b" ", body, b"\n"))
+
+
+def _checksum(body: bytes) -> bytes:
+    return zlib.crc32(body).to_bytes(4, "big").hex().encode()  # quicker than %08x: every request has two lines
 
 
 def _fragment(*texts: str | None) -> orjson.Fragment:
@@ -152,7 +155,7 @@ def _fragment(*texts: str | None) -> orjson.Fragment:
 def from_line(line: bytes) -> Entry | None:
     """Return the state that a line tells; None where it is torn or garbage. The line feed may be left off."""
     checksum, blank, body = line.rstrip(b"\n").partition(b" ")
-    if not blank or checksum != b"%08x" % zlib.crc32(body):
+    if not blank or checksum != _checksum(body):
         return None
     try:
         fields = orjson.loads(body)
@@ -160,11 +163,13 @@ def from_line(line: bytes) -> Entry | None:
         return None
     if not isinstance(fields, list) or len(fields) < _FIELDS:
         return None
-    known = fields[:_FIELDS]
+    known: list[object] = fields[:_FIELDS]
     for place in _FIGURES:
-        known[place] = known[place] if _is_figure(known[place]) else None
-    is_plain = len(body) <= _LONGEST_TEXT and b"\\u0000" not in body  # so every text in it is short, and has no NUL
-    return Entry(*known) if _is_sound(known, is_plain=is_plain) else None
+        if known[place] is not None and not _is_figure(known[place]):
+            known[place] = None
+    # `find`, since `in` makes and forgets an exception: so every text is short, and has no NUL.
+    is_plain = len(body) <= _LONGEST_TEXT and body.find(b"\\u0000") < 0
+    return Entry._make(known) if _is_sound(known, is_plain=is_plain) else None
 
 
 def height(entry: Entry) -> int:
@@ -202,13 +207,13 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
-def _is_sound(fields: Sequence[object], *, is_plain: bool) -> bool:
+def _is_sound(fields: list[object], *, is_plain: bool) -> bool:
     """Return whether a database can take it: one row that it refuses would hold up all those behind."""
     for place in _TEXTS:
-        if not _is_text(fields[place], is_plain=is_plain):
+        if not isinstance(fields[place], str):
             return False
     for place in _NAMES:
-        if fields[place] is not None and not _is_text(fields[place], is_plain=is_plain):
+        if fields[place] is not None and not isinstance(fields[place], str):
             return False
     for place in _MOMENTS:
         if not _is_whole(fields[place], _MOST_MICROSECONDS):
@@ -216,11 +221,11 @@ def _is_sound(fields: Sequence[object], *, is_plain: bool) -> bool:
     for place in _AMOUNTS:
         if fields[place] is not None and not _is_whole(fields[place], MOST_NS):
             return False
-    return fields[_STATUS] in _HEIGHTS and fields[_SOURCE] in _SOURCES
+    return fields[_STATUS] in _HEIGHTS and fields[_SOURCE] in _SOURCES and (is_plain or _are_short(fields))
 
 
-def _is_text(value: object, *, is_plain: bool) -> bool:
-    return isinstance(value, str) and (is_plain or (len(value) <= _LONGEST_TEXT and "\0" not in value))
+def _are_short(fields: list[object]) -> bool:
+    return all(len(text) <= _LONGEST_TEXT and "\0" not in text for text in fields if isinstance(text, str))
 
 
 def _is_whole(value: object, most: int) -> bool:
@@ -228,7 +233,7 @@ def _is_whole(value: object, most: int) -> bool:
 
 
 def _is_figure(value: object) -> bool:
-    return value is None or (isinstance(value, str) and _is_quantity(value))
+    return isinstance(value, str) and _is_quantity(value)
 
 
 @lru_cache(maxsize=_QUANTITIES_KEPT)
