@@ -158,7 +158,7 @@ install_traefik() {
 make_base() {
   [ "$(id -u)" = 0 ] || fail "make e2e has to be root: it makes a root file system, and runs containers"
   printf 'set-up: making a base for the image\n' >&2
-  mmdebstrap "${BASE_FLAGS[@]}" bookworm "$E2E/base.tar.new" >&2
+  mmdebstrap --format=tar "${BASE_FLAGS[@]}" bookworm "$E2E/base.tar.new" >&2  # which it would else guess by the name
   mv "$E2E/base.tar.new" "$E2E/base.tar"
 }
 
