@@ -18,7 +18,7 @@ from tornado.ioloop import PeriodicCallback
 from gateway.admission import Door
 from gateway.descriptors import most_connections
 from gateway.desk import Desk
-from gateway.gate import Gatehouse, RequestIds
+from gateway.gate import Gatehouse
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
 from gateway.ledger.journal import Journal
@@ -27,6 +27,7 @@ from gateway.policy.edition import Edition, edition_of
 from gateway.policy.price import Estimates, Price
 from gateway.pressure import LOOK_SECONDS, MemoryPressure, own_group
 from gateway.protocol.fields import CallerFields, OriginFields
+from gateway.protocol.ids import RandomIds
 from gateway.protocol.reply import Replies
 from gateway.protocol.sender import Sender
 from gateway.quotes import with_quotes
@@ -74,7 +75,7 @@ class Worker:
         before = self._journal.flush  # nothing is sent whose purchase is not written down
         options = _curl_options(settings)
         self.relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=_alarm, before=before)
-        self.tracer = open_tracer(settings.tracing, RequestIds().next, shared.replica, ca_file=system_ca_file())
+        self.tracer = open_tracer(settings.tracing, RandomIds().next, shared.replica, ca_file=system_ca_file())
         self._meter = Meter(seat.region, board.endpoints, emit=finishing(shared.log.exchange, self.tracer))
         shared.log.count_to(self._meter.count_dropped)
         if self.tracer is not None:

@@ -6,13 +6,13 @@ request. Nothing of the ops listener is served here (CONTRACT 5).
 
 from __future__ import annotations
 
-import os
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.exchange import Exchange
 from gateway.metering.exchanged import Exchanged
 from gateway.protocol.fields import first
+from gateway.protocol.ids import RequestIds
 from gateway.protocol.problem import Problem, refusal
 from gateway.protocol.reply import ALLOW
 from gateway.protocol.trace import traceparent_of
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 PROXY_PATH: Final = b"/api/fal/proxy"
 USAGE_PATH: Final = b"/api/fal/usage"
 _OK: Final = 200
-_ID_DIGITS: Final = 32
-_ID_BYTES_AT_ONCE: Final = 2048  # one call to the kernel for 128 of them
 _NO_CONTENT: Final = 204
 _RETRY_SOON: Final = ((b"retry-after", b"1"),)
 _DRAINING: Final = refusal("draining", "This gateway is about to stop; try again.", _RETRY_SOON)
@@ -58,23 +56,6 @@ class Unanswerable:
 
     def on_broken(self, fault: Fault | None) -> None:
         """Let it pass."""
-
-
-class RequestIds:
-    """Random names for requests, 128 bits in hexadecimal. Made after the fork: no two processes may share one."""
-
-    def __init__(self) -> None:
-        self._digits = ""
-        self._next = 0
-
-    def next(self) -> str:
-        """Return a name that was not given out before."""
-        begin = self._next
-        if begin >= len(self._digits):
-            self._digits = os.urandom(_ID_BYTES_AT_ONCE).hex()
-            begin = 0
-        self._next = begin + _ID_DIGITS
-        return self._digits[begin : self._next]
 
 
 class Gatehouse:
@@ -110,7 +91,8 @@ class Gatehouse:
 
     def open(self, head: RequestHead, caller: Caller) -> Exchange | Unanswerable:
         """Take a request."""
-        request_id = self._ids.next()
+        now = self.desk.wall()
+        request_id = self._ids.next(now)
         if not _is_proxy_path(head.path):
             self._tell(head, caller, request_id)
             return self._answered
@@ -122,7 +104,7 @@ class Gatehouse:
         if head.method == "OPTIONS":
             self._preflight(head, caller, record)
             return self._answered
-        admission = self.desk.door.admit(head, now=self.desk.wall())
+        admission = self.desk.door.admit(head, now=now)
         exchange = Exchange(self.desk, admission, caller, record=record, ended=self._open.discard)
         _note(record, admission)
         problem = self.desk.judged(admission.problem, head) or self._crowded(head.length)
@@ -160,7 +142,7 @@ class Gatehouse:
         """Answer what was no request; counted as one, since it may have been one for the proxy."""
         fields = (ALLOW,) if fault.error_type == "method_not_allowed" else ()
         problem = refusal(fault.error_type, fault.detail, fields)
-        record = Exchanged(self._ids.next(), _NO_METHOD)
+        record = Exchanged(self._ids.next(self.desk.wall()), _NO_METHOD)
         record.status, record.error_type, record.outcome = problem.status, problem.error_type, "refused"
         if self._tracer is not None:
             self._tracer.begin(record, None)

@@ -31,6 +31,11 @@ BUSY_SECONDS: Final = 5
 STATEMENT_SECONDS: Final = 30
 """A statement that takes longer waits for somebody's lock, or on a server that hangs; migrations may."""
 
+_SQLITE_CACHE_KIBIBYTES: Final = 8_192
+_SQLITE_LOG_PAGES: Final = 4_000
+"""So many pages of 4 KiB before they are carried from the log to the file: each batch touches the same ones again, and
+by SQLite's own 1,000 every page is written twice for two batches."""
+
 _BEGIN: Final = "falgw_begin"
 _POSTGRESQL_WANTED: Final[Mapping[str, object]] = MappingProxyType(
     {
@@ -124,6 +129,8 @@ def _sqlite_engine(url: URL) -> Engine:
 def _open_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 (the driver's own)
     connection.isolation_level = None  # the driver begins nothing by itself
     connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(f"PRAGMA cache_size=-{_SQLITE_CACHE_KIBIBYTES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint={_SQLITE_LOG_PAGES}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
