@@ -170,7 +170,8 @@ install_k8s() {
   fi
   printf 'set-up: building a Kubernetes API server; that takes minutes\n' >&2
   local release bin="$PWD/$K8S/bin"
-  release=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$K8S_SOURCE/go.mod")
+  release=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)\( .*\)\?$/\1/p' "$K8S_SOURCE/go.mod")
+  [ -n "$release" ] || fail "go.mod names no release of k8s.io/kubernetes"
   mkdir -p "$bin"
   export GOCACHE="$PWD/$K8S/cache" GOFLAGS=-mod=readonly CGO_ENABLED=0 GOWORK=off
   # The release's own build writes its number in; without one, clients take it for no release at all.
