@@ -1,4 +1,4 @@
-"""Compiles the hot modules to C by mypyc where FALGW_COMPILE=1: the same code, less CPU time a request (docs/performance.md).
+"""Compiles the hot modules to C by mypyc where FALGW_COMPILE=1: the same code for less CPU time a request.
 
 What is compiled is the way of a request and nothing else; what stands on classes of Tornado or pydantic stays as it is.
 Without the variable this is a package of pure Python.
