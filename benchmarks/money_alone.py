@@ -50,6 +50,10 @@ class Nowhere:
     def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
         """Let it go."""
 
+    def flush(self) -> bool:
+        """Say that it is written."""
+        return True
+
 
 def microseconds() -> float:
     """Return the time of one request's money: estimated, held in two budgets, settled, counted."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.admission import Admission, Door
+    from gateway.metering.exchanged import Exchanged
     from gateway.metering.meter import Meter
     from gateway.policy.address import Network
     from gateway.protocol.fields import CallerFields, OriginFields
@@ -91,11 +92,12 @@ class Desk:
             return self.turnstile.miss(self.address_of(head)) or problem
         return problem
 
-    def account(self, head: RequestHead) -> bytes | Problem:
-        """Return what the holder of a key may read of itself, as JSON."""
+    def account(self, head: RequestHead, record: Exchanged) -> bytes | Problem:
+        """Return what the holder of a key may read of itself, as JSON; the record learns whose key it is."""
         who = self.door.identify(head, now=self.wall())
         if isinstance(who, Problem):
             return self.judged(who, head) or who
+        record.key, record.team = who.key, who.team
         return account_of(who, self.statement())
 
     def enter(

@@ -76,7 +76,7 @@ class Exchange(Intake):
         answer = self._note_head(status, raw, self._admission)
         if status >= FIRST_REFUSED:
             self._refused = refused(status)
-        if self._paid and answer.content_type.startswith(b"application/json") and (answer.length or 0) <= HELD_BYTES:
+        if self._paid and answer.is_json and (answer.length or 0) <= HELD_BYTES:
             self._held = []
         elif not self._gone:
             self._respond(answer.length)
@@ -85,13 +85,14 @@ class Exchange(Intake):
         held = self._held or []
         held.extend(pieces)
         size = sum(map(len, held))
-        if not whole and size <= HELD_BYTES:
+        announced = self._answer.length if self._answer is not None else None
+        has_all = whole or (size == announced and size > 0)  # the upload may go on all the same
+        if not has_all and size <= HELD_BYTES:
             self._held = held
             return
         self._held = None
-        has_content = self._answer is not None and (size > 0 or self._answer.length == 0)
-        self._respond(size if whole and has_content else self._answer.length if self._answer else None)
-        if whole and self._purchase is not None:
+        self._respond(size if whole and (size > 0 or announced == 0) else announced)
+        if has_all and self._purchase is not None:
             self._desk.bind(self._purchase, self.record.status, held)
         self._send(held, whole=whole)
 
@@ -106,6 +107,13 @@ class Exchange(Intake):
         elif self._caller.falls_behind() and self._transfer is not None and not self._gone:
             self._transfer.hold()
 
+    def _has_all_content(self) -> bool:
+        """Say whether as much of an answer has come as its head announced."""
+        if self._answer is None or self._answer.length is None:
+            return False
+        held = self._held
+        return self._answer.length == (self.record.response_bytes if held is None else sum(map(len, held)))
+
     def on_drained(self) -> None:
         """The caller has taken everything: go on reading from the origin."""
         if self._transfer is not None:
@@ -115,6 +123,9 @@ class Exchange(Intake):
 
     def on_failure(self, failure: OriginFailure) -> None:
         """Take the origin's fault."""
+        if failure.error_type == "origin_failed" and self._has_all_content():
+            self.on_answer(None, (), whole=True)  # it came before the upload had ended, which broke then
+            return
         self._transfer = None
         self._is_unsent = not failure.sent
         problem = origin_problem(failure.error_type, failure.detail, paid=self._paid)

@@ -92,11 +92,10 @@ class Gatehouse:
     def open(self, head: RequestHead, caller: Caller) -> Exchange | Unanswerable:
         """Take a request."""
         now = self.desk.wall()
-        request_id = self._ids.next(now)
+        record = Exchanged(self._ids.next(now), head.method)
         if not _is_proxy_path(head.path):
-            self._tell(head, caller, request_id)
+            self._tell(head, caller, record)
             return self._answered
-        record = Exchanged(request_id, head.method)
         if self._tracer is None:
             record.traceparent = traceparent_of(head.fields)
         else:
@@ -120,44 +119,47 @@ class Gatehouse:
             raise
         return exchange
 
-    def _tell(self, head: RequestHead, caller: Caller, request_id: str) -> None:
-        """Answer what is not for the proxy: a key's holder reads its account, and there is nothing else."""
-        page = first(head.fields, b"origin")
-        problem = _ELSEWHERE
-        if head.path.partition(b"?")[0] == USAGE_PATH and head.method == "OPTIONS":
-            asked = first(head.fields, b"access-control-request-headers")
-            caller.respond(_NO_CONTENT, self.desk.replies.preflight(asked, request_id=request_id, page=page), None)
-            caller.send((), last=True)
-            return
-        if head.path.partition(b"?")[0] == USAGE_PATH and head.method == "GET":
-            told = self.desk.account(head)
+    def _tell(self, head: RequestHead, caller: Caller, record: Exchanged) -> None:
+        """Answer what is not for the proxy: a key's holder reads its account, and there is nothing else.
+
+        It is logged, and not counted: `requests_total` is of the proxy.
+        """
+        is_usage = head.path.partition(b"?")[0] == USAGE_PATH
+        if is_usage and head.method == "OPTIONS":
+            self._answer_preflight(head, caller, record)
+        else:
+            page = first(head.fields, b"origin")
+            told = self.desk.account(head, record) if is_usage and head.method == "GET" else _ELSEWHERE
             if isinstance(told, bytes):
-                caller.respond(_OK, self.desk.replies.document(request_id=request_id, page=page), len(told))
+                record.status, record.response_bytes = _OK, len(told)
+                caller.respond(_OK, self.desk.replies.document(request_id=record.request_id, page=page), len(told))
                 caller.send((told,), last=True)
-                return
-            problem = told
-        self._answer(problem, caller, request_id=request_id, page=page)
+            else:
+                self._answer(told, caller, record, page=page)
+        record.duration_seconds = monotonic() - head.received_at
+        self.desk.meter.log(record)
 
     def reject(self, fault: Fault, caller: Caller) -> None:
         """Answer what was no request; counted as one, since it may have been one for the proxy."""
         fields = (ALLOW,) if fault.error_type == "method_not_allowed" else ()
-        problem = refusal(fault.error_type, fault.detail, fields)
         record = Exchanged(self._ids.next(self.desk.wall()), _NO_METHOD)
-        record.status, record.error_type, record.outcome = problem.status, problem.error_type, "refused"
         if self._tracer is not None:
             self._tracer.begin(record, None)
+        self._answer(refusal(fault.error_type, fault.detail, fields), caller, record, page=None)
         self.desk.meter.close(record)
-        self._answer(problem, caller, request_id=record.request_id, page=None)
 
     def _preflight(self, head: RequestHead, caller: Caller, record: Exchanged) -> None:
         """Answer OPTIONS, which needs no key (Fetch standard, section 3.3.2)."""
+        self._answer_preflight(head, caller, record)
+        record.duration_seconds = monotonic() - head.received_at
+        self.desk.meter.close(record)
+
+    def _answer_preflight(self, head: RequestHead, caller: Caller, record: Exchanged) -> None:
         asked = first(head.fields, b"access-control-request-headers")
         page = first(head.fields, b"origin")
         record.status = _NO_CONTENT
         caller.respond(_NO_CONTENT, self.desk.replies.preflight(asked, request_id=record.request_id, page=page), None)
         caller.send((), last=True)
-        record.duration_seconds = monotonic() - head.received_at
-        self.desk.meter.close(record)
 
     def _crowded(self, length: int | None) -> Problem | None:
         if self.draining:
@@ -166,8 +168,10 @@ class Gatehouse:
             return _NO_MEMORY
         return _FULL if len(self._open) >= self._max_inflight else None
 
-    def _answer(self, problem: Problem, caller: Caller, *, request_id: str, page: bytes | None) -> None:
-        lines, content = self.desk.replies.problem(problem, request_id=request_id, page=page)
+    def _answer(self, problem: Problem, caller: Caller, record: Exchanged, *, page: bytes | None) -> None:
+        lines, content = self.desk.replies.problem(problem, request_id=record.request_id, page=page)
+        record.status, record.error_type, record.outcome = problem.status, problem.error_type, "refused"
+        record.response_bytes = len(content)
         caller.respond(problem.status, lines, len(content))
         caller.send((content,), last=True)
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import difflib
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -35,8 +35,13 @@ _BASE_URL: Final = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_SECONDS: Final = 7 * 86_400
+Value = TypeVar("Value")
+
 HIGHEST_PORT: Final = 65_535
-_DATABASES: Final = ("sqlite", "postgresql")
+_DATABASE_URL: Final = re.compile(
+    r"sqlite:///(?!:memory:(?:\?|$))[^?]+(?:\?.*)?"
+    r"|postgresql://(?!$)(?:[^:/@]*(?::[^@]*)?@)?(?:\[[^/?\]]+\]|[^/:?,\[\]]*)(?::\d{1,5})?(?:/[^?]*)?(?:\?.*)?"
+)
 _WILDCARD_HOSTS: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 (compared with, not listened on)
 
 
@@ -68,7 +73,21 @@ def _listener_host(text: str) -> str:
 
 
 def _networks(text: object) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(ip_network(part.strip()) for part in str(text).split(",") if part.strip())
+    return tuple(_each(ip_network, str(text)))
+
+
+def _each(read: Callable[[str], Value], text: str) -> list[Value]:
+    """Return what is read of each part between commas; ValueError tells all that is wrong with them."""
+    found: list[Value] = []
+    faults: list[str] = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        try:
+            found.append(read(part))
+        except ValueError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise ValueError("; ".join(faults))
+    return found
 
 
 def _base_url(host: str, url: str) -> BaseUrl:
@@ -90,7 +109,7 @@ def _override(entry: str) -> tuple[str, BaseUrl]:
 
 
 def _overrides(text: object) -> Mapping[str, BaseUrl]:
-    pairs = [_override(entry) for entry in str(text).split(",") if entry.strip()]
+    pairs = _each(_override, str(text))
     hosts = [host for host, _ in pairs]
     twice = sorted({host for host in hosts if hosts.count(host) > 1})
     if twice:
@@ -114,9 +133,9 @@ def _admin_key(key: SecretStr) -> SecretStr:
 
 
 def _database_url(url: SecretStr) -> SecretStr:
-    scheme, _, rest = url.get_secret_value().partition("://")
-    if not rest or scheme not in _DATABASES:
-        raise ValueError(f"should begin with {' or '.join(f'{known}://' for known in _DATABASES)} and name a place")
+    """Take what the ledger's driver can read, so that a start fails and not the ledger's process."""
+    if not _DATABASE_URL.fullmatch(url.get_secret_value()):
+        raise ValueError("should read sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     return url
 
 

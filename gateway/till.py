@@ -69,6 +69,9 @@ class Journal(Protocol):
     def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
         """Add a line; `refused` is called where it cannot be written, before anything more is sent."""
 
+    def flush(self) -> bool:
+        """Write what was added; False where not all of it could be."""
+
 
 class Takings(Protocol):
     """Where it is counted what was spent."""
@@ -185,7 +188,7 @@ class Till:
         return self._end(purchase, "settled", cost=spent_ns, source=source, units=units, fal_id=fal_id)
 
     def bind(self, purchase: Purchase, job_id: str) -> None:
-        """Hand a purchase over to the queue job that it has become."""
+        """Hand a purchase over to the queue job that it has become; that is written down before anybody hears of it."""
         if purchase.is_over:
             return
         purchase.is_over = True
@@ -203,6 +206,7 @@ class Till:
         if purchase.hold is not None:
             self._store.bind(purchase.hold)
         self._journal.append(purchase.line("held", changed_at_us=self._now_us(), fal_id=job_id, source="estimated"))
+        self._journal.flush()
         self._jobs.remember(job_id, job)
 
     def _end(  # noqa: PLR0913 (one row of the ledger)

@@ -77,6 +77,12 @@ class Scene:
 
     is_full = False
     is_disk_full = False
+    written_down = 0
+
+    def flush(self) -> bool:
+        """Note how much is written down (`Journal`)."""
+        self.written_down = len(self.lines)
+        return True
 
     def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
         """Take a line (`Journal`)."""
@@ -221,6 +227,7 @@ def test_a_job_is_settled_once_to_its_submitter(scene: Scene) -> None:
     """Held under fal's id, by the first result that carries units, whoever fetches it, however often."""
     purchase = scene.buy(SUBMIT)
     scene.till.bind(purchase, "job")
+    assert scene.written_down == len(scene.lines)  # before the caller is told the id, or a death could lose it
     assert (scene.last.status, scene.last.fal_request_id, scene.sums) == ("held", "job", (0, ESTIMATE))
     assert scene.close(purchase, fate()) is None, "a job's purchase does not end with its submit"
     assert scene.answer(call_about("job", "status"), 200, None) is None

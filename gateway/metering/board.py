@@ -146,8 +146,15 @@ class Board:
         return Seat(Region(), self._status[first : first + _SEAT_CELLS])
 
     def generation(self) -> int:
-        """Return the policy generation that every ready worker has reached; 0 where none is ready."""
-        return min((seat.generation for seat in self.workers if seat.state is State.READY), default=0)
+        """Return the policy generation that every ready worker has reached; 0 where none is ready.
+
+        While all drain, what they go by still: a roll-out takes no policy away.
+        """
+        for state in (State.READY, State.DRAINING):
+            reached = [seat.generation for seat in self.workers if seat.state is state]
+            if reached:
+                return min(reached)
+        return 0
 
     def has_store(self) -> bool:
         """Return whether every ready worker has the state of limits."""

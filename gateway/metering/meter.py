@@ -88,6 +88,12 @@ class Meter:
             self._count_gone(record)
         self._emit(record)
 
+    def log(self, record: Exchanged) -> None:
+        """Log a request that is none of the proxy's, and so not counted. The record is the log's from here on."""
+        record.closed = True
+        record.timestamp = self._clock()
+        self._emit(record)
+
     def _count(self, record: Exchanged) -> None:
         cells = self._cells
         label = self._endpoints.label(record.endpoint)

@@ -46,6 +46,7 @@ _BODY_BYTES: Final = _SEPARATOR + 1 + SECRET_CHARACTERS
 _KEY_BYTES: Final = _BODY_BYTES + CHECKSUM_CHARACTERS
 
 _CREDENTIAL_FIELDS: Final = frozenset({b"authorization", b"x-gateway-key"})
+_BOTH: Final = len(_CREDENTIAL_FIELDS)
 _SCHEMES: Final = frozenset({b"key", b"bearer"})
 _CHALLENGE: Final = ((b"www-authenticate", b'Key realm="fal-gateway"'),)
 
@@ -88,6 +89,8 @@ def identify(
     found = [field for field in fields if field[0] in _CREDENTIAL_FIELDS]
     if not found:
         return anonymous or CREDENTIAL_MISSING
+    if len(found) == _BOTH and {name for name, _ in found} == _CREDENTIAL_FIELDS:
+        found = [field for field in found if not _is_foreign(*field)]
     if len(found) > 1:
         return CREDENTIAL_INVALID
     name, value = found[0]
@@ -106,6 +109,14 @@ def _credential_in(name: bytes, value: bytes) -> bytes:
         return value
     scheme, _, text = value.partition(b" ")
     return text.lstrip(b" ") if scheme.lower() in _SCHEMES else b""
+
+
+def _is_foreign(name: bytes, value: bytes) -> bool:
+    """Return whether a field holds a credential of fal's, which some clients always send; there is a colon in it.
+
+    Beside a key in `x-gateway-key` that is no second one of ours, and goes no further.
+    """
+    return name == b"authorization" and b":" in _credential_in(name, value)
 
 
 def digest_of(text: bytes) -> bytes:

@@ -51,8 +51,8 @@ _NOT_TO_CALLER: Final = _CONNECTION_FIELDS | {
     b"strict-transport-security",
     b"server",
     b"content-length",  # said anew from what is sent
-    b"x-gateway-request-id",  # each answer has one, and it is this gateway's
 }
+_NOT_TO_CALLER_PREFIXES: Final = (b"access-control-", b"x-gateway-")  # what they tell is this gateway's to tell
 _EXPOSED_PREFIXES: Final = ("x-fal-", "x-gateway-", "ratelimit")
 
 
@@ -153,6 +153,12 @@ class AnswerHead:
         self.request_id: str | None = None
         self.units: str | None = None
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the content is one JSON text, as whose type says so (RFC 6839, section 3.1)."""
+        kind = self.content_type.partition(b";")[0].rstrip()
+        return kind == b"application/json" or kind.endswith(b"+json")
+
 
 _PASS: Final = 0
 _DROP: Final = 1
@@ -207,7 +213,8 @@ class CallerFields:
         key = name.lower()
         if not colon or not _TOKEN.fullmatch(name):
             return _DROP
-        verdict = _READ.get(key, _DROP if key in _NOT_TO_CALLER or key.startswith(b"access-control-") else _PASS)
+        ours = key in _NOT_TO_CALLER or key.startswith(_NOT_TO_CALLER_PREFIXES)
+        verdict = _READ.get(key, _DROP if ours else _PASS)
         if len(self._verdicts) < _VERDICTS_KEPT:
             self._verdicts[name] = verdict
         return verdict

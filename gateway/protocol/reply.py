@@ -7,6 +7,8 @@ in a field and never in a cookie, hence no `access-control-allow-credentials`, a
 from __future__ import annotations
 
 import re
+import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 from gateway.protocol.fields import AnswerHead, exposed
@@ -33,6 +35,16 @@ class Replies:
     def __init__(self, cors_origins: frozenset[bytes]) -> None:
         """Take the exact origins (`https://app.example`) that may read answers."""
         self._cors_origins = cors_origins
+        self._dated_at = -1
+        self._date = b""
+
+    def _date_line(self) -> bytes:
+        """Return what every answer of one's own has to have (RFC 9110, section 6.6.1); fal's have theirs."""
+        second = int(time.time())
+        if second != self._dated_at:
+            self._dated_at = second
+            self._date = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
+        return self._date
 
     def relayed(self, head: AnswerHead, own: Sequence[bytes], *, request_id: str, page: bytes | None) -> list[bytes]:
         """Return the lines of an origin's answer, and `own` ones; `page` is the caller's Origin field."""
@@ -49,6 +61,7 @@ class Replies:
     ) -> tuple[list[bytes], bytes]:
         """Return the lines, `own` ones with them, and the content of a refusal or an origin failure (CONTRACT 4)."""
         lines = [
+            self._date_line(),
             b"Content-Type: application/json\r\n",
             b"Cache-Control: no-store\r\n",
             b"x-fal-error-type: %b\r\n" % problem.error_type.encode(),
@@ -61,6 +74,7 @@ class Replies:
     def document(self, *, request_id: str, page: bytes | None) -> list[bytes]:
         """Return the lines of JSON of the gateway's own that is no problem."""
         lines = [
+            self._date_line(),
             b"Content-Type: application/json\r\n",
             b"Cache-Control: no-store\r\n",
             b"x-gateway-request-id: %b\r\n" % request_id.encode(),
@@ -69,7 +83,7 @@ class Replies:
 
     def preflight(self, asked: bytes | None, *, request_id: str, page: bytes | None) -> list[bytes]:
         """Return the lines of an answer to OPTIONS; `asked` is Access-Control-Request-Headers."""
-        lines = [b"x-gateway-request-id: %b\r\n" % request_id.encode()]
+        lines = [self._date_line(), b"x-gateway-request-id: %b\r\n" % request_id.encode()]
         if page is None or page not in self._cors_origins:
             return [*lines, b"%b: %b\r\n" % ALLOW, _VARY_PREFLIGHT]
         lines += [

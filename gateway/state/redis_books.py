@@ -56,8 +56,9 @@ class SharedPurse:
 
     def __init__(self, row: Mapping[bytes, bytes]) -> None:
         self.start: Final = int(row[b"start"])
-        self.spent_ns: Final = int(row[b"spent"])
-        self.jobs_ns: Final = max(0, int(row[b"jobs"]))
+        jobs_ns = int(row[b"jobs"])  # below 0: of jobs whose holds became spent when their process died
+        self.spent_ns: Final = int(row[b"spent"]) + min(0, jobs_ns)
+        self.jobs_ns: Final = max(0, jobs_ns)
         self.held_ns: Final = max(0, int(row[b"held"]))
         self.holders: Final[dict[bytes, int]] = {}
         for name, value in row.items():

@@ -147,7 +147,8 @@ return table.concat(told, ' ')
 
 _PURSE: Final = """
 -- Returns a budget's sums in the period that is now; nil where they were never filled in, or are still being told.
--- A period that has begun is never left for an earlier one.
+-- A period that has begun is never left for an earlier one. What jobs hold is less than nothing where a process died
+-- that had bound one and not said so yet: its hold became spent, and whoever settles the job frees it all the same.
 local function purse(key, from, till)
   local row = redis.call('HMGET', key, 'start', 'edition', 'since', 'opens', 'spent', 'jobs', 'held')
   if not row[1] then return nil end
@@ -162,7 +163,7 @@ local function purse(key, from, till)
   end
   if tonumber(row[4]) > now and tonumber(row[4]) < now + 60 then return nil end
   return {key = key, start = start, edition = tonumber(row[2]), since = tonumber(row[3]),
-          sum = row[5] + math.max(0, row[6]) + math.max(0, row[7])}
+          sum = row[5] + row[6] + math.max(0, row[7])}
 end
 """
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from gateway.ledger.database import Database
+from gateway.ledger.faults import LedgerUnusableError
 from gateway.settings import BaseUrl, Settings, SettingsError, load_settings, setting_names
 
 KEY = {"FAL_KEY": "id:canary"}
@@ -41,9 +43,21 @@ WRONG = (
     Wrong("FALGW_REDIS_URL", "redis://", "name a place"),
     Wrong("FALGW_REDIS_URL", "redis://h:canary", "port should be 1 to 65535"),
     Wrong("FALGW_REDIS_URL", "rediss://h?ssl_ca_certs=/no/such/bundle.pem", "cannot be read: No such file"),
-    Wrong("FALGW_DATABASE_URL", "mysql://h/d", "should begin with sqlite:// or postgresql://"),
-    Wrong("FALGW_DATABASE_URL", "gateway.db", "should begin with sqlite://"),
-    Wrong("FALGW_DATABASE_URL", "postgresql://", "name a place"),
+    Wrong("FALGW_DATABASE_URL", "mysql://h/d", "should read sqlite:///FILE or postgresql://"),
+    Wrong("FALGW_DATABASE_URL", "gateway.db", "should read sqlite:///FILE"),
+    Wrong("FALGW_DATABASE_URL", "postgresql://", "should read"),
+    Wrong("FALGW_DATABASE_URL", "postgresql+psycopg://h/d", "should read"),
+    Wrong("FALGW_DATABASE_URL", "postgresql://h:5433,i:5434/d", "should read"),
+    Wrong("FALGW_DATABASE_URL", "postgresql://h:canary/d", "should read"),
+    Wrong("FALGW_DATABASE_URL", "sqlite:///", "should read"),
+    Wrong("FALGW_DATABASE_URL", "sqlite:///?timeout=1", "should read"),
+    Wrong("FALGW_DATABASE_URL", "sqlite:///:memory:", "should read"),
+    Wrong("FALGW_DATABASE_URL", "sqlite:///:memory:?timeout=1", "should read"),
+    Wrong("FALGW_DATABASE_URL", "sqlite://x.db", "should read"),
+    Wrong("FALGW_TRUSTED_PROXIES", "10.0.0.0/8,first,second", "'second' does not appear to be"),
+    Wrong("FALGW_TRUSTED_PROXIES", "10.0.0.0/8,first,second", "'first' does not appear to be"),
+    Wrong("FALGW_ORIGIN_OVERRIDES", "bad,fal.run=ftp://h,queue.fal.run=http://h:70000", "each entry should read"),
+    Wrong("FALGW_ORIGIN_OVERRIDES", "bad,fal.run=ftp://h,queue.fal.run=http://h:70000", "queue.fal.run: the port"),
     Wrong("FALGW_ORIGIN_OVERRIDES", "fal.run", "host=base-url"),
     Wrong("FALGW_ORIGIN_OVERRIDES", "Fal.run=http://h", "lower case"),
     Wrong("FALGW_ORIGIN_OVERRIDES", "fal.run:443=http://h", "without a port"),
@@ -250,6 +264,38 @@ def test_no_credential_is_an_error_only_where_one_is_needed() -> None:
     assert "no fal credential" in refused({})["FAL_KEY"]
     assert load_settings({}, need_credential=False).fal_key is None
     assert list(refused({"FAL_KEY_ID": "half"}, need_credential=False)) == ["FAL_KEY_ID"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///x.db",
+        "sqlite:////var/lib/fal-gateway/x.db",
+        "sqlite:///a:memory:b",
+        "postgresql://h",
+        "postgresql://h/d",
+        "postgresql:///d",
+        "postgresql:///d?host=/run/postgresql&user=u",
+        "postgresql://u:p@h:5432/d?sslmode=require",
+        "postgresql://u:p%2F%40%3A@h/d",
+        "postgresql://u:a/b?c:d@h/d",
+        "postgresql://u@[::1]:5432/d",
+        "postgresql://u:p@/d?host=h1:5433&host=h2:5434",
+    ],
+)
+def test_a_database_that_is_taken_can_be_connected_to(url: str) -> None:
+    """What passes here is read by the ledger's driver in the same way."""
+    assert load_settings({**KEY, "FALGW_DATABASE_URL": url}).database_url.get_secret_value() == url
+    Database(url).close()
+
+
+@pytest.mark.parametrize(
+    "url", [each.value for each in WRONG if each.name == "FALGW_DATABASE_URL" and each.value != "postgresql://"]
+)
+def test_the_ledger_refuses_what_is_refused_here(url: str) -> None:
+    """The other way round; an address that names nothing would be libpq's own choice."""
+    with pytest.raises(LedgerUnusableError):
+        Database(url)
 
 
 def test_no_secret_is_in_a_repr_or_a_message() -> None:

@@ -49,6 +49,8 @@ def test_the_generation_is_the_one_all_ready_workers_have(board: Board) -> None:
     assert board.generation() == 3
     second.state = READY
     assert board.generation() == 2
+    first.state = second.state = State.DRAINING
+    assert board.generation() == 2
 
 
 def test_a_seat_is_taken_in_another_process(board: Board, fork: Fork) -> None:

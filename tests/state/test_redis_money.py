@@ -163,6 +163,25 @@ def test_who_was_given_up_and_comes_back_is_counted_once(redis_server: RedisServ
     asyncio.run(scenario())
 
 
+def test_a_job_whose_process_died_before_it_told_of_it_is_counted_once(redis_server: RedisServer) -> None:
+    """Its hold became spent, and whoever settles the job frees it all the same: what it cost is what counts."""
+
+    async def scenario() -> None:
+        async with stood(redis_server, redis_server.url) as home:
+            await ask(home, 3)
+            for budget in (DAY, MONTH):
+                home.books.sweep(budget, home.start(budget), HOLDER, is_gone=True)
+            assert await both(home) == [(3, 0), (3, 0)]
+            jobs = [(budget, home.start(budget)) for budget in (DAY, MONTH)]
+            home.purses[0].settle_job(jobs, freed_ns=3, spent_ns=2)
+            assert await both(home) == [(2, 0), (2, 0)]
+            _, verdict = await ask(home, DAY.limit_ns - 1)
+            assert (verdict.granted, verdict.used_ns) == (False, 2)
+            assert (await ask(home, DAY.limit_ns - 2))[1].granted
+
+    asyncio.run(scenario())
+
+
 def test_a_purse_that_is_being_told_admits_nothing(redis_server: RedisServer) -> None:
     """Until the processes that live have stated what they hold, it counts as not known."""
 

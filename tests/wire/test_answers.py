@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -58,6 +60,9 @@ DROPPED: Final = [
     ("Strict-Transport-Security", "max-age=31536000"),
     ("Server", "uvicorn"),
     ("X-Gateway-Request-Id", "theirs"),
+    ("X-Gateway-Cost-Usd", "0"),
+    ("x-gateway-cost-source", "exact"),
+    ("X-Gateway-Of-Next-Year", "1"),
 ]
 
 
@@ -86,6 +91,14 @@ def test_all_but_the_listed_fields_reach_the_client(stage: Stage, content_type: 
     assert fields_of(response) == lines(kind, ("Content-Length", "2"), ("Vary", "Origin"), *PASSED)
     served = [value for name, value in response.head.fields if name == b"x-fal-served-from"]
     assert served == [b"a", b"b"]
+
+
+def test_answers_of_its_own_are_dated(stage: Stage) -> None:
+    """RFC 9110, section 6.6.1."""
+    own = [stage.ask(proxy_request()), stage.ask(proxy_request(key=stage.keys.full, path="/elsewhere"))]
+    for response in (*own, stage.ask(proxy_request(method="OPTIONS"), method="OPTIONS")):
+        told = parsedate_to_datetime(response.field("date") or "")
+        assert abs((datetime.now(UTC) - told).total_seconds()) < 60
 
 
 def test_each_answer_has_an_id_of_its_own(stage: Stage) -> None:

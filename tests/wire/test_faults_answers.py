@@ -78,6 +78,26 @@ def test_a_small_paid_json_answer_that_breaks_is_a_clean_500(
     assert (second["status"], second["outcome"]) == (200, "ok")
 
 
+@pytest.mark.parametrize(
+    ("content_type", "is_held"),
+    [
+        ("application/problem+json", True),
+        ("Application/JSON; charset=utf-8", True),
+        ("application/json-seq", False),
+        ("text/plain; a=+json", False),
+    ],
+)
+def test_what_is_json_goes_by_its_type(scene: Scene, content_type: str, *, is_held: bool) -> None:
+    """One JSON text, by whatever name (RFC 6839), and no sequence of them, which passes as it comes."""
+    fields = [("Content-Type", content_type)]
+    scene.play(breaking(http_response(json_of(1000), fields=fields)[:-5], "close"))
+    if is_held:
+        assert scene.ask(scene.request()).status == 500
+    else:
+        assert lost(scene, scene.request()).how == "reset"
+    scene.settled()
+
+
 PASSED_ON: Final = {
     "large json, length": ("POST", http_response(json_of(HELD_BYTES + 1), fields=[JSON_TYPE])),
     "large json, chunked": ("POST", http_response(json_of(HELD_BYTES + 1), fields=[JSON_TYPE], in_chunks=True)),

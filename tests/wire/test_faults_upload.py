@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections import Counter
@@ -11,7 +12,7 @@ import pytest
 
 from tests.harness.messages import chunked, http_response, message
 from tests.harness.origin import answering
-from tests.harness.scene import JSON_TYPE
+from tests.harness.scene import JSON_TYPE, TOLD_SECONDS
 from tests.harness.wire import Truncated
 
 if TYPE_CHECKING:
@@ -107,6 +108,35 @@ def test_an_early_refusal_is_not_lost_to_the_reset_behind_it(scene: Scene) -> No
     assert statuses[413] + statuses[500] == REPEATS
     assert statuses[413] >= REPEATS * 0.8
     assert scene.origin.connections == len(scene.origin.requests) == REPEATS
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "image/png"])
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_whole_answer_is_not_lost_to_the_break_of_its_upload(scene: Scene, how: str, content_type: str) -> None:
+    """What its head announced has come, and is billed: the caller gets it, though the rest was not sent any more."""
+    half = len(BODY) // 2
+
+    def script(connection: OriginConnection) -> None:
+        connection.read_head()
+        for _ in connection.reader.pieces(half):
+            pass
+        connection.send(http_response(b"{}", fields=[("Content-Type", content_type), ("x-fal-billable-units", "2")]))
+        left.wait(TOLD_SECONDS)
+        getattr(connection, how)()
+
+    left = threading.Event()
+    scene.play(script)
+    upload = scene.request(body=BODY)
+    with scene.connect() as client:
+        client.send(upload[: upload.index(BODY) + half])
+        response = client.read_response()  # though the upload has not ended
+        assert (response.status, response.body) == (200, b"{}")
+        left.set()
+        with contextlib.suppress(OSError):
+            client.send(upload[upload.index(BODY) + half :])
+        (event,) = scene.settled()
+    assert (event["status"], event["outcome"], event["units"]) == (200, "ok", "2")
+    assert len(scene.origin.requests) == 1
 
 
 def test_an_early_refusal_to_a_client_that_does_not_stop_ends_its_connection(scene: Scene) -> None:

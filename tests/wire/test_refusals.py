@@ -193,7 +193,7 @@ def test_content_of_exactly_the_limit_passes(stage: Stage) -> None:
     ["/", "/metrics", "/livez", "/readyz", "/api/fal", "/api/fal/proxyx", "/api/fal/prox", "/API/fal/proxy", "*"],
 )
 def test_there_is_nothing_elsewhere(stage: Stage, path: str) -> None:
-    """Outside of the proxy's path everything is 404, with a valid key too, and is not counted as a request to it."""
+    """Outside of the proxy's path everything is 404, with a valid key too; logged, not counted as a request to it."""
     stage.event_of(stage.ask(proxy_request(key=stage.keys.full)))  # all that came before is counted by now
     before = stage.gateway.metrics().value("requests_total")
     with stage.untouched():
@@ -202,6 +202,9 @@ def test_there_is_nothing_elsewhere(stage: Stage, path: str) -> None:
         page = stage.ask(proxy_request(path=path, method="GET", fields=[("Origin", PAGE)]))
     assert page.field("access-control-allow-origin") == PAGE
     assert stage.gateway.metrics().value("requests_total") == before
+    event = stage.event_of(response)
+    assert (event["status"], event["outcome"], event["error_type"]) == (404, "refused", "path_unknown")
+    assert event["response_bytes"] == len(response.body)
 
 
 @pytest.mark.parametrize(
