@@ -6,10 +6,7 @@ What a ServiceMonitor and a PodMonitor have in common. Takes (list $ values).
 name: {{ include "fal-gateway.fullname" $root }}
 namespace: {{ default $root.Release.Namespace $monitor.namespace }}
 labels:
-  {{- include "fal-gateway.labels" $root | nindent 2 }}
-  {{- with $monitor.labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "fal-gateway.labelsWith" (list $root "" $monitor.labels) | nindent 2 }}
 {{- end }}
 
 {{- define "fal-gateway.monitorEndpoint" -}}

@@ -24,8 +24,8 @@ Names and labels. A name is at most 63 characters, whatever the release is calle
 
 {{/* What the selectors of a Deployment hold can never be changed: nothing here may depend on a value but the names. */}}
 {{- define "fal-gateway.instanceLabels" -}}
-app.kubernetes.io/name: {{ include "fal-gateway.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "fal-gateway.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "fal-gateway.selectorLabels" -}}
@@ -35,21 +35,50 @@ app.kubernetes.io/component: gateway
 
 {{/* What pods are labelled with: nothing that changes with the chart alone, or each change of it would start them anew. */}}
 {{- define "fal-gateway.podLabels" -}}
-{{ include "fal-gateway.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-{{- with merge (deepCopy .Values.podLabels) .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $ours := include "fal-gateway.selectorLabels" . | fromYaml }}
+{{- $_ := set $ours "app.kubernetes.io/version" .Chart.AppVersion }}
+{{- include "fal-gateway.laid" (list .Values.commonLabels .Values.podLabels $ours) }}
 {{- end }}
 
 {{- define "fal-gateway.labels" -}}
+{{- include "fal-gateway.labelsWith" (list . "" nil) }}
+{{- end }}
+
+{{/* An object's labels, each key once: the chart's own, then what is said of the object, then commonLabels. Takes (list $ component labels). */}}
+{{- define "fal-gateway.labelsWith" -}}
+{{- $root := index . 0 }}
+{{- $ours := include "fal-gateway.ownLabels" $root | fromYaml }}
+{{- with index . 1 }}{{ $_ := set $ours "app.kubernetes.io/component" . }}{{ end }}
+{{- include "fal-gateway.laid" (list $root.Values.commonLabels (index . 2) $ours) }}
+{{- end }}
+
+{{/* Mappings laid over each other, the last on top, also where it says "", which `merge` takes for nothing. Takes a list. */}}
+{{- define "fal-gateway.laid" -}}
+{{- $all := dict }}
+{{- range . }}{{ range $key, $value := . }}{{ $_ := set $all $key $value }}{{ end }}{{ end }}
+{{- toYaml $all }}
+{{- end }}
+
+{{- define "fal-gateway.ownLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "fal-gateway.instanceLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
 {{- end }}
+
+{{/* What a change of starts the pods anew. */}}
+{{- define "fal-gateway.checksums" -}}
+{{- if and .Values.rolloutOnPolicyChange (not .Values.existingPolicyConfigMap) }}
+checksum/policy: {{ include "fal-gateway.policy" . | sha256sum }}
+{{- end }}
+{{- with include "fal-gateway.urls" . }}
+checksum/urls: {{ sha256sum . }}
+{{- end }}
+{{- end }}
+
+{{- define "fal-gateway.podAnnotations" -}}
+{{- $own := dict "kubectl.kubernetes.io/default-container" "gateway" }}
+{{- include "fal-gateway.laid" (list $own .Values.podAnnotations (include "fal-gateway.checksums" . | fromYaml)) }}
 {{- end }}
 
 {{- define "fal-gateway.serviceAccountName" -}}
