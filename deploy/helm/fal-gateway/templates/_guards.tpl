@@ -99,7 +99,8 @@ httpRoute.parentRefs is empty: name the Gateway that the route belongs to.
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
 ingress.hosts is empty: name a host, or the Ingress routes nothing.
 {{- end }}
-{{- if and (gt (len (toString .Values.settings.FALGW_PORT)) 0) (eq (include "fal-gateway.text" .Values.settings.FALGW_PORT) (include "fal-gateway.text" .Values.settings.FALGW_OPS_PORT)) }}
+{{- $settings := include "fal-gateway.settings" . | fromYaml }}
+{{- if eq $settings.FALGW_PORT $settings.FALGW_OPS_PORT }}
 settings.FALGW_OPS_PORT is the same as settings.FALGW_PORT: the two listeners need a port each.
 {{- end }}
 {{- end }}
