@@ -22,6 +22,21 @@ Names and labels. A name is at most 63 characters, whatever the release is calle
 {{- printf "%s-%s" (include "fal-gateway.fullname" (index . 0) | trunc $room | trimSuffix "-") $ending }}
 {{- end }}
 
+{{/*
+What the names of the gateway's pods match, and no other Deployment's: the Deployment's name, a hash of up to 10
+characters, and 5 of chance, out of an alphabet without vowels. Kubernetes cuts all before the last 5 at 58 characters.
+*/}}
+{{- define "fal-gateway.podNames" -}}
+{{- $name := include "fal-gateway.fullname" . }}
+{{- $one := "[bcdfghjklmnpqrstvwxz24-9]" }}
+{{- $room := sub 57 (len $name) | int }}
+{{- if gt $room 10 }}{{ printf "%s-%s{1,10}-%s{5}" $name $one $one }}
+{{- else if gt $room 1 }}{{ printf "%s-(%s{1,%d}-%s{5}|%s{%d})" $name $one (sub $room 1) $one $one (add $room 5) }}
+{{- else if ge $room 0 }}{{ printf "%s-%s{%d}" $name $one (add $room 5) }}
+{{- else }}{{ printf "%s%s{5}" (trunc 58 $name) $one }}
+{{- end }}
+{{- end }}
+
 {{/* What the selectors of a Deployment hold can never be changed: nothing here may depend on a value but the names. */}}
 {{- define "fal-gateway.instanceLabels" -}}
 app.kubernetes.io/name: {{ include "fal-gateway.name" . | quote }}
