@@ -123,6 +123,22 @@ def test_keda_finds_the_pods_whatever_the_release_is_called(length: int) -> None
             assert not re.fullmatch(pattern, pod_name(other)), other
 
 
+def test_releases_of_one_name_do_not_meet_in_another_namespace() -> None:
+    """What lies beside the monitoring has the release's namespace in its name, within 63 characters."""
+    names = ("serviceMonitor", "prometheusRule", "dashboards")
+    sets = (*NEEDED, *(f"{name}.{what}" for name in names for what in ("enabled=true", "namespace=monitoring")))
+    for release in (LONG_RELEASE[:53], "gw"):
+        found = [each for each in objects(*sets, release=release) if each["metadata"]["namespace"] == "monitoring"]
+        assert {each["kind"] for each in found} == {"ConfigMap", "PrometheusRule", "ServiceMonitor"}
+        ours = [each["metadata"]["name"] for each in found]
+        assert all(name.startswith(f"{NAMESPACE}-{release[:40]}") and len(name) <= 63 for name in ours)
+        assert len(set(ours)) == len({(each["kind"], each["metadata"]["name"]) for each in found}) - 1
+    at_home = [
+        each["metadata"]["name"] for each in objects(*NEEDED, "dashboards.enabled=true", "prometheusRule.enabled=true")
+    ]
+    assert not [name for name in at_home if name.startswith(NAMESPACE)]
+
+
 def test_the_ledger_outlives_its_pod_where_asked_to() -> None:
     """With a claim the old pod is gone before the new one opens the file, and the claim outlives the release."""
     path = scenario("sqlite")

@@ -37,6 +37,18 @@ characters, and 5 of chance, out of an alphabet without vowels. Kubernetes cuts 
 {{- end }}
 {{- end }}
 
+{{/*
+A name for an object in another namespace, where releases of other namespaces have theirs: with the release's namespace
+before it. Takes (list $ namespace name).
+*/}}
+{{- define "fal-gateway.namedIn" -}}
+{{- $from := (index . 0).Release.Namespace }}
+{{- $name := index . 2 }}
+{{- if not (has (index . 1) (list "" $from)) }}{{ $name = printf "%s-%s" $from $name }}{{ end }}
+{{- if gt (len $name) 63 }}{{ $name = printf "%s-%s" (trunc 54 $name | trimSuffix "-") (sha256sum $name | trunc 8) }}{{ end }}
+{{- $name }}
+{{- end }}
+
 {{/* What the selectors of a Deployment hold can never be changed: nothing here may depend on a value but the names. */}}
 {{- define "fal-gateway.instanceLabels" -}}
 app.kubernetes.io/name: {{ include "fal-gateway.name" . | quote }}
