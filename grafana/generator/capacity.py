@@ -7,7 +7,7 @@ from typing import Final
 from grafana.generator import variables
 from grafana.generator.page import Page, Section, shelf
 from grafana.generator.panels import COUNT, Column, Line, Look, gauges, graph, listing, number
-from grafana.generator.queries import RATE, at_least_zero, counted, largest, per_second, quantile, select, total
+from grafana.generator.queries import RATE, at_least_zero, counted, largest, per_second, quantile, ratio, select, total
 
 WARN: Final = "orange"
 BAD: Final = "red"
@@ -18,8 +18,8 @@ FULL: Final = ((0.0, GOOD), (0.7, WARN), (0.9, BAD))
 ESTIMATE: Final = "About: a counter's rise in the range."
 PROCESS: Final = f"{POD}, process"
 
-USED: Final = f"{total('inflight_requests', by=POD)} / {total('inflight_limit', by=POD)}"
-FDS_USED: Final = f"{total('open_fds', by=PROCESS)} / {total('max_fds', by=PROCESS)}"
+USED: Final = ratio(total("inflight_requests", by=POD), total("inflight_limit", by=POD))
+FDS_USED: Final = ratio(total("open_fds", by=PROCESS), total("max_fds", by=PROCESS))
 CPU: Final = f"sum by ({PROCESS}) (rate({select('cpu_seconds_total')}[{RATE}]))"
 READY: Final = total("workers", matchers='state="ready"')
 
@@ -70,7 +70,8 @@ NOW: Final = Section(
                 4,
                 number(
                     "Policy generation",
-                    "The generation that every ready worker has reached; the lowest of all gateways. 0: none is ready.",
+                    "The generation that every ready worker has reached, counted from each gateway's start; the lowest "
+                    "of all gateways. 0: none is ready.",
                     COUNT,
                     lowest("policy_generation"),
                     Look(0),
@@ -110,7 +111,7 @@ LOAD: Final = Section(
                 8,
                 gauges(
                     "How full",
-                    "Exchanges that are open as a share of the limit, by gateway.",
+                    "Exchanges that are open as a share of the limit, by gateway; one that drains is left out.",
                     "percentunit",
                     Line(USED, "{{instance}}"),
                     bands=FULL,
@@ -240,7 +241,8 @@ LEANS: Final = Section(
                 8,
                 graph(
                     "Policy",
-                    "The generation in force, by gateway: lines that part for long are gateways with different rules.",
+                    "How often each gateway has taken a new policy since it started. Gateways that started at another "
+                    "time differ; a line that does not rise with the others has not taken the last change.",
                     "short",
                     Line(total("policy_generation", by=POD), "{{instance}}"),
                 ),

@@ -231,8 +231,8 @@ LOST: Final = Section(
                 8,
                 graph(
                     "Pace by source, an hour",
-                    "Rate, by source: the counter that alerts use. It begins at 0 with each start of a gateway, so it "
-                    "shows the pace and never a sum.",
+                    "Rate, by source, of what each gateway has counted since it started (`cost_usd_total`), not of the "
+                    "ledger: the pace, and never a sum.",
                     "currencyUSD",
                     Line(f"{budgets.hourly('cost_usd_total', by='source')}", "{{source}} an hour"),
                     stacked=True,

@@ -97,6 +97,35 @@ def test_the_network_policy_reads_the_port_off_the_url(url: str, port: int) -> N
     assert ("TCP", port) in allowed(spec["egress"], "to")
 
 
+@pytest.mark.parametrize(
+    ("url", "ports"),
+    [
+        ("postgresql://u:p%40w@db/x", {5432}),
+        ("postgresql://u:p@h1:5433,h2:5434/db", {5433, 5434}),
+        ("postgresql://u:p@h1:5433,[2001:db8::1]/db", {5433, 5432}),
+        ("postgresql://db/x?port=6000", {6000}),
+        ("postgresql://db:5433/x?sslmode=require&port=6000,6001", {6000, 6001}),
+        ("postgresql:///db?host=h1&port=6000", {6000}),
+        ("postgresql:///db?host=h1:6000&host=h2", {6000, 5432}),
+        ("postgresql:///db?host=h1%3A6000%2Ch2%3A6001", {6000, 6001}),
+    ],
+)
+def test_the_network_policy_reads_every_port_of_a_database(url: str, ports: set[int]) -> None:
+    """Several hosts, and a query, may name ports, too."""
+    value = f"database.url={url.replace(',', chr(92) + ',')}"
+    egress = network_policy(*NEEDED, "networkPolicy.enabled=true", value)["spec"]["egress"]
+    assert {port for _, port in allowed(egress, "to")} - {53, 443} == ports
+
+
+def test_the_network_policy_goes_by_what_is_used() -> None:
+    """A Redis behind a socket has no port; a URL that a Secret stands in for is not the one in use."""
+    socket = network_policy(*NEEDED, "networkPolicy.enabled=true", "redis.url=unix:///run/redis.sock")["spec"]
+    assert {port for _, port in allowed(socket["egress"], "to")} == {53, 443}
+    both = ("redis.url=redis://r:7000", "redis.existingSecret=r")
+    secret = network_policy(*NEEDED, "networkPolicy.enabled=true", *both)["spec"]
+    assert ("TCP", 6379) in allowed(secret["egress"], "to")
+
+
 def test_the_route_has_no_time_limit() -> None:
     """A gateway's default of 15 s would cut answers off."""
     [rule] = the("HTTPRoute", scenario=scenario("gateway-api"))["spec"]["rules"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -98,9 +99,44 @@ def test_the_scaler_goes_by_cpu_and_by_requests_under_way() -> None:
 def test_keda_asks_for_the_requests_of_this_release_alone() -> None:
     """Another release in the same Prometheus does not scale this one."""
     [trigger] = the("ScaledObject", scenario=scenario("keda"))["spec"]["triggers"]
+    one = "[bcdfghjklmnpqrstvwxz24-9]"
     assert trigger["metadata"]["query"] == (
-        f'sum(fal_gateway_inflight_requests{{namespace="{NAMESPACE}", pod=~"gw-fal-gateway-[a-z0-9]+-[a-z0-9]+"}})'
+        f'sum(fal_gateway_inflight_requests{{namespace="{NAMESPACE}", pod=~"gw-fal-gateway-{one}{{1,10}}-{one}{{5}}"}})'
     )
+
+
+def pod_name(deployment: str, digest: str = "7d865f9b4c") -> str:
+    """Return the name of a pod of a Deployment, as Kubernetes makes it."""
+    return f"{deployment}-{digest}-"[:58] + "x7k2p"
+
+
+@pytest.mark.parametrize("length", [1, 45, 46, 47, 48, 53, 55, 56, 57, 58, 63])
+def test_keda_finds_the_pods_whatever_the_release_is_called(length: int) -> None:
+    """Kubernetes cuts long names, hyphen and hash; a release whose name begins with this one's is not meant."""
+    name = f"{'a-release-with-a-name-of-its-own-that-is-as-long-as-can-be-at-all'[: length - 1]}x"
+    [trigger] = the("ScaledObject", f"fullnameOverride={name}", scenario=scenario("keda"))["spec"]["triggers"]
+    [pattern] = re.findall(r'pod=~"([^"]+)"', trigger["metadata"]["query"])
+    for digest in ("7d865f9b4c", "865f9b4c7", "65f9b4c7"):
+        assert re.fullmatch(pattern, pod_name(name, digest))
+    for other in (f"{name[:52]}-b", f"{name[:52]}-emulator", f"{name[:-1]}y", name[:-2] or "y"):
+        if other[:58] != name[:58]:
+            assert not re.fullmatch(pattern, pod_name(other)), other
+
+
+def test_releases_of_one_name_do_not_meet_in_another_namespace() -> None:
+    """What lies beside the monitoring has the release's namespace in its name, within 63 characters."""
+    names = ("serviceMonitor", "prometheusRule", "dashboards")
+    sets = (*NEEDED, *(f"{name}.{what}" for name in names for what in ("enabled=true", "namespace=monitoring")))
+    for release in (LONG_RELEASE[:53], "gw"):
+        found = [each for each in objects(*sets, release=release) if each["metadata"]["namespace"] == "monitoring"]
+        assert {each["kind"] for each in found} == {"ConfigMap", "PrometheusRule", "ServiceMonitor"}
+        ours = [each["metadata"]["name"] for each in found]
+        assert all(name.startswith(f"{NAMESPACE}-{release[:40]}") and len(name) <= 63 for name in ours)
+        assert len(set(ours)) == len({(each["kind"], each["metadata"]["name"]) for each in found}) - 1
+    at_home = [
+        each["metadata"]["name"] for each in objects(*NEEDED, "dashboards.enabled=true", "prometheusRule.enabled=true")
+    ]
+    assert not [name for name in at_home if name.startswith(NAMESPACE)]
 
 
 def test_the_ledger_outlives_its_pod_where_asked_to() -> None:

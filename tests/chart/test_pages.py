@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import yaml
 
-from tests.chart.helm import CHART, NEEDED, NEWEST, RELEASE, ROOT, SHARED, needs_helm, parsed, refusal, run_helm
+from tests.chart.helm import (
+    CHART,
+    NEEDED,
+    NEWEST,
+    RELEASE,
+    ROOT,
+    SHARED,
+    VERSIONS,
+    needs_helm,
+    parsed,
+    refusal,
+    run_helm,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +53,27 @@ def test_a_policy_comes_out_of_a_file_as_it_is(tmp_path: Path) -> None:
     arguments = ("--set", NEEDED[0], "--set-file", f"policy={file}", "--show-only", "templates/configmap-policy.yaml")
     [found] = parsed(run_helm(NEWEST, "template", RELEASE, str(CHART), *arguments))
     assert found["data"]["policy.yaml"] == file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  # indented more than the rest\n\nteams:\n  - id: a\n\n\n  # and the end\n",
+        "\n\nteams: []\n",
+        "teams: []",
+        "# spaces at the end  \nteams: []   \n  \n",
+        '# "quoted" {{ .Values.x }}\r\nteams: []\r\n',
+        f"# {'long ' * 99}\nteams: []\n",
+    ],
+)
+def test_a_policy_as_text_is_kept_to_the_byte(text: str, tmp_path: Path) -> None:
+    """However it is indented: what the gateway reads is what was written."""
+    file = tmp_path / "policy.yaml"
+    file.write_bytes(text.encode())
+    arguments = ("--set", NEEDED[0], "--set-file", f"policy={file}", "--show-only", "templates/configmap-policy.yaml")
+    for version in VERSIONS:
+        [found] = parsed(run_helm(version, "template", RELEASE, str(CHART), *arguments))
+        assert found["data"]["policy.yaml"] == text
 
 
 def test_the_examples_of_ingresses_are_those_that_are_tested() -> None:

@@ -23,6 +23,7 @@ from tests.chart.helm import (
     Refused,
     environment,
     needs_helm,
+    parsed,
     refusal,
     render,
     run_helm,
@@ -227,6 +228,32 @@ def test_the_schema_refuses(wrong: str, told: str, version: str) -> None:
     said = refusal(*NEEDED, wrong)
     assert "schema" in said
     assert told in said
+
+
+def emptied(values: dict[str, Any], schema: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Yield null for every mapping and list among the values but those that the schema needs, and for those in them."""
+    for name, value in values.items():
+        if name in schema.get("required", ()):
+            yield from emptied(value, schema["properties"][name], f"{place}{name}.")
+        elif isinstance(value, (dict, list)):
+            yield f"{place}{name}=null"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nothing_in_place_of_a_mapping_is_told_or_is_empty(version: str) -> None:
+    """A part of the chart that is set to null is refused by its name; any other mapping and list is taken as empty."""
+    with pytest.raises(Refused, match="schema") as told:
+        render(*NEEDED, *(f"{name}=null" for name in SCHEMA["required"]), version=version)
+    assert [name for name in SCHEMA["required"] if name not in str(told.value)] == []
+    for name in ("keda.prometheus", "tests.stream"):
+        with pytest.raises(Refused, match=name.rpartition(".")[2]):
+            render(*NEEDED, f"{name}=null", version=version)
+    switches = (*NEEDED, *(f"{name}.enabled=true" for name in ("networkPolicy", "dashboards", "persistence")))
+    others = list(emptied(VALUES, SCHEMA))
+    assert len(others) > 40
+    assert parsed(render(*switches, *others, version=version))
+    assert render(*switches, *others, notes=True)
+    assert parsed(render(*switches, "dashboards.labels.grafana_dashboard=null", version=version))
 
 
 @pytest.mark.parametrize("wrong", ["replicaCuont=2", "replicaCount=two", "settings.FALGW_MAX_INFLIHGT=2"])

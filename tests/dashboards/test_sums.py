@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import yaml
 
+from grafana.generator.capacity import USED
 from grafana.generator.queries import counted, spent, spent_bar, start_is_known
 from tests.dashboards.interpolation import ALL, Window, built_in, filled
 
@@ -141,3 +142,11 @@ def test_a_counters_first_count_is_one(tmp_path: Path) -> None:
     expected = {'{endpoint="new"}': 2.0, '{endpoint="old"}': 0.0}
     expr = counted("unpriced_requests_total", "endpoint", by="endpoint")
     check(tmp_path, expr, series, between=(10, 30), expected=expected)
+
+
+def test_a_gateway_that_drains_is_not_infinitely_full(tmp_path: Path) -> None:
+    """While its last exchanges end it has no ready worker and a limit of 0: it is left out."""
+    gauge = 'fal_gateway_inflight_%s{namespace="prod",job="gw",instance="%s"}'
+    series = {gauge % ("requests", "a"): "3x20", gauge % ("limit", "a"): "0x20"}
+    series |= {gauge % ("requests", "b"): "3x20", gauge % ("limit", "b"): "4x20"}
+    check(tmp_path, USED, series, between=(10, 20), expected={'{instance="b"}': 0.75})

@@ -31,16 +31,25 @@ The gateway's environment, as a list. Every name is a setting of the gateway; a 
 {{- else }}
   value: sqlite:////var/lib/fal-gateway/fal-gateway.db
 {{- end }}
-{{- range $name, $value := .Values.settings }}
-{{- $text := include "fal-gateway.text" $value }}
-{{- if and (ne $text "") (ne $text "null") }}
+{{- range $name, $text := include "fal-gateway.settings" . | fromYaml }}
 - name: {{ $name }}
   value: {{ $text | quote }}
-{{- end }}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/*
+The settings that are set, as texts. Listeners always are: a pod's must be open to others, and its ports be known.
+*/}}
+{{- define "fal-gateway.settings" -}}
+{{- $texts := dict "FALGW_HOST" "0.0.0.0" "FALGW_PORT" "8080" "FALGW_OPS_HOST" "0.0.0.0" "FALGW_OPS_PORT" "9090" }}
+{{- range $name, $value := .Values.settings }}
+{{- $text := include "fal-gateway.text" $value }}
+{{- if not (has $text (list "" "null")) }}{{ $_ := set $texts $name $text }}{{ end }}
+{{- end }}
+{{- toYaml $texts }}
 {{- end }}
 
 {{/* The fal credential, in one of the three ways that the gateway knows. */}}

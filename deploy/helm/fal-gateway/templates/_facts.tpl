@@ -64,10 +64,51 @@ What follows from the values, each said in one place: "true" or nothing.
 {{- if $urls }}{{ toYaml $urls }}{{ end }}
 {{- end }}
 
-{{/* The port that a URL names, else what stands for it. Takes (dict "url" … "default" …). */}}
-{{- define "fal-gateway.portOf" -}}
-{{- $shape := `^[a-z]+://(?:[^@/]*@)?(?:\[[^\]]+\]|[^:/?]+):([0-9]+)(?:[/?].*)?$` }}
-{{- if regexMatch $shape .url }}{{ regexReplaceAll $shape .url "${1}" }}{{ else }}{{ .default | int }}{{ end }}
+{{/* The ports of Redis; none for a socket in the pod. */}}
+{{- define "fal-gateway.redisPorts" -}}
+{{- if include "fal-gateway.redis" . }}
+{{- $url := ternary "" .Values.redis.url (not (empty .Values.redis.existingSecret)) }}
+{{- if not (hasPrefix "unix:" $url) }}
+{{- include "fal-gateway.portsOf" (dict "url" $url "default" .Values.networkPolicy.redisPort) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The ports of the database; none for a file. */}}
+{{- define "fal-gateway.databasePorts" -}}
+{{- if not (include "fal-gateway.sqlite" .) }}
+{{- $url := ternary "" .Values.database.url (not (empty .Values.database.existingSecret)) }}
+{{- include "fal-gateway.portsOf" (dict "url" $url "default" .Values.networkPolicy.databasePort) }}
+{{- end }}
+{{- end }}
+
+{{/*
+The ports that a URL leads to, as a list: of its query (`port=`, `host=name:port`), which goes before its hosts; what
+names none gets the default. Takes (dict "url" … "default" …).
+*/}}
+{{- define "fal-gateway.portsOf" -}}
+{{- $rest := regexReplaceAll `^[a-z]+://` .url "" }}
+{{- $hosts := regexReplaceAll `^.*@` (regexReplaceAll `[/?].*$` $rest "") "" | splitList "," }}
+{{- $query := regexReplaceAll `^[^?]*` $rest "" | replace "%3A" ":" | replace "%2C" "," }}
+{{- with regexFindAll `[?&]host=[^&]+` $query -1 }}
+{{- $hosts = regexReplaceAll `[?&]host=` (join "," .) "" | splitList "," }}
+{{- end }}
+{{- $ports := list }}
+{{- range $hosts }}
+{{- $shape := `^(?:\[.*\]|[^:]*):([0-9]+)$` }}
+{{- $ports = append $ports (ternary (regexReplaceAll $shape . "${1}") (toString (int $.default)) (regexMatch $shape .)) }}
+{{- end }}
+{{- with regexFind `[?&]port=[0-9,]+` $query }}
+{{- $ports = regexReplaceAll `^.*=` . "" | splitList "," | compact }}
+{{- end }}
+{{- toYaml (uniq $ports) }}
+{{- end }}
+
+{{/* The gateway's variables by name, as texts; nothing for one that comes from elsewhere. */}}
+{{- define "fal-gateway.variables" -}}
+{{- $texts := dict }}
+{{- range include "fal-gateway.env" . | fromYamlArray }}{{ $_ := set $texts .name (default "" .value) }}{{ end }}
+{{- toYaml $texts }}
 {{- end }}
 
 {{/* A plain value as text: Helm reads numbers as floats, and would write 1e+09. */}}

@@ -3,27 +3,40 @@ What would render, and not work. Every sentence names the value that is wrong, a
 */}}
 {{- define "fal-gateway.guards" -}}
 {{- $faults := list }}
-{{- range list "credential" "replicas" "drain" "policy" "exclusive" "image" "routes" "env" }}
+{{- range list "credential" "replicas" "drain" "policy" "exclusive" "image" "routes" "env" "names" "labels" "ports" "strategy" "service" }}
 {{- $found := include (printf "fal-gateway.guards.%s" .) $ | trim }}
 {{- if $found }}{{ $faults = append $faults $found }}{{ end }}
 {{- end }}
 {{- if $faults }}{{ fail (printf "\n%s" (join "\n" $faults)) }}{{ end }}
 {{- end }}
 
+{{/* What extraEnvFrom brings is not known: it may be a credential, or the other half of one. */}}
 {{- define "fal-gateway.guards.credential" -}}
-{{- $brought := false }}
+{{- $brought := list }}
 {{- range .Values.extraEnv }}
-{{- if has .name (list "FAL_KEY" "FAL_KEY_FILE" "FAL_KEY_ID") }}{{ $brought = true }}{{ end }}
+{{- if has .name (list "FAL_KEY" "FAL_KEY_FILE" "FAL_KEY_ID" "FAL_KEY_SECRET") }}{{ $brought = append $brought .name }}{{ end }}
 {{- end }}
 {{- if and .Values.emulator.enabled (or .Values.existingSecret $brought) }}
 emulator.enabled: the emulator shows every credential that reaches it; leave existingSecret empty, and FAL_KEY out of extraEnv.
-{{- else if not (or .Values.existingSecret $brought .Values.emulator.enabled) }}
+{{- else if not (or .Values.existingSecret $brought .Values.emulator.enabled .Values.extraEnvFrom) }}
 existingSecret is empty: name the Secret that holds the fal credential (kubectl create secret generic fal --from-literal=FAL_KEY=…), or try without an account by emulator.enabled=true.
 {{- else if and .Values.existingSecret $brought }}
 existingSecret and extraEnv both bring the fal credential: keep one of them.
+{{- else if and (ne (has "FAL_KEY_ID" $brought) (has "FAL_KEY_SECRET" $brought)) (not .Values.extraEnvFrom) }}
+extraEnv brings one half of the fal credential: FAL_KEY_ID and FAL_KEY_SECRET go together.
 {{- end }}
-{{- if and .Values.existingSecret .Values.secretKeys.falKeyId (not .Values.secretKeys.falKeySecret) }}
+{{- include "fal-gateway.guards.secretKeys" . }}
+{{- end }}
+
+{{- define "fal-gateway.guards.secretKeys" -}}
+{{- $keys := .Values.secretKeys }}
+{{- if and $keys.falKeyId (not $keys.falKeySecret) }}
 secretKeys.falKeyId goes with secretKeys.falKeySecret: name both halves of the credential, or falKey alone.
+{{- else if and $keys.falKeySecret (not $keys.falKeyId) }}
+secretKeys.falKeySecret goes with secretKeys.falKeyId: name both halves of the credential, or falKey alone.
+{{- end }}
+{{- if and $keys.asFile (or $keys.falKeyId $keys.falKeySecret) }}
+secretKeys.asFile hands over the whole credential, which is secretKeys.falKey: leave falKeyId and falKeySecret empty.
 {{- end }}
 {{- end }}
 
@@ -52,10 +65,11 @@ secretKeys.falKeyId goes with secretKeys.falKeySecret: name both halves of the c
 {{- end }}
 {{- end }}
 
+{{/* By the variables as they are set, also those of extraEnv; else by the gateway's defaults. */}}
 {{- define "fal-gateway.guards.drain" -}}
-{{- $settings := .Values.settings }}
-{{- $delay := ternary 5 $settings.FALGW_SHUTDOWN_DELAY (has (toString $settings.FALGW_SHUTDOWN_DELAY) (list "" "<nil>")) | float64 }}
-{{- $drain := ternary 900 $settings.FALGW_DRAIN_TIMEOUT (has (toString $settings.FALGW_DRAIN_TIMEOUT) (list "" "<nil>")) | float64 }}
+{{- $set := include "fal-gateway.variables" . | fromYaml }}
+{{- $delay := $set.FALGW_SHUTDOWN_DELAY | default "5" | float64 }}
+{{- $drain := $set.FALGW_DRAIN_TIMEOUT | default "900" | float64 }}
 {{- $needed := addf (.Values.preStopSleepSeconds | float64) $delay $drain 5.0 | ceil | int }}
 {{- if lt (.Values.terminationGracePeriodSeconds | int) $needed }}
 terminationGracePeriodSeconds is {{ .Values.terminationGracePeriodSeconds | int }}, and draining may take {{ $needed }}: preStopSleepSeconds + settings.FALGW_SHUTDOWN_DELAY + settings.FALGW_DRAIN_TIMEOUT + 5. Kubernetes would cut what is under way.
@@ -98,9 +112,6 @@ httpRoute.parentRefs is empty: name the Gateway that the route belongs to.
 {{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
 ingress.hosts is empty: name a host, or the Ingress routes nothing.
-{{- end }}
-{{- if and (gt (len (toString .Values.settings.FALGW_PORT)) 0) (eq (include "fal-gateway.text" .Values.settings.FALGW_PORT) (include "fal-gateway.text" .Values.settings.FALGW_OPS_PORT)) }}
-settings.FALGW_OPS_PORT is the same as settings.FALGW_PORT: the two listeners need a port each.
 {{- end }}
 {{- end }}
 

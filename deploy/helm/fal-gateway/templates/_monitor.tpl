@@ -3,13 +3,10 @@ What a ServiceMonitor and a PodMonitor have in common. Takes (list $ values).
 */}}
 {{- define "fal-gateway.monitorMetadata" -}}
 {{- $root := index . 0 }}{{ $monitor := index . 1 -}}
-name: {{ include "fal-gateway.fullname" $root }}
+name: {{ include "fal-gateway.namedIn" (list $root $monitor.namespace (include "fal-gateway.fullname" $root)) }}
 namespace: {{ default $root.Release.Namespace $monitor.namespace }}
 labels:
-  {{- include "fal-gateway.labels" $root | nindent 2 }}
-  {{- with $monitor.labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "fal-gateway.labelsWith" (list $root "" $monitor.labels) | nindent 2 }}
 {{- end }}
 
 {{- define "fal-gateway.monitorEndpoint" -}}

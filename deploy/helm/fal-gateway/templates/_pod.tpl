@@ -13,7 +13,7 @@ securityContext:
 {{- if .Values.emulator.enabled }}
 {{- $sidecars = list (include "fal-gateway.emulator" . | fromYaml) }}
 {{- end }}
-{{- with concat .Values.initContainers $sidecars }}
+{{- with concat (default list .Values.initContainers) $sidecars }}
 initContainers:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -66,22 +66,29 @@ envFrom:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 ports:
+  {{- $settings := include "fal-gateway.settings" . | fromYaml }}
   - name: http
-    containerPort: {{ include "fal-gateway.text" .Values.settings.FALGW_PORT }}
+    containerPort: {{ $settings.FALGW_PORT }}
     protocol: TCP
   - name: ops
-    containerPort: {{ include "fal-gateway.text" .Values.settings.FALGW_OPS_PORT }}
+    containerPort: {{ $settings.FALGW_OPS_PORT }}
     protocol: TCP
 startupProbe:
   httpGet: {path: /livez, port: ops}
-  {{- toYaml .Values.startupProbe | nindent 2 }}
+  {{- with .Values.startupProbe }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 readinessProbe:
   httpGet: {path: /readyz, port: ops}
-  {{- toYaml .Values.readinessProbe | nindent 2 }}
+  {{- with .Values.readinessProbe }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 # Whether the process answers, and nothing else: neither fal nor load may have a pod killed that has calls under way.
 livenessProbe:
   httpGet: {path: /livez, port: ops}
-  {{- toYaml .Values.livenessProbe | nindent 2 }}
+  {{- with .Values.livenessProbe }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- if .Values.preStopSleepSeconds }}
 lifecycle:
   preStop:

@@ -9,8 +9,7 @@ metadata:
   name: {{ include "fal-gateway.named" (list $root (printf "test-%s" $name)) }}
   namespace: {{ $root.Release.Namespace }}
   labels:
-    {{- include "fal-gateway.labels" $root | nindent 4 }}
-    app.kubernetes.io/component: test
+    {{- include "fal-gateway.labelsWith" (list $root "test" nil) | nindent 4 }}
   annotations:
     helm.sh/hook: test
     helm.sh/hook-delete-policy: before-hook-creation
