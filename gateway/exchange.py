@@ -123,8 +123,8 @@ class Exchange(Intake):
 
     def on_failure(self, failure: OriginFailure) -> None:
         """Take the origin's fault."""
-        if failure.error_type == "origin_failed" and self._has_all_content():
-            self.on_answer(None, (), whole=True)  # it came before the upload had ended, which broke then
+        if failure.error_type != "gateway_error" and self._has_all_content():
+            self.on_answer(None, (), whole=True)  # it came before the upload had ended, which broke or stood still then
             return
         self._transfer = None
         self._is_unsent = not failure.sent
