@@ -209,7 +209,8 @@ def test_a_ledger_that_is_not_there_is_said_so(run: Callable[..., tuple[int, str
     ("url", "code", "reason"),
     [
         (f"postgresql://me:{CANARY}@127.0.0.1:1/x", 1, "refused"),
-        ("sqlite:///", 1, "names no file"),
+        ("sqlite:////no/such/folder/x.db", 1, "/no/such/folder/x.db"),
+        ("sqlite:///", 78, "FALGW_DATABASE_URL"),
         ("oracle://x", 78, "FALGW_DATABASE_URL"),
     ],
 )
