@@ -198,7 +198,7 @@ class Purses:
         for rank, budget in enumerate(hold.budgets):
             site = self._site(budget.store_name)
             row = self._row(site)
-            if abs(row[TAT]) == starts[rank]:
+            if site.place >= 0 and abs(row[TAT]) == starts[rank]:
                 left_ns = row[mine] - hold.estimate_ns
                 cells[site.place + mine] = left_ns if left_ns > 0 else 0  # noqa: FURB136 (compiled: no call)
                 cells[site.place + into] = row[into] + amount_ns
