@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from gateway.ledger.entry import Entry
 
 SCRAPE_SECONDS: Final = 1.0
+LEAST_SECONDS: Final = 30.0
+"""A bar over time is 10 s wide and shows what rose within: after three of them none is left that began before."""
+
 QUIET_SECONDS: Final = 30.0
 JOB: Final = "fal-gateway"
 
@@ -97,6 +100,7 @@ class Scene:
         reload_well_and_badly(self.market)
         bustle(self.market, bustle_seconds)
         self.busy = time.time()
+        until(lambda: time.time() > self.began + LEAST_SECONDS, "whole bars", timeout_seconds=LEAST_SECONDS + 1)
         last = self._quiet()
         a_little(self.market, paid=False)
         return first, second, replace(last, moment=self._wait_scraped())

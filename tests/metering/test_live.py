@@ -309,11 +309,12 @@ def test_what_was_spent_is_the_ledgers_whoever_dies(market: Market, tour: Tour) 
     """`ledger_cost_usd` is what the database says, also once all processes were killed; counters begin anew."""
     expected = dict(tour.counted["cost_usd_total"])
     total_ns = sum(expected.values())
-    until(
-        lambda: counts(market.gateway.metrics(), "ledger_cost_usd") == expected,
-        "the ledger's sums",
-        timeout_seconds=SEEN_SECONDS,
-    )
+
+    def is_shown() -> bool:
+        page = market.gateway.metrics()  # has no such series until the ledger was asked, which is every few seconds
+        return "ledger_cost_usd{" in page.text and counts(page, "ledger_cost_usd") == expected
+
+    until(is_shown, "the ledger's sums", timeout_seconds=SEEN_SECONDS)
     assert market.books.spent_ns() == total_ns
     market.kill()
     market.revive()
