@@ -71,8 +71,9 @@ class Worker:
         settings, board = shared.settings, shared.board
         number = board.workers.index(seat)
         self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
-        turns.at_end(self._write_journal)
-        before = self._journal.flush  # nothing is sent whose purchase is not written down
+        self._store = LocalStore(shared.quotas, seat=number)
+        turns.at_end(self._write_down)
+        before = self._write_down  # nothing is sent whose purchase is not written down
         options = _curl_options(settings)
         self.relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=_alarm, before=before)
         self.tracer = open_tracer(settings.tracing, RandomIds().next, shared.replica, ca_file=system_ca_file())
@@ -81,7 +82,6 @@ class Worker:
         if self.tracer is not None:
             self.tracer.count_to(self._meter.count_dropped_spans)
         self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
-        self._store = LocalStore(shared.quotas, seat=number)
         self._room = WaitingRoom(asyncio.get_running_loop().call_later)
         self._shared_store = self._make_shared_store()
         self._jobs = self._make_jobs()
@@ -135,7 +135,9 @@ class Worker:
 
         return SharedJobs(self._shared_store.jobs, self._shared.jobs)
 
-    def _write_journal(self) -> bool:
+    def _write_down(self) -> bool:
+        """Write what this turn changed; purses first, so that no budget knows of less than the ledger."""
+        self._store.write()
         self._journal.flush()
         return False
 
@@ -226,6 +228,7 @@ class Worker:
         self.relay.close()
         if self._shared_store is not None:
             await self._shared_store.close()
+        self._store.write()
         self._journal.close()
         return cut
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.admission import LONGEST_TOKEN_REQUEST_BYTES, Admission, too_large
 from gateway.delivery import Delivery
 from gateway.protocol.problem import Problem
+from gateway.purchase import NO_ROOM
 
 if TYPE_CHECKING:
     from gateway.desk import Desk
@@ -166,11 +167,11 @@ class Intake(Delivery):
             self._ticket.count(len(content))
         self._open(len(content), content)
 
-    def _on_unwritten(self, problem: Problem) -> None:
+    def _on_unwritten(self) -> None:
         """Give a request up whose purchase could not be written down: nothing of it has been sent yet."""
         self._is_sent = False
         if not self.record.closed:
-            self.give_up(problem, "refused")
+            self.give_up(NO_ROOM, "refused")
 
     def on_room(self) -> None:
         """The origin has taken what was queued."""

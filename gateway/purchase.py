@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from gateway.protocol.problem import refusal
+
 if TYPE_CHECKING:
     from decimal import Decimal
 
@@ -11,7 +13,12 @@ if TYPE_CHECKING:
     from gateway.policy.credential import Principal
     from gateway.policy.price import Price
     from gateway.protocol.fal import Call
-    from gateway.state.purses import Hold
+    from gateway.state.holdings import Hold
+
+NO_ROOM: Final = refusal(
+    "state_unavailable", "What is spent cannot be written down just now; try again.", ((b"retry-after", b"1"),)
+)
+"""The refusal of a purchase that cannot be written down."""
 
 
 class Fate:

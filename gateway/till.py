@@ -20,8 +20,8 @@ from gateway.policy.budget import moment_within, period_start
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import Estimates, Price, cost_ns, usd_of_picodollars
 from gateway.protocol.problem import Problem, refusal
-from gateway.purchase import Charge, Purchase
-from gateway.state.purses import Hold
+from gateway.purchase import NO_ROOM, Charge, Purchase
+from gateway.state.holdings import Hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 _MICROSECONDS: Final = 1_000_000
 _UNPRICED: Final = refusal(
     "endpoint_unpriced", "This endpoint has no price, and this key is under a budget: ask for a price to be set."
-)
-_NO_ROOM: Final = refusal(
-    "state_unavailable", "What is spent cannot be written down just now; try again.", ((b"retry-after", b"1"),)
 )
 _NO_SUCCESS_FROM: Final = 300
 _INVALID_INPUT: Final = 422
@@ -117,7 +114,7 @@ class Till:
         hold = None
         if principal.budgets:
             if self._journal.is_full:
-                return _NO_ROOM
+                return NO_ROOM
             if price is None and self._refuses_unpriced:
                 return _UNPRICED
             hold = Hold(principal.budgets, estimate_ns or 0)
@@ -148,10 +145,10 @@ class Till:
         self._ways[principal.key, call.endpoint, call.action] = way
         return way
 
-    def record(self, purchase: Purchase, refused: Callable[[Problem], None]) -> None:
+    def record(self, purchase: Purchase, refused: Callable[[], None]) -> None:
         """Write a purchase down that has got its hold, before it is sent.
 
-        Under a budget `refused` is called where that fails: now, or at the end of the turn, before anything is sent.
+        Under a budget `refused` is called where that fails (NO_ROOM): now, or when the turn ends. Nothing is sent then.
         """
         purchase.is_recorded = True
         hold = purchase.hold
@@ -161,7 +158,7 @@ class Till:
         if hold.starts:
             purchase.admitted_at_us = moment_within(purchase.admitted_at_us, hold.budgets, hold.starts)
         line = purchase.line("held", changed_at_us=purchase.admitted_at_us, source="estimated")
-        self._journal.append(line, lambda: refused(_NO_ROOM))
+        self._journal.append(line, refused)
 
     def close(self, purchase: Purchase, fate: Fate) -> Charge | None:
         """Bring a purchase to its end; return what it came to, None where there is nothing to tell."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gateway.policy.credential import Principal
     from gateway.protocol.problem import Problem
-    from gateway.state.purses import Hold
+    from gateway.state.holdings import Hold
     from gateway.waiting import WaitingRoom
 
 _MISSES: Final = LimitSet("", (Limit("failed-authentications", "address", "requests", quota=20, window=60.0),))

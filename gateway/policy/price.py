@@ -19,7 +19,7 @@ _PICO_PER_NANO: Final = 1000
 _ONE: Final = Decimal(1)
 _EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _SEEN_KEPT: Final = 99
-_SIGHTINGS: Final = 16
+_SIGHTINGS: Final = 64
 _ENDPOINTS_KEPT: Final = 1024
 _COSTS_KEPT: Final = 1024  # most requests use one of a few quantities
 
@@ -85,7 +85,8 @@ def _decimal_text(number: int, *, places: int) -> str:
 class Estimates:
     """What calls of an endpoint will probably cost: as the policy says, else as most of those lately seen did.
 
-    The middle of what was seen is worked out anew at each sixteenth sighting: it takes as long as half a request.
+    The middle of what was seen is worked out anew at each 64th sighting: it takes as long as half a
+    request.
     """
 
     def __init__(self) -> None:

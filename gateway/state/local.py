@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.policy.budget import Calendar
 from gateway.policy.quota import BYTES, CONCURRENT, Limit, Verdict
+from gateway.state.holdings import Holdings
 from gateway.state.places import TAT, Places, digest_of_name
-from gateway.state.purses import Hold, Purses
+from gateway.state.purses import Purses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.policy.budget import Budget
+    from gateway.state.holdings import Hold
     from gateway.state.store import Ask
 
 CONFIGURED_PLACES: Final = 32_768
@@ -64,6 +66,7 @@ class Quotas:
         self.purses: Final = Purses(seats=seats)
         self.lock: Final = RecordLock(is_needed=seats > 1)
         self.purse_lock: Final = RecordLock(is_needed=seats > 1)
+        self.seats: Final = seats
 
     def vacate(self, seat: int) -> None:
         """Free the slots of a worker that is gone; for the supervisor, once it has reaped it."""
@@ -116,6 +119,7 @@ class LocalStore:
         self._calendar = Calendar()
         self._wall = wall
         self._quotas = quotas
+        self._holdings = Holdings(quotas.purses, seat, quotas.purse_lock, is_alone=quotas.seats == 1)
         self._seat = seat
         self._clock = clock
         self._lock = quotas.lock
@@ -124,8 +128,13 @@ class LocalStore:
 
     def ask(self, ask: Ask, told: Callable[[Verdict | None], None]) -> Verdict | None:  # noqa: ARG002 (never later)
         """Judge and take in one step, at once."""
-        with self._lock:
-            return self._judge(ask)
+        if ask.limits.limits:
+            with self._lock:
+                return self._judge(ask)
+        verdict = Verdict()
+        if ask.hold is not None:
+            self._holds(ask.hold, verdict)
+        return verdict
 
     def _judge(self, ask: Ask) -> Verdict:
         now = self._clock()
@@ -147,8 +156,7 @@ class LocalStore:
     def _holds(self, hold: Hold, verdict: Verdict) -> bool:
         wall = self._wall()
         starts = [self._calendar.start(budget.period, wall) for budget in hold.budgets]
-        with self._quotas.purse_lock:
-            return self._quotas.purses.take(hold, self._seat, starts=starts, verdict=verdict)
+        return self._holdings.take(hold, starts, verdict)
 
     def _find(self, limit: Limit, address: str) -> _Spot:
         name = f"{limit.store_name}|{address}" if address else limit.store_name
@@ -192,19 +200,19 @@ class LocalStore:
 
     def settle(self, hold: Hold, spent_ns: int) -> None:
         """Turn what a run holds into what it cost."""
-        with self._quotas.purse_lock:
-            self._quotas.purses.settle(hold, self._seat, spent_ns)
+        self._holdings.settle(hold, spent_ns)
 
     def bind(self, hold: Hold) -> None:
         """Hand what a run holds over to a queue job."""
-        with self._quotas.purse_lock:
-            self._quotas.purses.bind(hold, self._seat)
+        self._holdings.bind(hold)
 
     def settle_job(self, purses: Sequence[tuple[Budget, int]], *, freed_ns: int, spent_ns: int) -> None:
         """Free what a job holds, and count what it cost."""
-        with self._quotas.purse_lock:
-            for budget, start in purses:
-                self._quotas.purses.settle_job(budget.store_name, start, freed_ns=freed_ns, spent_ns=spent_ns)
+        self._holdings.settle_job(purses, freed_ns=freed_ns, spent_ns=spent_ns)
+
+    def write(self) -> None:
+        """Let the other processes see what became of budgets: at the end of each turn, before anything is sent."""
+        self._holdings.write()
 
     def charge(self, ask: Ask, count: int) -> None:
         """Count bytes."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gateway.policy.budget import Budget, Calendar
     from gateway.policy.quota import Limit, LimitSet
-    from gateway.state.purses import Hold
+    from gateway.state.holdings import Hold
 
 REPLICA_SECONDS: Final = 15
 REPLICAS_KEY: Final = b"fgw:{replicas}"

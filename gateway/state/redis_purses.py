@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.policy.budget import Budget
-    from gateway.state.purses import Hold
+    from gateway.state.holdings import Hold
     from gateway.state.redis_commands import Command, Plan
     from gateway.state.redis_pipeline import Pipeline
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from gateway.policy.budget import Budget
-    from gateway.state.purses import Hold
+    from gateway.state.holdings import Hold
 
 RECENT_SECONDS: Final = 60
 """How far back a process remembers what it settled, second by second; `since` lies less far back."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from gateway.policy.budget import Budget
     from gateway.policy.quota import LimitSet, Verdict
-    from gateway.state.purses import Hold
+    from gateway.state.holdings import Hold
 
 
 class Ask:

@@ -147,7 +147,8 @@ class Gateway:
         assert verdict is not None
         if not verdict.granted:
             return None
-        self.till.record(purchase, lambda problem: pytest.fail(problem.detail))
+        self.till.record(purchase, lambda: pytest.fail("it could not be written"))
+        self._store.write()  # the turn ends
         return purchase
 
     def settle(self, purchase: Purchase | None, units: int) -> None:
@@ -155,6 +156,7 @@ class Gateway:
         assert purchase is not None
         units_told = Decimal(units)
         self.till.close(purchase, Fate(was_sent=True, status=200, units=units_told, is_answered=True, fal_id="run"))
+        self._store.write()
 
     def submit(self, *, estimate: int, job_id: str = "job-1") -> Entry | None:
         """Submit a job; return its row, None where a budget has no room for it."""

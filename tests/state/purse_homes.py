@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.policy.budget import Budget, period_end, period_start
 from gateway.policy.quota import NO_LIMITS
+from gateway.state.holdings import Hold
 from gateway.state.local import LocalStore, Quotas
-from gateway.state.purses import Hold
 from gateway.state.redis_books import RedisBooks
 from gateway.state.store import Ask
 from tests.state.stage import PATIENT_SECONDS, judge, watched
@@ -76,7 +76,9 @@ class LocalHome:
         return self.quotas.purses.fill(budget.store_name, start, spent_ns=spent_ns, jobs_ns=jobs_ns)
 
     async def sums(self, budget: Budget) -> tuple[int, int]:
-        """Look into the purse."""
+        """Look into the purse, behind what the turn has changed."""
+        for store in self.stores:
+            store.write()
         purse = self.quotas.purses.purse(budget.store_name, period_start(budget.period, self.now))
         return purse.spent_ns, purse.held_ns
 

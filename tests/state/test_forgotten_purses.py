@@ -6,8 +6,8 @@ from typing import Final
 
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.quota import NO_LIMITS, Verdict
+from gateway.state.holdings import Hold
 from gateway.state.local import LocalStore, Quotas
-from gateway.state.purses import Hold
 from gateway.state.store import Ask
 
 NOW: Final = 1_793_880_000.0
@@ -23,8 +23,9 @@ def ask(store: LocalStore, estimate_ns: int) -> tuple[Hold, Verdict]:
     return hold, verdict
 
 
-def sums(quotas: Quotas) -> tuple[int, int]:
-    """Return what is spent and held."""
+def sums(quotas: Quotas, store: LocalStore) -> tuple[int, int]:
+    """Return what is spent and held, at the end of the turn."""
+    store.write()
     purse = quotas.purses.purse(DAY.store_name, START)
     return purse.spent_ns, purse.held_ns
 
@@ -35,12 +36,14 @@ def test_a_budget_that_was_forgotten_is_filled_in_anew() -> None:
     store = LocalStore(quotas, wall=lambda: NOW)
     assert quotas.purses.fill(DAY.store_name, START, spent_ns=1, jobs_ns=0)
     hold, _ = ask(store, 3)
+    store.write()
     quotas.purses.forget(DAY.store_name)
     assert ask(store, 1)[1].used_ns == -1
+    store.write()
     assert quotas.purses.fill(DAY.store_name, START, spent_ns=5, jobs_ns=0)
-    assert sums(quotas) == (5, 3)
+    assert sums(quotas, store) == (5, 3)
     store.settle(hold, 2)
-    assert sums(quotas) == (7, 0)
+    assert sums(quotas, store) == (7, 0)
     quotas.close()
 
 
@@ -51,8 +54,10 @@ def test_a_run_of_a_forgotten_budget_burdens_no_later_period() -> None:
     assert quotas.purses.fill(DAY.store_name, START, spent_ns=1, jobs_ns=0)
     ended, _ = ask(store, 3)
     ask(store, 4)
+    store.write()
     quotas.purses.forget(DAY.store_name)
     store.settle(ended, 2)
+    store.write()
     later = START + 86_400
     assert quotas.purses.fill(DAY.store_name, later, spent_ns=6, jobs_ns=0)
     purse = quotas.purses.purse(DAY.store_name, later)

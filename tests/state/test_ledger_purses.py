@@ -8,8 +8,8 @@ import pytest
 
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.quota import NO_LIMITS, Verdict
+from gateway.state.holdings import Hold
 from gateway.state.local import LocalStore, Quotas
-from gateway.state.purses import Hold
 from gateway.state.store import Ask
 
 if TYPE_CHECKING:
@@ -37,12 +37,14 @@ class Scene:
         return hold, verdict
 
     def fill(self, *, spent_ns: int = 0, jobs_ns: int = 0) -> None:
-        """Fill the purse in, as the ledger's process does."""
+        """Fill the purse in between two turns, as the ledger's process does."""
+        self.store.write()
         assert self.quotas.purses.fill(DAY.store_name, TODAY, spent_ns=spent_ns, jobs_ns=jobs_ns)
 
     @property
     def sums(self) -> tuple[int, int]:
-        """Spent and held today."""
+        """Spent and held today, at the end of the turn."""
+        self.store.write()
         purse = self.quotas.purses.purse(DAY.store_name, period_start("day", self.now))
         return purse.spent_ns, purse.held_ns
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.quota import NO_LIMITS
+from gateway.state.holdings import Hold
 from gateway.state.local import LocalStore, Quotas
-from gateway.state.purses import Hold
 from gateway.state.store import Ask
 from tests.state.purse_homes import DAY, MONTH, NOW, Home, ask, local_home, redis_home
 from tests.state.stage import judge, limit_set, requests
@@ -256,6 +256,7 @@ def test_sums_are_those_of_what_happened(steps: list[tuple[int, int, str]]) -> N
             held += estimate
         if then == "bind":
             store.bind(hold)
+        store.write()
         purse = quotas.purses.purse(DAY.store_name, period_start("day", NOW))
         assert (purse.spent_ns, purse.held_ns) == (spent, held)
     quotas.close()

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.policy.budget import period_end
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.purses import Hold
+from gateway.state.holdings import Hold
 from gateway.state.redis_registers import Registers
 from gateway.state.store import Ask
 from tests.state.purse_homes import DAY, MONTH, RedisHome, ask

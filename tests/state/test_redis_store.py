@@ -16,7 +16,7 @@ import pytest
 from gateway.policy.budget import Budget, period_end, period_start
 from gateway.policy.job import RELEASED, SETTLED, Job
 from gateway.policy.quota import LEASE_SECONDS
-from gateway.state.purses import Hold
+from gateway.state.holdings import Hold
 from gateway.state.redis_books import RedisBooks
 from gateway.state.redis_job_commands import JOB_SECONDS
 from gateway.state.store import Ask
