@@ -72,6 +72,7 @@ class Worker:
         number = board.workers.index(seat)
         self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
         self._store = LocalStore(shared.quotas, seat=number)
+        self._shared_store: RedisStore | None = None
         turns.at_end(self._write_down)
         before = self._write_down  # nothing is sent whose purchase is not written down
         options = _curl_options(settings)
@@ -126,6 +127,7 @@ class Worker:
             replica=self._shared.replica,
             on_change=on_change,
             on_error=self._meter.count_store_error,
+            last_words=self._shared.last_words,
         )
 
     def _make_jobs(self) -> Jobs:
@@ -138,6 +140,8 @@ class Worker:
     def _write_down(self) -> bool:
         """Write what this turn changed; purses first, so that no budget knows of less than the ledger."""
         self._store.write()
+        if self._shared_store is not None:
+            self._shared_store.purses.write()
         self._journal.flush()
         return False
 

@@ -11,7 +11,8 @@ from gateway.bulletin import Bulletin
 from gateway.ledger.folder import SpoolFolder, claim_folder
 from gateway.metering.board import Board
 from gateway.state.jobs import JobTable
-from gateway.state.local import Quotas
+from gateway.state.last_words import LastWords
+from gateway.state.local import Quotas, RecordLock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,7 @@ class Shared:
         self.statement: Final = Bulletin()  # what each key has spent
         self.jobs: Final = JobTable()
         self.quotas: Final = Quotas(seats=settings.workers)
+        self.last_words: Final = LastWords(RecordLock(is_needed=True))
         self.spool_root: Final = spool_root(settings.database_url.get_secret_value())
         self.spool: Final[SpoolFolder] = claim_folder(self.spool_root, self.replica)
 

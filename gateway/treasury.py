@@ -6,8 +6,9 @@ The decisions it carries:
   a few seconds ago; what was settled since, and what is held, is stated by the processes that did it
   (state/redis_registers.py). A gateway that has just begun takes all that the ledger has, and waits for nobody, and so
   is a budget filled in that a reload has brought: there is none that could say more.
-* A process of this gateway that is gone can never come back; its holds become spent money with the next look. One of
-  another gateway is dead when that has shown no life for ten minutes.
+* A process of this gateway that is gone can never come back; what it had to say is said in its name (last_words.py),
+  and its holds become spent money with the next look. One of another gateway is dead when that has shown no life for
+  ten minutes.
 * A job is closed in the store before it is charged as overdue, and by a result before that is charged: who closes it
   charges it, so that none is charged twice.
 * Sums that operators see are those of the store's, as of the last look.
@@ -23,7 +24,9 @@ import structlog
 from gateway.ledger.ledger import LATEST_US
 from gateway.policy.budget import counts_in, period_end, period_start
 from gateway.policy.job import OPEN, SETTLED
+from gateway.state.last_words import digest_of_key
 from gateway.state.redis_books import OPENING_SECONDS, RedisBooks, StoreAwayError
+from gateway.state.redis_registers import purse_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from gateway.policy.budget import Budget
     from gateway.policy.job import Job
     from gateway.shared import Shared
+    from gateway.state.last_words import LastWords
     from gateway.state.redis_books import SharedPurse
 
 LOOK_SECONDS: Final = 1.0
@@ -52,6 +56,7 @@ def open_treasury(url: str, shared: Shared, ledger: Ledger, *, job_of: Callable[
         replica=shared.replica,
         workers=lambda: [seat.pid for seat in shared.board.workers],
         born_at=shared.born_at,
+        last_words=shared.last_words,
         job_of=job_of,
     )
 
@@ -67,6 +72,7 @@ class Treasury:
         replica: str,
         workers: Callable[[], Sequence[int]],
         born_at: float,
+        last_words: LastWords,
         job_of: Callable[[Entry], Job],
     ) -> None:
         """Take the store and the ledger. `workers`: ids of this gateway's worker processes; `born_at`: its start."""
@@ -77,6 +83,7 @@ class Treasury:
         self._replica = replica.encode()
         self._workers = workers
         self._born_at = born_at
+        self._last_words = last_words
         self._job_of = job_of
         self._look_at = 0.0
         self._strange: dict[bytes, float] = {}  # holders of gateways without a sign of life, and since when
@@ -109,6 +116,7 @@ class Treasury:
             self._fill(missing, is_lost=is_lost)
         self._purses = {budget.store_name: purse for budget, purse in found.items() if purse is not None}
         self._seen = (self._seen | self._purses.keys()) & {budget.store_name for budget in budgets}
+        self._speak_for_the_dead(budgets)
         for budget, purse in found.items():
             if purse is not None:
                 self._bury(budget, purse, living)
@@ -159,6 +167,19 @@ class Treasury:
         return found
 
     # -- the dead ---------------------------------------------------------------------------------------------------
+
+    def _speak_for_the_dead(self, budgets: Sequence[Budget]) -> None:
+        words = self._last_words.of_dead(self._workers())
+        if not words:
+            return
+        known = {digest_of_key(purse_key(budget)): budget for budget in budgets}
+        for word in words:
+            budget, holder = known.get(word.budget), b"%b:%d" % (self._replica, word.pid)
+            if budget is not None:
+                self._books.testify(budget, holder, word)
+            self._last_words.forget(word)  # before the store forgets whose word it was, and would count it again
+            if budget is not None:
+                self._books.sweep(budget, word.start, holder, is_gone=True)
 
     def _bury(self, budget: Budget, purse: SharedPurse, living: Sequence[bytes]) -> None:
         for holder in purse.holders:

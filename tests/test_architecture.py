@@ -115,7 +115,9 @@ MAY_IMPORT: Final = MappingProxyType(
             }
         ),
         "delivery": frozenset({"admission", "desk", "metering", "policy", "protocol", "purchase", "ticket"}),
-        "intake": frozenset({"admission", "delivery", "desk", "metering", "policy", "protocol", "relay.upstream"}),
+        "intake": frozenset(
+            {"admission", "delivery", "desk", "metering", "policy", "protocol", "purchase", "relay.upstream"}
+        ),
         "exchange": frozenset({"admission", "desk", "intake", "metering", "protocol", "relay.upstream"}),
         "descriptors": frozenset(),
         "pressure": frozenset(),

@@ -15,7 +15,8 @@ from gateway.metering.board import Board
 from gateway.metering.meter import Meter
 from gateway.policy.budget import Budget, period_start
 from gateway.state.jobs import JobTable
-from gateway.state.local import Quotas
+from gateway.state.last_words import LastWords
+from gateway.state.local import Quotas, RecordLock
 from gateway.state.redis_books import RedisBooks, StoreAwayError
 from gateway.treasury import LAG_SECONDS, YOUNG_SECONDS, Treasury
 from tests.harness.redis import RedisServer
@@ -44,6 +45,7 @@ class Scene:
         self.books = RedisBooks(self.redis.url, "one")
         self.numbers = 0
         self.workers = [1]
+        self.last_words = LastWords(RecordLock(is_needed=True), places=8)
 
     def treasury(self, *, age_seconds: float = YOUNG_SECONDS + 60) -> Treasury:
         """Return the treasury of gateway `one`, so many seconds after its start."""
@@ -53,6 +55,7 @@ class Scene:
             replica="one",
             workers=lambda: self.workers,
             born_at=monotonic() - age_seconds,
+            last_words=self.last_words,
             job_of=job_of,
         )
 
@@ -89,6 +92,7 @@ class Scene:
 
     def close(self) -> None:
         """End everything."""
+        self.last_words.close()
         self.books.close()
         self.ledger.close()
         self.redis.close()

@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from gateway.state.redis_address import parse_redis_url
 from gateway.state.redis_job_commands import JOB_SECONDS, closing, job_key, job_text, read_job
-from gateway.state.redis_purse_scripts import ADJUST, CLOSE, FILL, SWEEP
+from gateway.state.redis_purse_scripts import ADJUST, CLOSE, FILL, STATE, SWEEP
 from gateway.state.redis_registers import purse_key
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from gateway.policy.budget import Budget
     from gateway.policy.job import Job
+    from gateway.state.last_words import LastWord
     from gateway.state.redis_address import RedisAddress
     from gateway.state.redis_scripts import Script
 
@@ -104,6 +105,14 @@ class RedisBooks:
     def sweep(self, budget: Budget, start: int, holder: bytes, *, is_gone: bool) -> int:
         """Make what a dead process holds spent; return how much. `is_gone`: it can never come back."""
         return int(self._run(SWEEP, purse_key(budget), start, holder, int(is_gone)))
+
+    def testify(self, budget: Budget, holder: bytes, word: LastWord) -> None:
+        """State what a dead process had to say of a purse, in its name; told twice it changes nothing.
+
+        The store takes it in the edition that it was said in, and keeps what it has granted to that process.
+        """
+        figures = (word.net_ns, word.spent_ns, word.jobs_ns)
+        self._run(STATE, purse_key(budget), holder, 0, word.start, word.edition, b"", *figures)
 
     def adjust(self, budget: Budget, start: int, *, spent_ns: int, jobs_ns: int) -> None:
         """Add to the sums of a purse, in the period that began at `start`, if that is the present one."""

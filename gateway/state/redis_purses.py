@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from gateway.policy.budget import Budget
     from gateway.state.holdings import Hold
+    from gateway.state.last_words import LastWords
     from gateway.state.redis_commands import Command, Plan
     from gateway.state.redis_pipeline import Pipeline
 
@@ -31,9 +32,14 @@ _FACTS: Final = 3
 class RedisPurses:
     """`PurseStore` of one worker."""
 
-    def __init__(self, holder: bytes, *, wall: Callable[[], float]) -> None:
-        """`holder` names this process among all of all gateways; `wall` gives seconds since the epoch."""
+    def __init__(self, holder: bytes, wall: Callable[[], float], last_words: LastWords | None = None) -> None:
+        """`holder` names this process among all of all gateways (`<gateway>:<pid>`).
+
+        `wall` gives seconds since the epoch. `last_words`: where what is stated is kept, lest this process dies.
+        """
         self._holder: Final = holder
+        self._pid: Final = int(holder.rpartition(b":")[2])
+        self._last_words = last_words
         self._wall = wall
         self._calendar = Calendar()
         self._registers = Registers()
@@ -64,6 +70,8 @@ class RedisPurses:
             for registers in self._registers.all():
                 done = [register for register in registers if register.still_held == 0]
                 if done:
+                    if self._last_words is not None:
+                        self._last_words.take_back(self._pid, done)
                     pipeline.add(StateCall(self, done, self._holder, is_last=True))
         self.fall()
 
@@ -111,6 +119,12 @@ class RedisPurses:
         """Free what a job holds, and count what it cost."""
         for budget, start in purses:
             self._change(budget, start, spent=spent_ns, jobs=-freed_ns)
+
+    def write(self) -> None:
+        """Keep what has changed in this turn, where it outlives this process."""
+        unkept = self._registers.unkept()
+        if unkept and self._last_words is not None:
+            self._last_words.keep(self._pid, unkept)
 
     def _starts(self, hold: Hold) -> tuple[int, ...]:
         if hold.starts:

@@ -117,6 +117,7 @@ class Registers:
     def __init__(self) -> None:
         self._registers: dict[str, Register] = {}
         self._changed: dict[str, Register] = {}
+        self._unkept: dict[str, Register] = {}
 
     def _open(self, budget: Budget, start: int) -> Register | None:
         """Return the register of a period; None where a later one has begun."""
@@ -149,6 +150,7 @@ class Registers:
     def _begin(self, register: Register, edition: int, since: int) -> None:
         has_something = register.still_held != 0 or bool(register.recent)
         register.begin(edition, since)
+        self._unkept[register.name] = register
         if has_something:
             self._changed[register.name] = register
         else:
@@ -162,6 +164,7 @@ class Registers:
         if register is not None:
             register.change(second, freed=freed, spent=spent, jobs=jobs)
             self._changed[register.name] = register
+            self._unkept[register.name] = register
 
     def learn(self, register: Register, start: int, edition: int, since: int) -> bool:
         """Take what the store says of a purse that a statement was about; return whether it took the statement."""
@@ -182,6 +185,13 @@ class Registers:
         """Yield what is to be stated, those of one tag together; nothing is to be stated any more then."""
         changed, self._changed = self._changed, {}
         yield from _by_tag(changed.values())
+
+    def unkept(self) -> Sequence[Register]:
+        """Return what has changed since this was last asked."""
+        if not self._unkept:
+            return ()
+        unkept, self._unkept = self._unkept, {}
+        return list(unkept.values())
 
     def alive(self, second: int) -> Iterator[list[Register]]:
         """Yield what is to be said again, those of one tag together."""

@@ -35,6 +35,7 @@ from gateway.state.redis_scripts import ASK, MOVE, RENEW
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gateway.state.last_words import LastWords
     from gateway.state.redis_commands import Command
     from gateway.state.store import Ask
 
@@ -46,7 +47,6 @@ BEAT_SECONDS: Final = (5.0, 7.0)
 
 _SCRIPTS: Final = (ASK, MOVE, RENEW, STATE, CLOSE)
 _MOST_SPARED: Final = 4_096
-_PONG: Final = b"PONG"
 
 
 class RedisStore:
@@ -61,11 +61,12 @@ class RedisStore:
         on_error: Callable[[], None],
         patience_seconds: float = PATIENCE_SECONDS,
         wall: Callable[[], float] = time,
+        last_words: LastWords | None = None,
     ) -> None:
         """`replica` is the same for all workers of one gateway. ValueError where the URL is wrong, without its text.
 
         `on_change(up)` is called with the first attempt's outcome and at each transition; `on_error()` at each failed
-        call. `wall` gives seconds since the epoch, for the calendar of budgets.
+        call. `wall` gives seconds since the epoch, for the calendar of budgets. `last_words`: see `RedisPurses`.
         """
         self.is_up = False
         """False: do not ask, decide locally."""
@@ -79,7 +80,7 @@ class RedisStore:
         self._plans = redis_commands.Plans()
         self._leases = Leases()
         holder = b"%b:%d" % (self._replica, os.getpid())
-        self.purses: Final = RedisPurses(holder, wall=wall)
+        self.purses: Final = RedisPurses(holder, wall, last_words)
         """What is held of budgets (`PurseStore`)."""
         self.jobs: Final = RedisJobs(holder)
         """Queue jobs that all gateways know."""
@@ -146,7 +147,7 @@ class RedisStore:
     async def _probe(self, link: Link) -> None:
         async with asyncio.timeout(self._patience):
             answer = await link.request(redis_commands.plain(b"PING").packed())
-        if answer != _PONG:
+        if answer != b"PONG":
             raise LinkError("garbage")
         for script in _SCRIPTS:
             await link.request(redis_commands.plain(b"SCRIPT", b"LOAD", script.text).packed())
