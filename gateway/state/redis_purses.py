@@ -110,10 +110,11 @@ class RedisPurses:
             self._change(budget, start, freed=freed, spent=spent_ns)
 
     def bind(self, hold: Hold) -> None:
-        """Hand what is held over to a queue job."""
+        """Hand what is held over to a queue job; kept before anybody hears of it."""
         freed = hold.estimate_ns if hold.starts else 0
         for budget, start in zip(hold.budgets, self._starts(hold), strict=True):
             self._change(budget, start, freed=freed, jobs=hold.estimate_ns)
+        self.write()
 
     def settle_job(self, purses: Sequence[tuple[Budget, int]], *, freed_ns: int, spent_ns: int) -> None:
         """Free what a job holds, and count what it cost."""
