@@ -77,13 +77,15 @@ def microseconds() -> float:
     principal = Principal("bench", "bench", None, None, None, budgets=budgets)
     fate = Fate(was_sent=True, status=200, units=Decimal("1.5"), is_answered=True, fal_id="9f1c2d3e")
 
+    begin, enter, record, close = till.open, turnstile.enter, till.record, till.close  # a worker looks nothing up here
+
     def buy() -> None:
-        purchase = till.open(principal, _CALL, _ID)
+        purchase = begin(principal, _CALL, _ID)
         if not isinstance(purchase, Purchase):
             raise SystemExit(purchase.detail)
-        ticket = turnstile.enter(principal, NO_LIMITS, lease=_ID, address="", hold=purchase.hold, told=_told)
-        till.record(purchase, _refused)
-        till.close(purchase, fate)
+        ticket = enter(principal, NO_LIMITS, lease=_ID, address="", hold=purchase.hold, told=_told)
+        record(purchase, _refused)
+        close(purchase, fate)
         ticket.end(used=True)
 
     def turn() -> None:

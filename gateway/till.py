@@ -180,7 +180,7 @@ class Till:
     def _settle(self, purchase: Purchase, units: Decimal, fal_id: str | None) -> Charge:
         self._estimates.see(purchase.call.endpoint, units)
         price = purchase.price
-        spent_ns = cost_ns(units, price.picodollars) if price is not None else None
+        spent_ns = price.cost_ns(units) if price is not None else None
         source = "exact" if price is not None else "unknown"
         return self._end(purchase, "settled", cost=spent_ns, source=source, units=units, fal_id=fal_id)
 

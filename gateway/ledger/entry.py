@@ -43,7 +43,7 @@ _LONGEST_TEXT: Final = 4_096
 _MOST_MICROSECONDS: Final = 2**53  # the year 2255
 _MOST_DIGITS: Final = 40
 _QUANTITIES_KEPT: Final = 1_024
-_OCTETS: Final = [b"%02x" % octet for octet in range(256)]
+_OCTETS: Final = [b"%02x" % octet for octet in range(256)]  # of checksums: every request has two lines
 
 _FIELDS: Final = 15
 _STATUS: Final = 1
@@ -142,14 +142,11 @@ class LineForm:
                 source,
             )
         )
-        return b"".join((_checksum(body), b" ", body, b"\n"))
-
-
-def _checksum(body: bytes) -> bytes:
-    checksum = crc32(body)
-    high, low = checksum >> 16, checksum & 0xFFFF
-    octets = _OCTETS  # in hexadecimal: every request has two lines
-    return b"".join((octets[high >> 8], octets[high & 0xFF], octets[low >> 8], octets[low & 0xFF]))
+        checksum, octets = crc32(body), _OCTETS
+        high, low = checksum >> 16, checksum & 0xFFFF
+        return b"".join(
+            (octets[high >> 8], octets[high & 0xFF], octets[low >> 8], octets[low & 0xFF], b" ", body, b"\n")
+        )
 
 
 def _fragment(*texts: str | None) -> orjson.Fragment:
@@ -160,7 +157,7 @@ def _fragment(*texts: str | None) -> orjson.Fragment:
 def from_line(line: bytes) -> Entry | None:
     """Return the state that a line tells; None where it is torn or garbage. The line feed may be left off."""
     checksum, blank, body = line.rstrip(b"\n").partition(b" ")
-    if not blank or checksum != _checksum(body):
+    if not blank or checksum != crc32(body).to_bytes(4, "big").hex().encode():
         return None
     try:
         fields = orjson.loads(body)

@@ -6,7 +6,6 @@ they are the overflow's, and stay so: nothing of a region is given back in a pro
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from gateway.metering import metrics
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
     from gateway.metering.cells import Labels
     from gateway.metering.metrics import Family
 
-_QUANTITIES_KEPT: Final = 1_024
+_QUANTITIES_KEPT: Final = 256
 
 
 class Account:
     """Counts the purchases of one key at one endpoint, in one unit."""
 
-    __slots__ = ("_cells", "_costs", "_find", "_names", "_unit", "_units", "_unpriced")
+    __slots__ = ("_cells", "_costs", "_find", "_names", "_parts", "_unit", "_units", "_unpriced")
 
     def __init__(
         self, cells: memoryview, find: Callable[[Family, Labels], int], names: Labels, *, unit: str | None
@@ -36,6 +35,7 @@ class Account:
         self._names: Final = names
         self._unit: Final = unit or UNKNOWN
         self._costs: Final[dict[str, int]] = {}  # by source
+        self._parts: Final[dict[Decimal, int]] = {}  # of quantities
         self._units = -1
         self._unpriced = -1
 
@@ -45,7 +45,7 @@ class Account:
         if units is not None:
             if self._units < 0:
                 self._units = self._find(metrics.UNITS, (*self._names, self._unit))
-            cells[self._units] += _parts_of(units)
+            cells[self._units] += self._parts_of(units)
         if cost_ns is None:
             if self._unpriced < 0:
                 self._unpriced = self._find(metrics.UNPRICED, self._names[2:])
@@ -56,7 +56,10 @@ class Account:
             cell = self._costs[source] = self._find(metrics.COST, (*self._names, source))
         cells[cell] += cost_ns
 
-
-@lru_cache(maxsize=_QUANTITIES_KEPT)
-def _parts_of(units: Decimal) -> int:
-    return int(units * metrics.UNITS.parts)
+    def _parts_of(self, units: Decimal) -> int:
+        known = self._parts.get(units)
+        if known is None:
+            if len(self._parts) >= _QUANTITIES_KEPT:
+                self._parts.clear()
+            known = self._parts[units] = int(units * metrics.UNITS.parts)
+        return known

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from functools import lru_cache
 from statistics import median_low
 from typing import Final
 
@@ -30,7 +29,7 @@ class Price:
     `usd`: the price in US dollars, exactly. `typical_ns`: what the usual many cost.
     """
 
-    __slots__ = ("picodollars", "typical_ns", "typical_units", "unit", "usd")
+    __slots__ = ("_costs", "picodollars", "typical_ns", "typical_units", "unit", "usd")
 
     def __init__(self, unit: str, picodollars: int, typical_units: Decimal | None = None) -> None:
         self.unit: Final = unit
@@ -38,6 +37,16 @@ class Price:
         self.typical_units: Final = typical_units
         self.usd: Final = usd_of_picodollars(picodollars)
         self.typical_ns: Final = cost_ns(typical_units, picodollars) if typical_units is not None else None
+        self._costs: Final[dict[Decimal, int]] = {}
+
+    def cost_ns(self, units: Decimal) -> int:
+        """Return what so many units cost, in nanodollars, rounded half to even."""
+        known = self._costs.get(units)
+        if known is None:
+            if len(self._costs) >= _COSTS_KEPT:
+                self._costs.clear()
+            known = self._costs[units] = cost_ns(units, self.picodollars)
+        return known
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Price) and self._values() == other._values()
@@ -56,7 +65,6 @@ def picodollars_of(usd: Decimal) -> int | None:
     return whole if whole == scaled and 0 <= whole <= LARGEST_PICODOLLARS else None
 
 
-@lru_cache(maxsize=_COSTS_KEPT)
 def cost_ns(units: Decimal, picodollars: int) -> int:
     """Return what so many units cost, in nanodollars, rounded half to even."""
     parts, whole = units.as_integer_ratio()
@@ -82,41 +90,46 @@ def _decimal_text(number: int, *, places: int) -> str:
     return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"
 
 
+class _Sightings:
+    """What was seen of one endpoint: the latest quantities, how many there were, and what the usual many cost."""
+
+    __slots__ = ("count", "picodollars", "seen", "usual_ns")
+
+    def __init__(self) -> None:
+        self.seen: Final[deque[Decimal]] = deque(maxlen=_SEEN_KEPT)
+        self.count = 0
+        self.picodollars = -1  # at which price `usual_ns` was reckoned; -1: it has to be reckoned anew
+        self.usual_ns = 0
+
+
 class Estimates:
     """What calls of an endpoint will probably cost: as the policy says, else as most of those lately seen did.
 
-    The middle of what was seen is worked out anew at each 64th sighting: it takes as long as half a
-    request.
+    The middle of what was seen is worked out anew at each 64th sighting: it takes as long as half a request.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, deque[Decimal]] = {}
-        self._sightings: dict[str, int] = {}
-        self._usual: dict[str, tuple[int, int]] = {}  # by endpoint: the price, and what the usual many cost
+        self._endpoints: dict[str, _Sightings] = {}
 
     def see(self, endpoint: str, units: Decimal) -> None:
         """Take note of the units of a call; the first 1,024 endpoints are remembered."""
-        seen = self._seen.get(endpoint)
-        if seen is None:
-            if len(self._seen) >= _ENDPOINTS_KEPT:
+        known = self._endpoints.get(endpoint)
+        if known is None:
+            if len(self._endpoints) >= _ENDPOINTS_KEPT:
                 return
-            seen = self._seen[endpoint] = deque(maxlen=_SEEN_KEPT)
-            self._sightings[endpoint] = 0
-        seen.append(units)
-        sightings = self._sightings[endpoint] = self._sightings[endpoint] + 1
-        if sightings < _SEEN_KEPT or sightings % _SIGHTINGS == 0:
-            self._usual.pop(endpoint, None)
+            known = self._endpoints[endpoint] = _Sightings()
+        known.seen.append(units)
+        known.count += 1
+        if known.count < _SEEN_KEPT or known.count % _SIGHTINGS == 0:
+            known.picodollars = -1
 
     def estimate_ns(self, endpoint: str, price: Price) -> int:
         """Return the estimate in nanodollars."""
         if price.typical_ns is not None:
             return price.typical_ns
-        known = self._usual.get(endpoint)
-        if known is not None and known[0] == price.picodollars:
-            return known[1]
-        seen = self._seen.get(endpoint)
-        estimate_ns = cost_ns(median_low(seen) if seen else _ONE, price.picodollars)
-        if len(self._usual) >= _ENDPOINTS_KEPT:
-            self._usual.clear()
-        self._usual[endpoint] = (price.picodollars, estimate_ns)
-        return estimate_ns
+        known = self._endpoints.get(endpoint)
+        if known is None:
+            return price.cost_ns(_ONE)
+        if known.picodollars != price.picodollars:
+            known.picodollars, known.usual_ns = price.picodollars, price.cost_ns(median_low(known.seen))
+        return known.usual_ns

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from gateway.policy.budget import Budget
-    from gateway.policy.quota import Verdict
     from gateway.state.purses import Site
 
 
@@ -49,6 +48,9 @@ class Share:
         return self.start == start or self.start == -start  # noqa: PLR1714 (compiled: no tuple, no call of abs)
 
 
+_NONE: Final[list[Share]] = []  # of a hold that was not granted; nobody adds to it
+
+
 class Hold:
     """What one purchase holds of its budgets: `estimate_ns`, in the periods that began at `starts`.
 
@@ -61,7 +63,21 @@ class Hold:
         self.budgets: Final = tuple(budgets)
         self.estimate_ns: Final = estimate_ns
         self.starts: tuple[int, ...] = ()
-        self.shares: tuple[Share, ...] = ()
+        self.shares: list[Share] = _NONE
+
+
+class Lack:
+    """Which of a purchase's budgets, by its rank, has no room for it: `used_ns` in the period that began at `start`.
+
+    -1 where it is not known what is used.
+    """
+
+    __slots__ = ("rank", "start", "used_ns")
+
+    def __init__(self, rank: int, used_ns: int, start: int) -> None:
+        self.rank: Final = rank
+        self.used_ns: Final = used_ns
+        self.start: Final = start
 
 
 class Holdings:
@@ -75,20 +91,20 @@ class Holdings:
         self._shares: dict[str, Share] = {}
         self._open: list[Share] = []
 
-    def take(self, hold: Hold, starts: Sequence[int], verdict: Verdict) -> bool:
-        """Hold the estimate in every budget if all have room, else write into the verdict which has none.
+    def take(self, hold: Hold, starts: Sequence[int]) -> Lack | None:
+        """Hold the estimate in every budget if all have room, else return which has none.
 
         `starts`: when the present period of each began, in seconds since the epoch. A clock that was set back does not
         bring an earlier period back.
         """
         if self._is_alone:
-            return self._take(hold, starts, verdict)
+            return self._take(hold, starts)
         with self._lock:
-            is_granted = self._take(hold, starts, verdict)
+            lack = self._take(hold, starts)
             self._write_all()
-            return is_granted
+            return lack
 
-    def _take(self, hold: Hold, starts: Sequence[int], verdict: Verdict) -> bool:
+    def _take(self, hold: Hold, starts: Sequence[int]) -> Lack | None:
         estimate_ns = hold.estimate_ns
         shares: list[Share] = []
         begun: list[int] = []
@@ -100,19 +116,15 @@ class Holdings:
                 self._purses.turn(share.site, starts[rank])
                 self._read(share)
             if share.start <= 0 or share.used_ns + estimate_ns > budget.limit_ns:
-                verdict.granted = False
-                verdict.over_budget = rank
-                verdict.used_ns = share.used_ns if share.start > 0 else -1
-                verdict.begun_at = max(0, share.start)
-                return False
+                return Lack(rank, share.used_ns, share.start) if share.start > 0 else Lack(rank, -1, 0)
             shares.append(share)
             begun.append(share.start)
         for share in shares:
             share.held_ns += estimate_ns
             share.used_ns += estimate_ns
-        hold.shares = tuple(shares)
+        hold.shares = shares
         hold.starts = tuple(begun)
-        return True
+        return None
 
     def settle(self, hold: Hold, spent_ns: int) -> None:
         """Turn what a run holds into what it cost, in each period that is still kept; 0: it cost nothing."""

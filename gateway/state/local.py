@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.policy.budget import Budget
-    from gateway.state.holdings import Hold
+    from gateway.state.holdings import Hold, Lack
     from gateway.state.store import Ask
 
 CONFIGURED_PLACES: Final = 32_768
@@ -33,6 +33,8 @@ _ADDRESS_REACH: Final = 8
 _TOLERANCE: Final = 1e-6  # of an interval: what sums of floats may be off by
 _SLOT_RETRY_SECONDS: Final = 1.0
 _NAMES_KEPT: Final = 65_536
+_GRANTED: Final = Verdict()
+"""The verdict on who has no limits, and whose hold was granted; nobody writes into it."""
 
 
 class RecordLock:
@@ -131,10 +133,8 @@ class LocalStore:
         if ask.limits.limits:
             with self._lock:
                 return self._judge(ask)
-        verdict = Verdict()
-        if ask.hold is not None:
-            self._holds(ask.hold, verdict)
-        return verdict
+        lack = self._take_hold(ask.hold) if ask.hold is not None else None
+        return _GRANTED if lack is None else _refusal(Verdict(), lack)
 
     def _judge(self, ask: Ask) -> Verdict:
         now = self._clock()
@@ -148,15 +148,18 @@ class LocalStore:
             else:
                 _judge_rate(limit, spot, verdict, rank, now=now)
             spots.append(spot)
-        if verdict.granted and (ask.hold is None or self._holds(ask.hold, verdict)):
-            ask.spared = verdict.shadowed
-            self._take(ask, spots)
+        if not verdict.granted:
+            return verdict
+        lack = self._take_hold(ask.hold) if ask.hold is not None else None
+        if lack is not None:
+            return _refusal(verdict, lack)
+        ask.spared = verdict.shadowed
+        self._take(ask, spots)
         return verdict
 
-    def _holds(self, hold: Hold, verdict: Verdict) -> bool:
+    def _take_hold(self, hold: Hold) -> Lack | None:
         wall = self._wall()
-        starts = [self._calendar.start(budget.period, wall) for budget in hold.budgets]
-        return self._holdings.take(hold, starts, verdict)
+        return self._holdings.take(hold, [self._calendar.start(budget.period, wall) for budget in hold.budgets])
 
     def _find(self, limit: Limit, address: str) -> _Spot:
         name = f"{limit.store_name}|{address}" if address else limit.store_name
@@ -229,6 +232,12 @@ class LocalStore:
                     tat = max(float(found.table.moments[cell]), now) + units * limit.interval
                     # An upload far beyond its quota is paid for by one window more, not by years.
                     found.table.moments[cell] = min(tat, now + limit.span + limit.window)
+
+
+def _refusal(verdict: Verdict, lack: Lack) -> Verdict:
+    verdict.granted = False
+    verdict.over_budget, verdict.used_ns, verdict.begun_at = lack.rank, lack.used_ns, lack.start
+    return verdict
 
 
 def _judge_slots(limit: Limit, spot: _Spot, verdict: Verdict, rank: int) -> None:
