@@ -92,8 +92,17 @@ def test_a_worker_that_asks_tells_what_it_has_settled(pair: Gateway) -> None:
     """Its next hold is written with what it has not written yet."""
     hold, _ = pair.ask(7)
     pair.stores[0].settle(hold, 2)
-    assert pair.ask(1)[1].granted
-    assert pair.sums() == (2, 1)
+    assert pair.ask(8)[1].granted
+    assert pair.sums() == (2, 8)
+
+
+def test_what_ended_in_a_turn_makes_room_in_it(alone: Gateway) -> None:
+    """Also where nobody had asked before in that turn; what it cost takes room."""
+    hold, _ = alone.ask(7)
+    alone.stores[0].write()
+    alone.stores[0].settle(hold, 2)
+    assert not alone.ask(9)[1].granted
+    assert alone.ask(8)[1].granted
 
 
 def test_a_refusal_writes_nothing_of_any_budget(alone: Gateway) -> None:
