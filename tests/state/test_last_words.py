@@ -81,6 +81,12 @@ class Gateway:
         self.worker.store.purses.write()
         return hold
 
+    def settle_unheard(self, hold: Hold, spent_ns: int) -> None:
+        """Let a run end in a turn that is written, and of which the store hears nothing."""
+        self.worker.store.purses.fall()
+        self.worker.store.purses.settle(hold, spent_ns)
+        self.worker.store.purses.write()
+
     def die(self) -> None:
         """Let the worker be gone: it says nothing any more, and another sits in its place."""
         self.worker.store.purses.fall()
@@ -114,10 +120,8 @@ def test_what_a_killed_worker_settled_counts_as_settled(
 
     async def scenario(gateway: Gateway) -> None:
         dear, free, _ = [await gateway.hold(10) for _ in range(3)]
-        gateway.worker.store.purses.fall()  # what is said from here on, nobody hears
-        gateway.worker.store.purses.settle(dear, 25)
-        gateway.worker.store.purses.settle(free, 0)
-        gateway.worker.store.purses.write()
+        gateway.settle_unheard(dear, 25)
+        gateway.settle_unheard(free, 0)
         assert (gateway.purse().spent_ns, gateway.purse().held_ns) == (0, 30)
         gateway.die()
         told = gateway.look()
@@ -194,9 +198,7 @@ def test_a_word_of_an_edition_that_was_lost_is_not_taken(
 
     async def scenario(gateway: Gateway) -> None:
         hold = await gateway.hold(10)
-        gateway.worker.store.purses.fall()
-        gateway.worker.store.purses.settle(hold, 3)
-        gateway.worker.store.purses.write()
+        gateway.settle_unheard(hold, 3)
         redis_server.run("DEL", purse_key(MONTH).decode())
         gateway.die()
         gateway.look()
@@ -211,9 +213,7 @@ def test_a_word_is_told_when_the_store_is_back(redis_server: RedisServer, tmp_pa
 
     async def scenario(gateway: Gateway) -> None:
         hold = await gateway.hold(10)
-        gateway.worker.store.purses.fall()
-        gateway.worker.store.purses.settle(hold, 3)
-        gateway.worker.store.purses.write()
+        gateway.settle_unheard(hold, 3)
         gateway.die()
         (word,) = words.of_dead(gateway.workers)
         assert (word.spent_ns, word.net_ns, word.budget) == (3, -10, digest_of_key(purse_key(MONTH)))
