@@ -72,7 +72,6 @@ class Worker:
         number = board.workers.index(seat)
         self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
         self._store = LocalStore(shared.quotas, seat=number)
-        self._shared_store: RedisStore | None = None
         turns.at_end(self._write_down)
         before = self._write_down  # nothing is sent whose purchase is not written down
         options = _curl_options(settings)
@@ -231,6 +230,7 @@ class Worker:
         self.server.close_all()
         self.relay.close()
         if self._shared_store is not None:
+            self._shared_store.purses.write()  # what was cut just now, in case that the store is away
             await self._shared_store.close()
         self._store.write()
         self._journal.close()

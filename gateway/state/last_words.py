@@ -8,6 +8,7 @@ the longest silence go first, which are of the living as well, and cost nothing 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from time import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -94,10 +95,12 @@ class LastWords:
         self._table.close()
 
 
+@lru_cache(maxsize=PLACES)
 def _digest(pid: int, budget: int) -> int:
     return digest_of_name(f"{pid}/{budget}")
 
 
+@lru_cache(maxsize=PLACES)
 def digest_of_key(key: bytes) -> int:
     """Return what stands for a budget, from its key in the store."""
     return digest_of_name(key.decode())

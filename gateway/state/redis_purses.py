@@ -65,13 +65,14 @@ class RedisPurses:
 
     def leave(self) -> None:
         """Say a last word: this process holds nothing any more."""
-        pipeline = self._pipeline
+        pipeline, last_words = self._pipeline, self._last_words
         if pipeline is not None:
+            self._last_words = None  # the store forgets this process: what is kept from here on would be counted again
             for registers in self._registers.all():
                 done = [register for register in registers if register.still_held == 0]
                 if done:
-                    if self._last_words is not None:
-                        self._last_words.take_back(self._pid, done)
+                    if last_words is not None:
+                        last_words.take_back(self._pid, done)
                     pipeline.add(StateCall(self, done, self._holder, is_last=True))
         self.fall()
 
