@@ -36,6 +36,7 @@ from gateway.relay.options import CurlOptions, system_ca_file
 from gateway.relay.phases import Phases
 from gateway.ruleset import compile_rules
 from gateway.state.jobs import LocalJobs
+from gateway.state.last_words import Will
 from gateway.state.local import LocalStore
 from gateway.till import Jobs, Till
 from gateway.tracing.tracer import finishing, open_tracer
@@ -70,8 +71,8 @@ class Worker:
         self._shared, self._seat = shared, seat
         settings, board = shared.settings, shared.board
         number = board.workers.index(seat)
-        self._journal = Journal(shared.spool.path, name=f"worker-{number}-{os.getpid()}")
-        self._store = LocalStore(shared.quotas, seat=number)
+        self._journal = Journal(shared.spool.path, name=shared.journal_name(seat), mark=seat.mark)
+        self._store = LocalStore(shared.quotas, seat=number, lines=self._journal)
         turns.at_end(self._write_down)
         before = self._write_down  # nothing is sent whose purchase is not written down
         options = _curl_options(settings)
@@ -126,7 +127,7 @@ class Worker:
             replica=self._shared.replica,
             on_change=on_change,
             on_error=self._meter.count_store_error,
-            last_words=self._shared.last_words,
+            will=Will(self._shared.last_words, os.getpid(), self._journal),
         )
 
     def _make_jobs(self) -> Jobs:
@@ -137,7 +138,7 @@ class Worker:
         return SharedJobs(self._shared_store.jobs, self._shared.jobs)
 
     def _write_down(self) -> bool:
-        """Write what this turn changed; purses first, so that no budget knows of less than the ledger."""
+        """Write what this turn changed; purses first, marked with what the journal has to tell for it to be true."""
         self._store.write()
         if self._shared_store is not None:
             self._shared_store.purses.write()

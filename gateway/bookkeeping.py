@@ -72,7 +72,8 @@ def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
 
     listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, on_gauges)
     try:
-        serve_ledger(ledger, Spool(shared.spool_root, shared.spool.path), listeners=listeners)
+        spool = Spool(shared.spool_root, shared.spool.path, is_awaited=shared.is_seated)
+        serve_ledger(ledger, spool, listeners=listeners)
     finally:
         overseer.close()
 

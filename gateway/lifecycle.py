@@ -165,9 +165,9 @@ class Supervisor:
                 self._bury(seated[pid], code, cpu_us=cpu_us)
 
     def _bury(self, child: Child, code: int, *, cpu_us: int) -> None:
-        child.seat.vacate(cpu_us=cpu_us)
         if child.role == "worker":
-            self._shared.quotas.vacate(self._board.workers.index(child.seat))
+            self._shared.settle_with_dead(child.seat)
+        child.seat.vacate(cpu_us=cpu_us)
         if not self._stops:
             steady = monotonic() - child.started_at > _STEADY_SECONDS
             child.delay = _FIRST_DELAY_SECONDS if steady else min(child.delay * 2, _LONGEST_DELAY_SECONDS)

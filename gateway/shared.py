@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from gateway.bulletin import Bulletin
 from gateway.ledger.folder import SpoolFolder, claim_folder
+from gateway.ledger.journal import seal
 from gateway.metering.board import Board
 from gateway.state.jobs import JobTable
 from gateway.state.last_words import LastWords
@@ -17,6 +18,7 @@ from gateway.state.local import Quotas, RecordLock
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.metering.board import Seat
     from gateway.metering.log import Log
     from gateway.settings import Settings
 
@@ -45,6 +47,24 @@ class Shared:
         self.last_words: Final = LastWords(RecordLock(is_needed=True))
         self.spool_root: Final = spool_root(settings.database_url.get_secret_value())
         self.spool: Final[SpoolFolder] = claim_folder(self.spool_root, self.replica)
+
+    def journal_name(self, seat: Seat) -> str:
+        """Return the name of the journal of the worker that sits there."""
+        return f"worker-{self.board.workers.index(seat)}-{seat.pid}"
+
+    def is_seated(self, journal: str) -> bool:
+        """Say whether a journal's worker lives, or is dead and was not settled with yet (`settle_with_dead`)."""
+        return any(seat.pid and self.journal_name(seat) == journal for seat in self.board.workers)
+
+    def settle_with_dead(self, seat: Seat) -> None:
+        """Count what a worker left that is gone, as far as its journal tells it; for the supervisor.
+
+        Its seat is vacated only then: that is what the ledger's process waits for, with the journal and with what the
+        worker had to say to the store.
+        """
+        end = seal(self.spool.path, self.journal_name(seat), seat.mark)
+        self.quotas.vacate(self.board.workers.index(seat), end)
+        self.last_words.conclude(seat.pid, end)
 
 
 def spool_root(database_url: str) -> Path:

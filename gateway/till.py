@@ -158,6 +158,7 @@ class Till:
         if hold.starts:
             purchase.admitted_at_us = moment_within(purchase.admitted_at_us, hold.budgets, hold.starts)
         line = purchase.line("held", changed_at_us=purchase.admitted_at_us, source="estimated")
+        self._store.record(hold)
         self._journal.append(line, refused)
 
     def close(self, purchase: Purchase, fate: Fate) -> Charge | None:
@@ -200,9 +201,9 @@ class Till:
             price.picodollars if price is not None else -1,
             price.unit if price is not None else "",
         )
+        self._journal.append(purchase.line("held", changed_at_us=self._now_us(), fal_id=job_id, source="estimated"))
         if purchase.hold is not None:
             self._store.bind(purchase.hold)
-        self._journal.append(purchase.line("held", changed_at_us=self._now_us(), fal_id=job_id, source="estimated"))
         self._journal.flush()
         self._jobs.remember(job_id, job)
 
@@ -254,9 +255,6 @@ class Till:
         source = "exact" if spent_ns is not None else "unknown"
         if units is not None:
             self._estimates.see(job.endpoint, units)
-        self._store.settle_job(
-            self._purses_of(job), freed_ns=job.estimate_ns if job.state == OPEN else 0, spent_ns=spent_ns or 0
-        )
         unit = job.unit or None
         usd = usd_of_picodollars(job.picodollars) if priced else None
         line = LineForm(job.team, job.key, job.endpoint, "submit", unit=unit, unit_price=usd).line(
@@ -271,6 +269,9 @@ class Till:
             source=source,
         )
         self._journal.append(line)
+        self._store.settle_job(
+            self._purses_of(job), freed_ns=job.estimate_ns if job.state == OPEN else 0, spent_ns=spent_ns or 0
+        )
         self._takings.account(job.team, job.key, job.endpoint, unit).count(units, spent_ns, source)
         return Charge(spent_ns, source)
 

@@ -29,7 +29,7 @@ from gateway.state.redis_books import OPENING_SECONDS, RedisBooks, StoreAwayErro
 from gateway.state.redis_registers import purse_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Ledger
@@ -105,6 +105,7 @@ class Treasury:
             self._events.debug("state_store_away", reason=str(fault))
 
     def _keep(self, budgets: Sequence[Budget], *, is_ledger_up: bool) -> None:
+        seated = self._workers()  # who ends from here on is dead with the next look, when its last words are known
         living = self._books.show_life()
         is_lost = is_ledger_up and not self._books.knows_jobs()
         if is_lost:
@@ -116,10 +117,11 @@ class Treasury:
             self._fill(missing, is_lost=is_lost)
         self._purses = {budget.store_name: purse for budget, purse in found.items() if purse is not None}
         self._seen = (self._seen | self._purses.keys()) & {budget.store_name for budget in budgets}
-        self._speak_for_the_dead(budgets)
+        workers = {*seated, *self._workers()}
+        self._speak_for_the_dead(budgets, workers)
         for budget, purse in found.items():
             if purse is not None:
-                self._bury(budget, purse, living)
+                self._bury(budget, purse, living, workers)
 
     def purse(self, budget: Budget) -> SharedPurse | None:
         """Return the sums as of the last look; None where they were not known."""
@@ -168,8 +170,8 @@ class Treasury:
 
     # -- the dead ---------------------------------------------------------------------------------------------------
 
-    def _speak_for_the_dead(self, budgets: Sequence[Budget]) -> None:
-        words = self._last_words.of_dead(self._workers())
+    def _speak_for_the_dead(self, budgets: Sequence[Budget], workers: Collection[int]) -> None:
+        words = self._last_words.of_dead(workers)
         if not words:
             return
         known = {digest_of_key(purse_key(budget)): budget for budget in budgets}
@@ -181,11 +183,11 @@ class Treasury:
             if budget is not None:
                 self._books.sweep(budget, word.start, holder, is_gone=True)
 
-    def _bury(self, budget: Budget, purse: SharedPurse, living: Sequence[bytes]) -> None:
+    def _bury(self, budget: Budget, purse: SharedPurse, living: Sequence[bytes], workers: Collection[int]) -> None:
         for holder in purse.holders:
             replica, _, pid = holder.rpartition(b":")
             if replica == self._replica:
-                if int(pid) not in self._workers():
+                if int(pid) not in workers:
                     self._books.sweep(budget, purse.start, holder, is_gone=True)
             elif replica in living:
                 self._strange.pop(holder, None)

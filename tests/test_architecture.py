@@ -140,7 +140,7 @@ MAY_IMPORT: Final = MappingProxyType(
                 "statement",
             }
         ),
-        "shared": frozenset({"bulletin", "ledger.folder", "metering", "settings", "state"}),
+        "shared": frozenset({"bulletin", "ledger.folder", "ledger.journal", "metering", "settings", "state"}),
         "treasury": frozenset({"ledger", "policy", "shared", "state"}),
         "bookkeeper": frozenset({"ledger", "metering", "policy", "ruleset", "state", "treasury"}),
         "outlay": frozenset({"ledger", "metering", "policy", "state"}),

@@ -12,6 +12,9 @@ inside, and only those may use the rest.
 
 The journal's lock file is locked before it gets its name, and the kernel lets go of it however the writer ends: who
 finds it free knows that no line will follow.
+
+What a writer does elsewhere by its lines (budgets: state/holdings.py) it marks with the place where these end, before
+they are written. So whoever finds it dead can tell how much of that came to be: as much as the file reaches (`seal`).
 """
 
 from __future__ import annotations
@@ -35,7 +38,12 @@ SPARE_BYTES: Final = 4 << 20
 
 LOOK_SECONDS: Final = 1.0
 _PRIVATE: Final = 0o600
-_LINE_FEED: Final = 10
+_SEGMENT: Final = 1 << 40
+"""A place in a journal as one number: that of the segment times this, and bytes from its beginning."""
+
+_BEGIN, _END = 0, 1
+MARK_CELLS: Final = 2
+"""Where the piece begins and ends that a writer writes just now, or has written last."""
 
 
 class Journal:
@@ -44,7 +52,7 @@ class Journal:
     `dropped_lines` counts what found neither room in the file nor in memory: at most `spare_bytes` wait here.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its bounds, by name)
         self,
         folder: Path,
         *,
@@ -52,11 +60,13 @@ class Journal:
         segment_bytes: int = SEGMENT_BYTES,
         most_bytes: int = MOST_BYTES,
         spare_bytes: int = SPARE_BYTES,
+        mark: memoryview | None = None,
     ) -> None:
         """Make a new journal in `folder`, which is there; OSError where that fails.
 
         `name` is of one writer's life: a second one under it is refused with FileExistsError while files of the first
-        are there, or it would take the first one's place in the eyes of who looks at the lock.
+        are there, or it would take the first one's place in the eyes of who looks at the lock. `mark`: MARK_CELLS
+        numbers for `seal`, in memory that outlives the writer.
         """
         self.dropped_lines = 0
         self._folder = str(folder)
@@ -69,7 +79,8 @@ class Journal:
         self._refusals: list[Callable[[], None]] = []  # of lines that are not in the file yet
         self._rest = b""  # of lines that were to be written before
         self._is_refused = False
-        self._in_a_line = False  # the file ends within one
+        self._is_cut = False  # what is written first belongs to what the file ends with
+        self._mark = mark
         self._spool_bytes = 0
         self._look_at = 0.0
         self._number = 0
@@ -93,6 +104,19 @@ class Journal:
         else:
             self._look()
         return self._is_refused or self._spool_bytes > self._most_bytes - self._spare_bytes
+
+    @property
+    def reach(self) -> int:
+        """Where the file ends: as far as this writer's lines have come."""
+        return self._number * _SEGMENT + self._written_bytes
+
+    @property
+    def end(self) -> int:
+        """Where the file will end once all is written that was appended."""
+        waiting = len(self._rest) + self._lines_bytes
+        if waiting and self._is_next_due():
+            return (self._number + 1) * _SEGMENT + waiting
+        return self.reach + waiting
 
     def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
         """Take one whole line, line feed included; it is in the file after the next `flush` that says so.
@@ -120,8 +144,14 @@ class Journal:
             self._lines = []
             self._lines_bytes = 0
         if self._rest:
+            mark = self._mark
+            if mark is not None:
+                mark[_BEGIN] = self.reach
+                mark[_END] = self.end
             written = self._write(self._rest)
             self._rest = self._rest[written:]
+            if mark is not None and self._rest:
+                mark[_END] = self.reach  # the disk has cut it, and not this writer's death
         self._is_refused = bool(self._rest)
         refusals, self._refusals = self._refusals, []
         if self._is_refused:
@@ -144,15 +174,18 @@ class Journal:
         if self._spool_bytes + len(data) > self._most_bytes:
             return 0
         try:
-            if self._written_bytes >= self._segment_bytes and not self._in_a_line:
+            if self._is_next_due():
                 self._open_segment()
             written = os.write(self._fd, data)
         except OSError:
             return 0
         self._spool_bytes += written
         self._written_bytes += written
-        self._in_a_line = written > 0 and data[written - 1] != _LINE_FEED
+        self._is_cut = written < len(data)
         return written
+
+    def _is_next_due(self) -> bool:
+        return self._written_bytes >= self._segment_bytes and not self._is_cut
 
     def _open_segment(self) -> None:
         """Go on in a new file; the old one is closed only then, so that a failure leaves things as they are."""
@@ -170,6 +203,25 @@ class Journal:
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             self._spool_bytes = segments_bytes(self._folder)
+
+
+def seal(folder: Path, name: str, mark: memoryview) -> int:
+    """Return where the journal of a writer ends that is dead; -1 where it has none, or the disk does not say it.
+
+    A death within the write of a piece can leave a part of it. That goes, since nothing was sent that follows from it,
+    and the marks of what it tells lie behind the end.
+    """
+    try:
+        segments = sorted(folder.glob(f"{name}-*.journal"))
+        if not segments:
+            return -1
+        number, size = int(segments[-1].stem.rpartition("-")[2]), segments[-1].stat().st_size
+        if mark[_BEGIN] < number * _SEGMENT + size < mark[_END]:
+            size = max(0, mark[_BEGIN] - number * _SEGMENT)
+            os.truncate(segments[-1], size)
+    except OSError:
+        return -1
+    return number * _SEGMENT + size
 
 
 def segments_bytes(folder: str) -> int:

@@ -15,7 +15,7 @@ from gateway.ledger.folder import LOCK_NAME, SpoolFolder, folders_below, take_fo
 from gateway.ledger.trail import Piece, Trail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from gateway.ledger.entry import Entry
@@ -48,10 +48,15 @@ class Batch(NamedTuple):
 class Spool:
     """The folders and their journals. `read` shows what is next, `applied` moves on; nothing is lost in between."""
 
-    def __init__(self, root: Path, own: Path) -> None:
-        """Read the folder `own`, which this gateway has claimed, and below `root` what is left by others."""
+    def __init__(self, root: Path, own: Path, *, is_awaited: Callable[[str], bool] = lambda _name: False) -> None:
+        """Read the folder `own`, which this gateway has claimed, and below `root` what is left by others.
+
+        `is_awaited` tells of a journal in `own` whether its writer, which may be dead, was not settled with yet: until
+        then nothing of a dead one's is read, since its end may still be cut (`seal` in journal.py), or deleted.
+        """
         self._root = root
         self._own = own
+        self._is_awaited = is_awaited
         self._adopted: dict[Path, SpoolFolder] = {}
         self._trails: dict[Path, Trail] = {}  # by their lock files, in the order in which they were found
 
@@ -72,6 +77,8 @@ class Spool:
         batch = Batch([], [], 0, [], [])
         for trail in self._in_turn():
             is_dead = trail.is_dead()
+            if is_dead and trail.folder == self._own and self._is_awaited(trail.name):
+                continue
             piece = trail.read(most - len(batch.entries))
             if piece is not None:
                 batch = batch._replace(skipped=batch.skipped + piece.skipped)

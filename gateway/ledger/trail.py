@@ -44,11 +44,11 @@ class Piece(NamedTuple):
 
 
 class Trail:
-    """One journal being read. `name` is the journal's; `lines_torn` is what its writer left half-written."""
+    """One journal being read: the one of that `name` in that `folder`."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
-        self._folder = folder
+        self.folder = folder
         self._position = Position(0, 0)
         self._open: dict[str, Entry] = {}  # holds without a request id of fal's: as many as are in flight
         self._is_noted = True
@@ -56,7 +56,7 @@ class Trail:
 
     def is_dead(self) -> bool:
         """Say whether the writer is gone; to be asked before the `read` that finds nothing more."""
-        return is_free(self._folder / f"{self.name}.lock")
+        return is_free(self.folder / f"{self.name}.lock")
 
     def read(self, most: int) -> Piece | None:
         """Return at most `most` lines that come next, None where there is no whole line."""
@@ -98,7 +98,7 @@ class Trail:
         if self._is_noted:
             return
         content = orjson.dumps([*self._position, [entry.to_line().decode() for entry in self._open.values()]])
-        draft = self._folder / f".{self.name}.checkpoint"
+        draft = self.folder / f".{self.name}.checkpoint"
         try:
             draft.write_bytes(content)
             draft.rename(self._checkpoint)
@@ -128,12 +128,12 @@ class Trail:
         """Delete all files of the journal; the lock last, since it is by the lock that a journal is found."""
         for number in self._numbers():
             self._path(number).unlink(missing_ok=True)
-        for path in (self._checkpoint, self._folder / f"{self.name}.lock"):
+        for path in (self._checkpoint, self.folder / f"{self.name}.lock"):
             path.unlink(missing_ok=True)
 
     @property
     def _checkpoint(self) -> Path:
-        return self._folder / f"{self.name}.checkpoint"
+        return self.folder / f"{self.name}.checkpoint"
 
     def _resume(self) -> None:
         try:
@@ -160,7 +160,7 @@ class Trail:
         return [number for number in self._numbers() if number >= self._position.segment]
 
     def _numbers(self) -> list[int]:
-        names = os.listdir(self._folder)  # noqa: PTH208 (five times a second)
+        names = os.listdir(self.folder)  # noqa: PTH208 (five times a second)
         prefix, suffix = f"{self.name}-", ".journal"
         found = (
             name[len(prefix) : -len(suffix)] for name in names if name.startswith(prefix) and name.endswith(suffix)
@@ -168,7 +168,7 @@ class Trail:
         return sorted(int(digits) for digits in found if digits.isdecimal() and len(digits) >= _NUMBER_DIGITS)
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{self.name}-{number:06d}.journal"
+        return self.folder / f"{self.name}-{number:06d}.journal"
 
     def _size(self, number: int) -> int:
         return self._path(number).stat().st_size

@@ -17,8 +17,9 @@ from gateway.metering.cells import Region
 from gateway.metering.endpoints import EndpointLabels
 from gateway.metering.metrics import OF_A_LIFE
 
-_PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _INFLIGHT_LIMIT, _CPU_US, _SEAT_CELLS = range(8)
-"""Layout of a seat's status: one int64 for each."""
+_PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _INFLIGHT_LIMIT, _CPU_US, _MARK = range(8)
+_SEAT_CELLS: Final = _MARK + 2
+"""Layout of a seat's status: one int64 for each, two for the mark."""
 
 _OTHERS: Final = 3  # seats before the workers'
 
@@ -55,6 +56,8 @@ class Seat:
         self._status[_GENERATION] = 0
         self._status[_STORE_AWAY] = 0
         self._status[_STATE] = State.STARTING
+        for cell in range(_MARK, _SEAT_CELLS):
+            self._status[cell] = 0
         self._status[_PID] = pid
 
     def vacate(self, *, cpu_us: int = 0) -> None:
@@ -117,6 +120,11 @@ class Seat:
     @inflight_limit.setter
     def inflight_limit(self, limit: int) -> None:
         self._status[_INFLIGHT_LIMIT] = limit
+
+    @property
+    def mark(self) -> memoryview:
+        """Where this process marks what it is writing to its journal (ledger/journal.py)."""
+        return self._status[_MARK:_SEAT_CELLS]
 
     @property
     def past_cpu_us(self) -> int:

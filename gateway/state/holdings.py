@@ -4,21 +4,45 @@ The decision: what a worker changes is written to the purses at the end of its t
 as their lines are to the journal; nothing that was granted is sent before. So a purse is read once a turn and not four
 times a request. Where there are several workers a hold is written at once, under the lock, since the others have to see
 it; what it turned into waits for the end of the turn there too, and counts as held until then.
+
+What the ledger is to know is written with the place in the journal where its lines end, and what was there before is
+kept until those are in the file: one of the two is what the ledger knows, at whichever moment this worker dies.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.state.places import TAT
-from gateway.state.purses import JOBS, SPENT, Purses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from gateway.policy.budget import Budget
-    from gateway.state.purses import Site
+    from gateway.state.purses import Purses, Site
+
+NEVER: Final = (1 << 62) - 1
+"""Where no journal ever ends."""
+
+
+class Lines(Protocol):
+    """The journal, as places in it: those of later lines are greater."""
+
+    @property
+    def reach(self) -> int:
+        """Where the file ends."""
+
+    @property
+    def end(self) -> int:
+        """Where it will end once all is written that was appended."""
+
+
+class NoLines:
+    """Of a worker without a journal: whatever it does is true at once."""
+
+    reach: Final = 0
+    end: Final = 0
 
 
 class Share:
@@ -27,7 +51,7 @@ class Share:
     `start` is below 0 where the budget was forgotten. What is not written belongs to the period that began then.
     """
 
-    __slots__ = ("held_ns", "is_open", "is_read", "jobs_ns", "site", "spent_ns", "start", "used_ns")
+    __slots__ = ("held_ns", "is_open", "is_read", "jobs_ns", "recorded_ns", "site", "spent_ns", "start", "used_ns")
 
     def __init__(self, site: Site) -> None:
         self.site: Final = site
@@ -38,10 +62,11 @@ class Share:
         self.held_ns = 0
         self.spent_ns = 0
         self.jobs_ns = 0
+        self.recorded_ns = 0  # of what is held, what the ledger knows of
 
     def forget(self) -> None:
-        """Let go of what was not written: its period is over."""
-        self.held_ns = self.spent_ns = self.jobs_ns = 0
+        """Let go of what was not written: it was, or its period is over."""
+        self.held_ns = self.spent_ns = self.jobs_ns = self.recorded_ns = 0
 
     def is_of(self, start: int) -> bool:
         """Return whether it is of the period that began then, in force or forgotten."""
@@ -54,14 +79,15 @@ _NONE: Final[list[Share]] = []  # of a hold that was not granted; nobody adds to
 class Hold:
     """What one purchase holds of its budgets: `estimate_ns`, in the periods that began at `starts`.
 
-    `shares` are the holding worker's, where budgets live in memory.
+    `is_recorded`: its purchase is written down. `shares` are the holding worker's, where budgets live in memory.
     """
 
-    __slots__ = ("budgets", "estimate_ns", "shares", "starts")
+    __slots__ = ("budgets", "estimate_ns", "is_recorded", "shares", "starts")
 
     def __init__(self, budgets: Sequence[Budget], estimate_ns: int) -> None:
         self.budgets: Final = tuple(budgets)
         self.estimate_ns: Final = estimate_ns
+        self.is_recorded = False
         self.starts: tuple[int, ...] = ()
         self.shares: list[Share] = _NONE
 
@@ -83,9 +109,12 @@ class Lack:
 class Holdings:
     """One worker's holdings. `lock` is that of the purses; `is_alone`: no other worker holds of them."""
 
-    def __init__(self, purses: Purses, seat: int, lock: AbstractContextManager[None], *, is_alone: bool) -> None:
+    def __init__(
+        self, purses: Purses, seat: int, lock: AbstractContextManager[None], *, is_alone: bool, lines: Lines
+    ) -> None:
         self._purses: Final = purses
-        self._mine: Final = purses.first_seat + seat
+        self._lines: Final = lines
+        self._mine: Final = purses.columns(seat)
         self._lock: Final = lock
         self._is_alone: Final = is_alone
         self._shares: dict[str, Share] = {}
@@ -126,33 +155,56 @@ class Holdings:
         hold.starts = tuple(begun)
         return None
 
+    def record(self, hold: Hold) -> None:
+        """Take a granted hold's purchase as written down, in this turn: it is spent if this worker dies."""
+        hold.is_recorded = True
+        for rank, share in enumerate(hold.shares):
+            if share.is_of(hold.starts[rank]):
+                share.recorded_ns += hold.estimate_ns
+                if not share.is_open:
+                    self._opened(share)
+
     def settle(self, hold: Hold, spent_ns: int) -> None:
         """Turn what a run holds into what it cost, in each period that is still kept; 0: it cost nothing."""
         estimate_ns = hold.estimate_ns
         for rank, share in enumerate(hold.shares):
             if share.is_of(hold.starts[rank]):
                 share.held_ns -= estimate_ns
+                if hold.is_recorded:
+                    share.recorded_ns -= estimate_ns
                 share.spent_ns += spent_ns
                 share.used_ns += spent_ns - estimate_ns
                 if not share.is_open:
                     self._opened(share)
 
     def bind(self, hold: Hold) -> None:
-        """Hand what a run holds over to a queue job, which outlives the worker; written before anybody hears of it."""
+        """Hand what a run holds over to a queue job, which outlives the worker; its line is in the journal by now."""
+        estimate_ns = hold.estimate_ns
         for rank, share in enumerate(hold.shares):
             if share.is_of(hold.starts[rank]):
-                share.held_ns -= hold.estimate_ns
-                share.jobs_ns += hold.estimate_ns
+                share.held_ns -= estimate_ns
+                if hold.is_recorded:
+                    share.recorded_ns -= estimate_ns
+                share.jobs_ns += estimate_ns
                 if not share.is_open:
                     self._opened(share)
         self.write()
 
     def settle_job(self, purses: Sequence[tuple[Budget, int]], *, freed_ns: int, spent_ns: int) -> None:
-        """Free what a job holds, and count what it cost, in each budget whose period is still the present one."""
+        """Free what a job holds, and count what it cost, in each budget whose period is still the present one.
+
+        Its line is in the journal by now. What all jobs hold is never below nothing.
+        """
         with self._lock:
             self._write_all()
             for budget, start in purses:
-                self._purses.settle_job(budget.store_name, start, freed_ns=freed_ns, spent_ns=spent_ns)
+                share = self._share(budget.store_name)
+                row = self._purses.row(share.site)
+                if row[TAT] == start:
+                    share.start = start
+                    share.jobs_ns = -max(0, min(freed_ns, self._purses.of_jobs(row)))
+                    share.spent_ns = spent_ns
+                    self._write(share)
 
     def write(self) -> None:
         """Write what has changed since the last time."""
@@ -184,22 +236,29 @@ class Holdings:
 
     def _write_all(self) -> None:
         for share in self._open:
-            if share.held_ns or share.spent_ns or share.jobs_ns:
+            if share.held_ns or share.spent_ns or share.jobs_ns or share.recorded_ns:
                 self._write(share)
             share.is_read = share.is_open = False
         self._open.clear()
 
     def _write(self, share: Share) -> None:
-        """Add what is not written, if its period is still kept; what is freed comes last, lest a death loses it."""
-        site = share.site
-        row = self._purses.row(site)
-        if share.is_of(row[TAT]) and site.place >= 0:
-            cells, place = self._purses.cells, site.place
-            if share.spent_ns:
-                cells[place + SPENT] = row[SPENT] + share.spent_ns
-            if share.jobs_ns:
-                cells[place + JOBS] = row[JOBS] + share.jobs_ns
+        """Add what is not written, if its period is still kept."""
+        row = self._purses.row(share.site)
+        place = share.site.place
+        if place >= 0 and share.is_of(row[TAT]):
+            cells, mine = self._purses.cells, self._mine
+            if share.spent_ns or share.jobs_ns or share.recorded_ns:
+                spent, jobs, recorded = row[mine.spent], row[mine.jobs], int(cells[place + mine.recorded])
+                if int(cells[place + mine.end]) <= self._lines.reach:
+                    cells[place + mine.was_spent] = spent
+                    cells[place + mine.was_jobs] = jobs
+                    cells[place + mine.was_recorded] = recorded
+                cells[place + mine.end] = NEVER  # while it is changed, what was counts
+                cells[place + mine.spent] = spent + share.spent_ns
+                cells[place + mine.jobs] = jobs + share.jobs_ns
+                cells[place + mine.recorded] = recorded + share.recorded_ns
+                cells[place + mine.end] = self._lines.end
             if share.held_ns:
-                held_ns = row[self._mine] + share.held_ns
-                cells[place + self._mine] = held_ns if held_ns > 0 else 0  # noqa: FURB136 (compiled: no call)
+                held_ns = row[mine.held] + share.held_ns
+                cells[place + mine.held] = held_ns if held_ns > 0 else 0  # noqa: FURB136 (compiled: no call)
         share.forget()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.policy.budget import Calendar
 from gateway.policy.quota import BYTES, CONCURRENT, Limit, Verdict
-from gateway.state.holdings import Holdings
+from gateway.state.holdings import Holdings, NoLines
 from gateway.state.places import TAT, Places, digest_of_name
 from gateway.state.purses import Purses
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.policy.budget import Budget
-    from gateway.state.holdings import Hold, Lack
+    from gateway.state.holdings import Hold, Lack, Lines
     from gateway.state.store import Ask
 
 CONFIGURED_PLACES: Final = 32_768
@@ -70,13 +70,16 @@ class Quotas:
         self.purse_lock: Final = RecordLock(is_needed=seats > 1)
         self.seats: Final = seats
 
-    def vacate(self, seat: int) -> None:
-        """Free the slots of a worker that is gone; for the supervisor, once it has reaped it."""
+    def vacate(self, seat: int, end: int) -> None:
+        """Free the slots of a worker that is gone, and count what it left, for the supervisor, once it has reaped it.
+
+        `end`: where its journal ends.
+        """
         with self.lock:
             self.configured.vacate(seat)
             self.addresses.vacate(seat)
         with self.purse_lock:
-            self.purses.vacate(seat)
+            self.purses.vacate(seat, end)
 
     def close(self) -> None:
         """Give this process's mapping and lock back."""
@@ -113,15 +116,18 @@ class LocalStore:
         seat: int = 0,
         clock: Callable[[], float] = monotonic,
         wall: Callable[[], float] = time,
+        lines: Lines | None = None,
     ) -> None:
         """Take the shared memory, which worker this is, a clock in seconds that all workers share, and the calendar's.
 
-        `wall` gives seconds since the epoch: periods of budgets begin by the calendar.
+        `wall` gives seconds since the epoch: periods of budgets begin by the calendar. `lines`: the worker's journal.
         """
         self._calendar = Calendar()
         self._wall = wall
         self._quotas = quotas
-        self._holdings = Holdings(quotas.purses, seat, quotas.purse_lock, is_alone=quotas.seats == 1)
+        self._holdings = Holdings(
+            quotas.purses, seat, quotas.purse_lock, is_alone=quotas.seats == 1, lines=lines or NoLines()
+        )
         self._seat = seat
         self._clock = clock
         self._lock = quotas.lock
@@ -200,6 +206,10 @@ class LocalStore:
         self._shift(ask, requests=-1, count=0)
         if ask.hold is not None:
             self.settle(ask.hold, 0)
+
+    def record(self, hold: Hold) -> None:
+        """Take what a run holds as written down."""
+        self._holdings.record(hold)
 
     def settle(self, hold: Hold, spent_ns: int) -> None:
         """Turn what a run holds into what it cost."""

@@ -19,23 +19,30 @@ from typing import Final
 _CELL_BYTES: Final = 8
 TAT: Final = 1
 NUMBERS: Final = 2
-"""Layout of a place: digest (0: free), moment, numbers of all workers, then what each seat holds."""
+"""Layout of a place: digest (0: free), moment, numbers of all workers, then columns of one cell for each seat; the
+first of these is what each seat holds."""
 
 
 class Places:
     """The table. A place is told by the index of its first cell; `moments[place + TAT]` is in seconds.
 
     `cells` is the same memory as int64: `numbers` of them from `place + NUMBERS` on, then those of the seats, from
-    `place + first_seat` on.
+    `place + first_seat` on, column by column.
     """
 
-    def __init__(self, *, places: int, seats: int, reach: int, numbers: int = 0) -> None:
-        """Make the memory for so many places, before the first fork; `reach`: how many are probed for a name."""
+    def __init__(  # noqa: PLR0913 (the shape of a table, by name)
+        self, *, places: int, seats: int, reach: int, numbers: int = 0, columns: int = 1, shown: int = 1
+    ) -> None:
+        """Make the memory for so many places, before the first fork; `reach`: how many are probed for a name.
+
+        `shown`: how many columns of the seats are in a `row`.
+        """
         self.first_seat: Final = NUMBERS + numbers
-        self._width: Final = NUMBERS + numbers + seats
+        self._seats: Final = seats
+        self._width: Final = NUMBERS + numbers + seats * columns
         self._places: Final = places
         self._reach: Final = min(reach, places)
-        self._row: Final = struct.Struct(f"{self._width}q")  # native: each cell is read at once
+        self._row: Final = struct.Struct(f"{self.first_seat + seats * shown}q")  # native: each cell is read at once
         self._memory = mmap.mmap(-1, places * self._width * _CELL_BYTES)
         self._whole = memoryview(self._memory)
         self.cells = self._whole.cast("q")
@@ -46,7 +53,7 @@ class Places:
         return int(self.cells[place])
 
     def row(self, place: int) -> tuple[int, ...]:
-        """Return all cells of a place: one read for what would be one each."""
+        """Return the cells of a place, up to the columns that are shown: one read for what would be one each."""
         return self._row.unpack_from(self._whole, place * _CELL_BYTES)
 
     def find(self, digest: int) -> int:
@@ -92,7 +99,7 @@ class Places:
     def held(self, place: int) -> int:
         """Return what all workers hold at a place."""
         cells, held = self.cells, 0
-        for cell in range(place + self.first_seat, place + self._width):
+        for cell in range(place + self.first_seat, place + self.first_seat + self._seats):
             held += int(cells[cell])
         return held
 
@@ -103,13 +110,9 @@ class Places:
         self.cells[cell] = max(0, held)
 
     def drop(self, place: int) -> None:
-        """Give up what all workers hold at a place."""
+        """Give up what all workers hold at a place, and all else in their columns."""
         for cell in range(place + self.first_seat, place + self._width):
             self.cells[cell] = 0
-
-    def held_by(self, place: int, seat: int) -> int:
-        """Return what one worker holds at a place."""
-        return int(self.cells[place + self.first_seat + seat])
 
     def taken(self) -> list[int]:
         """Return the places that have a name."""

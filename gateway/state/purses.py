@@ -1,10 +1,11 @@
 """What is spent and held of each budget, in memory that the workers of one gateway share. Nanodollars, int64.
 
-The decision: for each budget the present period's sums are kept and nothing else. What a run holds stands in its
-worker's column, so that a worker's death turns just that into spent money (its runs may have been executed); what a
-queue job holds belongs to no worker. A budget whose sums were never filled in from the ledger admits nothing: it is
-not known what was spent before this gateway started. One that was forgotten since, because a reload took it out, stands
-there with its beginning below 0.
+The decision: for each budget the present period's sums are kept and nothing else, and each worker writes to columns of
+its own. Beside what it has done stands what of it is true if it dies now: as much as its journal tells, since the
+ledger takes the rest back, or never hears of it (ledger/journal.py). So a death turns just that into spent money which
+the ledger charges: runs that were written down may have been executed. What a queue job holds belongs to no worker. A
+budget whose sums were never filled in from the ledger admits nothing: it is not known what was spent before this
+gateway started. One that was forgotten since, because a reload took it out, stands there with its beginning below 0.
 
 The ledger's process writes to cells of its own, which count in the period that it wrote them in, and it alone makes
 places. So what workers write (holdings.py) needs a lock only where there are several.
@@ -20,8 +21,12 @@ PLACES: Final = 8_192
 _REACH: Final = 256
 SPENT: Final = NUMBERS
 JOBS: Final = NUMBERS + 1
+"""What the ledger filled in, and dead workers left."""
+
 _ADDED_IN, _ADDED_SPENT, _ADDED_JOBS = NUMBERS + 2, NUMBERS + 3, NUMBERS + 4  # by the ledger's process
 _NUMBERS: Final = 5
+_COLUMNS: Final = 8  # those of `Columns`
+_SHOWN: Final = 3
 
 
 class Purse:
@@ -45,6 +50,29 @@ class Site:
         self.place = -1
 
 
+class Columns:
+    """One worker's cells, as distances from the beginning of a place.
+
+    For all to see: what its runs `held`, what it has `spent`, and what it has added to what `jobs` hold. Judged at its
+    death: `recorded` is what runs hold that are written down; the last three are those of its journal as far as `end`,
+    and `was_spent`, `was_jobs` and `was_recorded` those before.
+    """
+
+    __slots__ = ("all", "end", "held", "jobs", "recorded", "spent", "was_jobs", "was_recorded", "was_spent")
+
+    def __init__(self, first_seat: int, seats: int, seat: int) -> None:
+        cells = [first_seat + column * seats + seat for column in range(_COLUMNS)]
+        self.all: Final = cells
+        self.held: Final = cells[0]
+        self.spent: Final = cells[1]
+        self.jobs: Final = cells[2]
+        self.recorded: Final = cells[3]
+        self.end: Final = cells[4]
+        self.was_spent: Final = cells[5]
+        self.was_jobs: Final = cells[6]
+        self.was_recorded: Final = cells[7]
+
+
 class Purses:
     """The table. `fill`, `forget` and `add` are the ledger process's, the others the workers'.
 
@@ -52,11 +80,19 @@ class Purses:
     """
 
     def __init__(self, *, seats: int, places: int = PLACES) -> None:
-        self._table = Places(places=places, seats=seats, reach=_REACH, numbers=_NUMBERS)
-        self.first_seat: Final = self._table.first_seat
+        self._table = Places(places=places, seats=seats, reach=_REACH, numbers=_NUMBERS, columns=_COLUMNS, shown=_SHOWN)
+        first = self._table.first_seat
         self.cells: Final = self._table.cells
-        self._nothing: Final = (0,) * (self.first_seat + seats)
+        self._columns: Final = [Columns(first, seats, seat) for seat in range(seats)]
+        self._held_at: Final = first
+        self._spent_at: Final = first + seats
+        self._jobs_at: Final = first + 2 * seats
+        self._nothing: Final = (0,) * (first + seats * _SHOWN)
         self._sites: dict[str, Site] = {}
+
+    def columns(self, seat: int) -> Columns:
+        """Return a worker's cells."""
+        return self._columns[seat]
 
     def site(self, name: str) -> Site:
         """Return where a budget is found."""
@@ -76,15 +112,22 @@ class Purses:
 
     def used(self, row: tuple[int, ...], start: int) -> int:
         """Return what is spent and held in a period."""
-        spent, jobs = row[SPENT], row[JOBS]
+        used, jobs = row[SPENT], self.of_jobs(row)
         if row[_ADDED_IN] == start:
-            spent += row[_ADDED_SPENT]
+            used += row[_ADDED_SPENT]
             jobs += row[_ADDED_JOBS]
         if jobs > 0:
-            spent += jobs
-        for held in row[self.first_seat :]:
-            spent += held
-        return spent
+            used += jobs
+        for held_or_spent in row[self._held_at : self._jobs_at]:
+            used += held_or_spent
+        return used
+
+    def of_jobs(self, row: tuple[int, ...]) -> int:
+        """Return what jobs hold, but for what the ledger's process has added."""
+        jobs = row[JOBS]
+        for added in row[self._jobs_at :]:
+            jobs += added
+        return jobs
 
     def turn(self, site: Site, start: int) -> None:
         """Begin a new period of a budget that has a place."""
@@ -100,11 +143,12 @@ class Purses:
         cells = self.cells
         if cells[place + TAT] > 0:
             return False
-        if cells[place + TAT] != -start:  # runs under way since before `forget` still hold what they hold
+        if cells[place + TAT] != -start:
             self._table.drop(place)
+        row = self._table.row(place)  # runs under way since before `forget` still hold what they hold
         cells[place + _ADDED_IN] = 0
-        cells[place + SPENT] = spent_ns
-        cells[place + JOBS] = jobs_ns
+        cells[place + SPENT] = spent_ns - sum(row[self._spent_at : self._jobs_at])
+        cells[place + JOBS] = jobs_ns - sum(row[self._jobs_at :])
         cells[place + TAT] = start  # last: from here on calls are admitted
         return True
 
@@ -133,23 +177,26 @@ class Purses:
         known = row[TAT]
         if 0 < known < start:  # nobody has asked for anything since it began
             return Purse(start, 0, 0)
-        spent_ns = row[SPENT] + (row[_ADDED_SPENT] if row[_ADDED_IN] == known else 0)
+        spent_ns = row[SPENT] + sum(row[self._spent_at : self._jobs_at])
+        if row[_ADDED_IN] == known:
+            spent_ns += row[_ADDED_SPENT]
         return Purse(max(0, known), spent_ns, max(0, self.used(row, known) - spent_ns))
 
-    def settle_job(self, name: str, start: int, *, freed_ns: int, spent_ns: int) -> None:
-        """Free what a job holds in one budget, and count what it cost, if that period is still the present one."""
-        site = self.site(name)
-        row = self.row(site)
-        if row[TAT] == start:
-            cells, place = self.cells, site.place
-            cells[place + JOBS] = max(0, row[JOBS] - freed_ns)
-            cells[place + SPENT] = row[SPENT] + spent_ns
+    def vacate(self, seat: int, end: int) -> None:
+        """Count what a worker left that is gone, and whose journal ends there.
 
-    def vacate(self, seat: int) -> None:
-        """Count what a worker held that is gone as spent: what it had sent may have been executed."""
+        What it held is spent, if that was written down: what it had sent may have been executed.
+        """
+        cells, of = self.cells, self._columns[seat]
         for place in self._table.taken():
-            self.cells[place + SPENT] += self._table.held_by(place, seat)
-        self._table.vacate(seat)
+            is_told = cells[place + of.end] <= end
+            spent, jobs, recorded = (
+                (of.spent, of.jobs, of.recorded) if is_told else (of.was_spent, of.was_jobs, of.was_recorded)
+            )
+            cells[place + SPENT] += cells[place + spent] + cells[place + recorded]
+            cells[place + JOBS] += cells[place + jobs]
+            for cell in of.all:
+                cells[place + cell] = 0
 
     def close(self) -> None:
         """Give this process's mapping back."""

@@ -109,10 +109,10 @@ class RedisBooks:
     def testify(self, budget: Budget, holder: bytes, word: LastWord) -> None:
         """State what a dead process had to say of a purse, in its name; told twice it changes nothing.
 
-        The store takes it in the edition that it was said in, and keeps what it has granted to that process.
+        The store takes it in the edition that it was said in, in place of what it was told, and of what it has granted.
         """
-        figures = (word.net_ns, word.spent_ns, word.jobs_ns)
-        self._run(STATE, purse_key(budget), holder, 0, word.start, word.edition, b"", *figures)
+        figures = (word.held_ns, 0, word.spent_ns, word.jobs_ns)
+        self._run(STATE, purse_key(budget), holder, 0, word.start, word.edition, *figures)
 
     def adjust(self, budget: Budget, start: int, *, spent_ns: int, jobs_ns: int) -> None:
         """Add to the sums of a purse, in the period that began at `start`, if that is the present one."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gateway.policy.budget import Budget
     from gateway.state.holdings import Hold
-    from gateway.state.last_words import LastWords
+    from gateway.state.last_words import Will
     from gateway.state.redis_commands import Command, Plan
     from gateway.state.redis_pipeline import Pipeline
 
@@ -32,14 +32,13 @@ _FACTS: Final = 3
 class RedisPurses:
     """`PurseStore` of one worker."""
 
-    def __init__(self, holder: bytes, wall: Callable[[], float], last_words: LastWords | None = None) -> None:
+    def __init__(self, holder: bytes, wall: Callable[[], float], will: Will | None = None) -> None:
         """`holder` names this process among all of all gateways (`<gateway>:<pid>`).
 
-        `wall` gives seconds since the epoch. `last_words`: where what is stated is kept, lest this process dies.
+        `wall` gives seconds since the epoch. `will`: where what is stated is kept, lest this process dies.
         """
         self._holder: Final = holder
-        self._pid: Final = int(holder.rpartition(b":")[2])
-        self._last_words = last_words
+        self._will = will
         self._wall = wall
         self._calendar = Calendar()
         self._registers = Registers()
@@ -65,14 +64,14 @@ class RedisPurses:
 
     def leave(self) -> None:
         """Say a last word: this process holds nothing any more."""
-        pipeline, last_words = self._pipeline, self._last_words
+        pipeline, will = self._pipeline, self._will
         if pipeline is not None:
-            self._last_words = None  # the store forgets this process: what is kept from here on would be counted again
+            self._will = None  # the store forgets this process: what is kept from here on would be counted again
             for registers in self._registers.all():
                 done = [register for register in registers if register.still_held == 0]
                 if done:
-                    if last_words is not None:
-                        last_words.take_back(self._pid, done)
+                    if will is not None:
+                        will.take_back(done)
                     pipeline.add(StateCall(self, done, self._holder, is_last=True))
         self.fall()
 
@@ -104,18 +103,27 @@ class RedisPurses:
         for budget, start in zip(hold.budgets, starts, strict=True):
             self._change(budget, start, freed=hold.estimate_ns)
 
+    def record(self, hold: Hold) -> None:
+        """Take what is held as written down, in this turn."""
+        hold.is_recorded = bool(hold.starts)
+        for budget, start in zip(hold.budgets, hold.starts, strict=False):
+            self._registers.record(budget, start, hold.estimate_ns)
+
     def settle(self, hold: Hold, spent_ns: int) -> None:
         """Turn what is held into what it cost; what was admitted without a hold is counted all the same."""
-        freed = hold.estimate_ns if hold.starts else 0
-        for budget, start in zip(hold.budgets, self._starts(hold), strict=True):
-            self._change(budget, start, freed=freed, spent=spent_ns)
+        self._close(hold, spent=spent_ns)
 
     def bind(self, hold: Hold) -> None:
         """Hand what is held over to a queue job; kept before anybody hears of it."""
+        self._close(hold, jobs=hold.estimate_ns)
+        self.write()
+
+    def _close(self, hold: Hold, *, spent: int = 0, jobs: int = 0) -> None:
         freed = hold.estimate_ns if hold.starts else 0
         for budget, start in zip(hold.budgets, self._starts(hold), strict=True):
-            self._change(budget, start, freed=freed, jobs=hold.estimate_ns)
-        self.write()
+            if hold.is_recorded:
+                self._registers.record(budget, start, -freed)
+            self._change(budget, start, freed=freed, spent=spent, jobs=jobs)
 
     def settle_job(self, purses: Sequence[tuple[Budget, int]], *, freed_ns: int, spent_ns: int) -> None:
         """Free what a job holds, and count what it cost."""
@@ -125,8 +133,8 @@ class RedisPurses:
     def write(self) -> None:
         """Keep what has changed in this turn, where it outlives this process."""
         unkept = self._registers.unkept()
-        if unkept and self._last_words is not None:
-            self._last_words.keep(self._pid, unkept)
+        if unkept and self._will is not None:
+            self._will.keep(unkept)
 
     def _starts(self, hold: Hold) -> tuple[int, ...]:
         if hold.starts:

@@ -31,8 +31,8 @@ class Register:
 
     `edition` 0: the purse has not been heard of yet. `granted` by asks of this edition, `net` what is held beside that
     (less than nothing once holds were given back), `spent` and `jobs` what was added to these sums; `still_held`: what
-    this process holds, whichever edition granted it. `version` rises with each change; `acknowledged` is the last one
-    that the store has.
+    this process holds, whichever edition granted it, and `recorded` what of it is written down. `version` rises with
+    each change; `acknowledged` is the last one that the store has.
     """
 
     __slots__ = (
@@ -44,6 +44,7 @@ class Register:
         "name",
         "net",
         "recent",
+        "recorded",
         "spent",
         "start",
         "still_held",
@@ -63,6 +64,7 @@ class Register:
         self.spent = 0
         self.jobs = 0
         self.still_held = 0
+        self.recorded = 0
         self.recent: dict[int, list[int]] = {}
         self.touched_at = 0
         self.version = 0
@@ -164,6 +166,13 @@ class Registers:
         if register is not None:
             register.change(second, freed=freed, spent=spent, jobs=jobs)
             self._changed[register.name] = register
+            self._unkept[register.name] = register
+
+    def record(self, budget: Budget, start: int, amount_ns: int) -> None:
+        """Note that something held is written down, or, below 0, that it is held no longer."""
+        register = self._open(budget, start)
+        if register is not None:
+            register.recorded += amount_ns
             self._unkept[register.name] = register
 
     def learn(self, register: Register, start: int, edition: int, since: int) -> bool:

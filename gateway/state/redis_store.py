@@ -35,7 +35,7 @@ from gateway.state.redis_scripts import ASK, MOVE, RENEW
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.state.last_words import LastWords
+    from gateway.state.last_words import Will
     from gateway.state.redis_commands import Command
     from gateway.state.store import Ask
 
@@ -61,12 +61,12 @@ class RedisStore:
         on_error: Callable[[], None],
         patience_seconds: float = PATIENCE_SECONDS,
         wall: Callable[[], float] = time,
-        last_words: LastWords | None = None,
+        will: Will | None = None,
     ) -> None:
         """`replica` is the same for all workers of one gateway. ValueError where the URL is wrong, without its text.
 
         `on_change(up)` is called with the first attempt's outcome and at each transition; `on_error()` at each failed
-        call. `wall` gives seconds since the epoch, for the calendar of budgets. `last_words`: see `RedisPurses`.
+        call. `wall` gives seconds since the epoch, for the calendar of budgets. `will`: see `RedisPurses`.
         """
         self.is_up = False
         """False: do not ask, decide locally."""
@@ -80,7 +80,7 @@ class RedisStore:
         self._plans = redis_commands.Plans()
         self._leases = Leases()
         holder = b"%b:%d" % (self._replica, os.getpid())
-        self.purses: Final = RedisPurses(holder, wall, last_words)
+        self.purses: Final = RedisPurses(holder, wall, will)
         """What is held of budgets (`PurseStore`)."""
         self.jobs: Final = RedisJobs(holder)
         """Queue jobs that all gateways know."""

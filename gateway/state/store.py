@@ -56,11 +56,20 @@ class Store(Protocol):
 class PurseStore(Protocol):
     """A home of what is spent and held of budgets; `Store.ask` takes the holds."""
 
+    def record(self, hold: Hold) -> None:
+        """Take a granted ask's purchase as written down, in this turn: if this process dies it is charged."""
+
     def settle(self, hold: Hold, spent_ns: int) -> None:
         """Turn what a granted ask holds of its budgets into what it cost, in nanodollars; 0: it cost nothing."""
 
     def bind(self, hold: Hold) -> None:
-        """Hand what a granted ask holds over to a queue job, which outlives this process."""
+        """Hand what a granted ask holds over to a queue job, which outlives this process.
+
+        Its line is appended by now.
+        """
 
     def settle_job(self, purses: Sequence[tuple[Budget, int]], *, freed_ns: int, spent_ns: int) -> None:
-        """Free what a job holds, and count what it cost: in these budgets, each in the period that began then."""
+        """Free what a job holds, and count what it cost: in these budgets, each in the period that began then.
+
+        Its line is appended by now.
+        """

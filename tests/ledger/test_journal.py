@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from array import array
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from gateway.ledger.entry import from_line
 from gateway.ledger.folder import is_free
-from gateway.ledger.journal import Journal, segments_bytes
+from gateway.ledger.journal import MARK_CELLS, Journal, seal, segments_bytes
 from gateway.ledger.trail import Trail
 from tests.harness.waiting import until
 from tests.ledger.rows import held, settled
@@ -152,3 +153,70 @@ def test_a_refused_lock_leaves_nothing_open(tmp_path: Path) -> None:
     lock = os.open(tmp_path / "w.lock", os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(lock)
+
+
+# -- where it ends ----------------------------------------------------------------------------------------------------
+
+
+def unmarked() -> memoryview:
+    """Return the mark of a writer that has written nothing."""
+    return memoryview(array("q", bytes(8 * MARK_CELLS)))
+
+
+def test_the_end_of_what_was_appended_is_told_before_it_is_written(tmp_path: Path) -> None:
+    """Over the ends of segments; and what comes later ends behind."""
+    journal = Journal(tmp_path, name="w", segment_bytes=SMALL, mark=(mark := unmarked()))
+    ends = [journal.reach]
+    for number in range(9):
+        for _ in range(1 + number % 2):
+            journal.append(held(number).to_line())
+        assert journal.end > journal.reach == ends[-1]
+        ends.append(journal.end)
+        assert journal.flush()
+        assert journal.end == journal.reach == ends[-1] == seal(tmp_path, "w", mark)
+    assert ends == sorted(set(ends))
+    assert segment(tmp_path, 3).exists()
+    journal.close()
+
+
+def test_what_a_dead_writer_was_writing_is_cut(tmp_path: Path) -> None:
+    """A piece of which a part is there goes; one that is whole, or of which nothing is there, leaves it as it is."""
+    journal = Journal(tmp_path, name="w", mark=(mark := unmarked()))
+    for number in (1, 2):
+        journal.append(held(number).to_line())
+        assert journal.flush()
+    whole = segment(tmp_path, 1).read_bytes()
+    begin, end = mark.tolist()
+    assert seal(tmp_path, "w", mark) == end
+    os.truncate(segment(tmp_path, 1), len(whole) - 1)
+    assert seal(tmp_path, "w", mark) == begin
+    assert segment(tmp_path, 1).read_bytes() == held(1).to_line()
+    assert seal(tmp_path, "w", mark) == begin
+    journal.close()
+
+
+def test_a_piece_cut_in_a_new_segment_goes_whole(tmp_path: Path) -> None:
+    """It began at the end of the one before."""
+    journal = Journal(tmp_path, name="w", segment_bytes=SMALL, mark=(mark := unmarked()))
+    journal.append(LINE * 4)
+    assert journal.flush()
+    first = journal.reach
+    journal.append(LINE * 2)
+    assert journal.flush()
+    os.truncate(segment(tmp_path, 2), len(LINE))
+    assert first < seal(tmp_path, "w", mark) < journal.reach
+    assert (segment(tmp_path, 1).read_bytes(), segment(tmp_path, 2).read_bytes()) == (LINE * 4, b"")
+    journal.close()
+
+
+def test_a_part_that_the_disk_took_is_not_cut(tmp_path: Path, start_program: Callable[..., Program]) -> None:
+    """Its lines may be in the ledger by now: its writer lived on."""
+    program = start_program("full_disk", tmp_path)
+    program.wait(30)
+    assert program.told("sealed") == [[10 * len(LINE) + 7, 10 * len(LINE) + 7]] * 3
+
+
+def test_a_writer_without_a_journal_has_written_nothing(tmp_path: Path) -> None:
+    """It died before it had one, or its folder is gone."""
+    assert seal(tmp_path, "w", unmarked()) == -1
+    assert seal(tmp_path / "gone", "w", unmarked()) == -1

@@ -226,6 +226,30 @@ def test_a_torn_last_line_is_counted(own: SpoolFolder, spool: Spool) -> None:
     assert names(own.path) == ["gateway.lock"]
 
 
+def test_a_dead_writer_that_is_awaited_is_left_alone(spool_folder: Path, own: SpoolFolder) -> None:
+    """What it was writing may still be cut; one that lives is read, and one of another gateway's folder, too."""
+    awaited = {"w", "alive"}
+    spool = Spool(spool_folder, own.path, is_awaited=awaited.__contains__)
+    dead, alive = Journal(own.path, name="w"), Journal(own.path, name="alive")
+    write(dead, held(1))
+    write(alive, held(2))
+    dead.close()
+    other = claim_folder(spool_folder, "other")
+    namesake = Journal(other.path, name="w")
+    write(namesake, held(3))
+    namesake.close()
+    other.close()
+    assert spool.adopt() == [other.path]
+    entries, finished, _ = drain(spool)
+    assert sorted(entries, key=lambda entry: entry.id) == [held(2), held(3)]
+    assert [entry.id for entry in finished] == [held(3).id]
+    assert spool.unapplied_bytes() == len(held(1).to_line())
+    awaited.remove("w")
+    entries, finished, _ = drain(spool)
+    assert (entries, [entry.id for entry in finished]) == ([held(1)], [held(1).id])
+    alive.close()
+
+
 def test_a_segment_that_ends_within_a_line_is_left_behind(own: SpoolFolder, spool: Spool) -> None:
     """A disk that failed for good in the middle of a segment holds nobody up once there is a later one."""
     journal = Journal(own.path, name="w", segment_bytes=100)

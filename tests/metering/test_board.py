@@ -71,6 +71,17 @@ def test_a_seat_is_taken_in_another_process(board: Board, fork: Fork) -> None:
     assert board.readiness() == Readiness("ready", 4, 1, 2)
 
 
+def test_who_sits_down_has_marked_nothing(board: Board) -> None:
+    """The mark of the one before stands until then, for who settles with the dead; it is the seat's own."""
+    seat, other = board.workers[:2]
+    seat.take(123)
+    seat.mark[0], seat.mark[1] = 7, 8
+    seat.vacate()
+    assert (seat.mark.tolist(), other.mark.tolist(), seat.past_cpu_us) == ([7, 8], [0, 0], 0)
+    seat.take(124)
+    assert seat.mark.tolist() == [0, 0]
+
+
 def test_a_vacated_seat_keeps_counts_and_loses_gauges(board: Board, meter: Meter, record: Exchanged) -> None:
     """Nothing is in flight in a process that is gone, and its successor starts without a policy."""
     seat = board.workers[0]

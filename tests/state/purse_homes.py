@@ -88,7 +88,7 @@ class LocalHome:
 
     def die(self, worker: int) -> None:
         """Vacate its seat, as the supervisor does."""
-        self.quotas.vacate(worker)
+        self.quotas.vacate(worker, 0)
 
     def pass_midnight(self) -> None:
         """Set the clock."""

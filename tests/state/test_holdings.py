@@ -115,19 +115,67 @@ def test_a_refusal_writes_nothing_of_any_budget(alone: Gateway) -> None:
 def test_a_job_outlives_its_worker_from_the_moment_it_is_bound(alone: Gateway) -> None:
     """The ledger is told of the job at once, so the purse is, too: a death within the turn loses neither."""
     hold, _ = alone.ask(4)
+    alone.stores[0].record(hold)
     alone.stores[0].write()
     alone.stores[0].bind(hold)
-    alone.quotas.vacate(0)
+    alone.quotas.vacate(0, 0)
     assert alone.sums() == (0, 4)
 
 
 def test_a_death_within_a_turn_leaves_what_was_held(alone: Gateway) -> None:
     """The ledger has no word of the end either: both take the estimate as spent."""
     hold, _ = alone.ask(4)
+    alone.stores[0].record(hold)
     alone.stores[0].write()
     alone.stores[0].settle(hold, 1)
-    alone.quotas.vacate(0)
+    alone.quotas.vacate(0, 0)
     assert alone.sums() == (4, 0)
+
+
+def test_what_was_not_written_down_is_not_spent_by_a_death(pair: Gateway) -> None:
+    """Others see it as held while its worker lives; nothing of it was sent, and the ledger never hears of it."""
+    hold, _ = pair.ask(4, seat=1)
+    pair.stores[1].write()
+    assert pair.sums() == (0, 4)
+    pair.quotas.vacate(1, 0)
+    assert pair.sums() == (0, 0)
+    assert not hold.is_recorded
+
+
+def test_what_is_given_back_without_a_line_frees_no_other(alone: Gateway) -> None:
+    """A request that was granted and came to nothing: what a death makes spent is what is written down."""
+    kept, _ = alone.ask(4)
+    alone.stores[0].record(kept)
+    undone, _ = alone.ask(5)
+    alone.stores[0].settle(undone, 0)
+    alone.stores[0].write()
+    assert alone.sums() == (0, 4)
+    alone.quotas.vacate(0, 0)
+    assert alone.sums() == (4, 0)
+
+
+def test_a_dead_worker_s_share_of_a_forgotten_budget_counts_once(alone: Gateway) -> None:
+    """What the ledger fills in has what this worker had spent, and what it had bound to jobs."""
+    for estimate in (2, 3):
+        hold, _ = alone.ask(estimate)
+        alone.stores[0].record(hold)
+        alone.stores[0].settle(hold, estimate)
+    job, _ = alone.ask(1)
+    alone.stores[0].record(job)
+    alone.stores[0].bind(job)
+    alone.quotas.purses.forget(DAY.store_name)
+    assert alone.quotas.purses.fill(DAY.store_name, TODAY, spent_ns=5, jobs_ns=1)
+    assert alone.sums() == (5, 1)
+    alone.quotas.vacate(0, 0)
+    assert alone.sums() == (5, 1)
+
+
+def test_a_job_that_nobody_counted_makes_no_room(alone: Gateway) -> None:
+    """Freed all the same, it takes nothing of what later jobs hold."""
+    alone.stores[0].settle_job([(DAY, TODAY)], freed_ns=5, spent_ns=1)
+    hold, _ = alone.ask(4)
+    alone.stores[0].bind(hold)
+    assert alone.sums() == (1, 4)
 
 
 def test_midnight_within_a_turn(alone: Gateway) -> None:

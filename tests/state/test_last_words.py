@@ -14,8 +14,8 @@ from gateway.bookkeeper import job_of
 from gateway.ledger.ledger import Ledger
 from gateway.policy.budget import Budget
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.holdings import Hold
-from gateway.state.last_words import LastWords, digest_of_key
+from gateway.state.holdings import Hold, NoLines
+from gateway.state.last_words import LastWords, Will, digest_of_key
 from gateway.state.local import RecordLock
 from gateway.state.redis_books import RedisBooks, SharedPurse
 from gateway.state.redis_registers import Register, purse_key
@@ -53,13 +53,16 @@ class Gateway:
         self._ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}")
         self._ledger.migrate()
 
-    def look(self, *budgets: Budget) -> SharedPurse:
-        """Let a new treasury look after the budgets once; return the first one's purse as it is then."""
+    def look(self, *budgets: Budget, workers: Callable[[], list[int]] | None = None) -> SharedPurse:
+        """Let a new treasury look after the budgets once; return the first one's purse as it is then.
+
+        `workers`: who is seated, each time that it is asked.
+        """
         treasury = Treasury(
             self.books,
             self._ledger,
             replica="one",
-            workers=lambda: self.workers,
+            workers=workers or (lambda: self.workers),
             born_at=monotonic() - YOUNG_SECONDS - 60,
             last_words=self.words,
             job_of=job_of,
@@ -74,10 +77,12 @@ class Gateway:
         assert purse is not None
         return purse
 
-    async def hold(self, estimate_ns: int) -> Hold:
-        """Let the worker get a hold, at the end of whose turn it writes."""
+    async def hold(self, estimate_ns: int, *, is_recorded: bool = True) -> Hold:
+        """Let the worker get a hold, and write its purchase down; it writes at the end of the turn."""
         hold = Hold((MONTH,), estimate_ns)
         assert (await judge(self.worker.store, Ask("lease", NO_LIMITS, "", hold))).granted
+        if is_recorded:
+            self.worker.store.purses.record(hold)
         self.worker.store.purses.write()
         return hold
 
@@ -102,7 +107,8 @@ def play(server: RedisServer, folder: Path, words: LastWords, scenario: Callable
     """Run a scenario; the budget is filled in, long ago, with nothing spent."""
 
     async def run() -> None:
-        async with watched(server.url, replica="one", patience_seconds=PATIENT_SECONDS, last_words=words) as worker:
+        will = Will(words, os.getpid(), NoLines())
+        async with watched(server.url, replica="one", patience_seconds=PATIENT_SECONDS, will=will) as worker:
             await worker.up()
             gateway = Gateway(server, folder, words, worker)
             with contextlib.closing(gateway):
@@ -157,7 +163,7 @@ def test_a_job_settled_by_who_holds_nothing_counts(redis_server: RedisServer, tm
         register = Register(MONTH, start)
         register.begin(edition, 0)
         register.change(1, freed=0, spent=7, jobs=-4)
-        words.keep(4_711, [register])
+        words.keep(4_711, [register], NoLines())
         told = gateway.look()
         assert (told.spent_ns, told.jobs_ns) == (7 - 4, 0)
         assert gateway.look().spent_ns == 3
@@ -176,6 +182,45 @@ def test_who_leaves_in_peace_is_not_spoken_for(redis_server: RedisServer, tmp_pa
         assert (gateway.purse().spent_ns, gateway.purse().holders) == (3, {})
         gateway.workers = [SUCCESSOR]
         assert gateway.look().spent_ns == 3
+
+    play(redis_server, tmp_path, words, scenario)
+
+
+def test_what_was_granted_and_not_written_down_is_not_spent(
+    redis_server: RedisServer, tmp_path: Path, words: LastWords
+) -> None:
+    """Nothing of it was sent, and the ledger never hears of it; whether its word was kept behind the grant or not."""
+
+    async def scenario(gateway: Gateway) -> None:
+        await gateway.hold(10)
+        await gateway.hold(20, is_recorded=False)
+        unheard = Hold((MONTH,), 40)
+        assert (await judge(gateway.worker.store, Ask("lease", NO_LIMITS, "", unheard))).granted
+        assert gateway.purse().held_ns == 70
+        gateway.die()
+        told = gateway.look()
+        assert (told.spent_ns, told.held_ns, told.holders) == (10, 0, {})
+
+    play(redis_server, tmp_path, words, scenario)
+
+
+def test_who_dies_within_a_look_is_spoken_for_by_the_next(
+    redis_server: RedisServer, tmp_path: Path, words: LastWords
+) -> None:
+    """Else the store would have forgotten whose word it is, and count it once more."""
+
+    async def scenario(gateway: Gateway) -> None:
+        hold = await gateway.hold(10)
+        gateway.worker.store.purses.settle(hold, 25)
+        gateway.worker.store.purses.write()
+        await settled(lambda: gateway.purse().spent_ns == 25, "the statement")
+        seated = iter([gateway.workers])
+        gateway.die()
+        successors = gateway.workers
+        told = gateway.look(workers=lambda: next(seated, successors))
+        assert (told.spent_ns, len(told.holders)) == (25, 1)
+        told = gateway.look()
+        assert (told.spent_ns, told.holders) == (25, {})
 
     play(redis_server, tmp_path, words, scenario)
 
@@ -216,7 +261,7 @@ def test_a_word_is_told_when_the_store_is_back(redis_server: RedisServer, tmp_pa
         gateway.settle_unheard(hold, 3)
         gateway.die()
         (word,) = words.of_dead(gateway.workers)
-        assert (word.spent_ns, word.net_ns, word.budget) == (3, -10, digest_of_key(purse_key(MONTH)))
+        assert (word.spent_ns, word.held_ns, word.budget) == (3, 0, digest_of_key(purse_key(MONTH)))
         gateway.look(OTHER)
         assert words.of_dead(gateway.workers) == []
         assert gateway.look().spent_ns == 10, "swept, as it had not been told"
@@ -228,7 +273,7 @@ def test_words_of_the_longest_silence_make_room() -> None:
     """A table that is full loses what was said first."""
     words = LastWords(RecordLock(is_needed=True), places=4)
     for pid in range(1, 6):
-        words.keep(pid, [Register(MONTH, 1)])
+        words.keep(pid, [Register(MONTH, 1)], NoLines())
     assert sorted(word.pid for word in words.of_dead([])) == [2, 3, 4, 5]
     assert [word.pid for word in words.of_dead([2, 3, 4])] == [5]
     words.close()

@@ -229,9 +229,9 @@ def test_slots_of_a_dead_worker_come_back(shared: Bench) -> None:
     limits = (slots(3), rate(5, NEVER))
     for seat in (0, 1, 1):
         shared.ask(*limits, seat=seat)
-    shared.quotas.vacate(1)
+    shared.quotas.vacate(1, 0)
     assert shared.granted(*limits, calls=9, seat=2) == 2
-    shared.quotas.vacate(0)
+    shared.quotas.vacate(0, 0)
     assert not shared.ask(*limits)[0].granted  # the rate is spent: three and two
     assert shared.granted(slots(3), calls=9) == 1
 

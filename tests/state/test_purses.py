@@ -126,8 +126,10 @@ def test_a_job_holds_without_its_worker(play: Play) -> None:
     """A worker's death turns what its runs hold into spent money, and leaves what jobs hold."""
 
     async def scenario(home: Home) -> None:
-        await ask(home, 3, worker=1)
-        home.purses[1].bind((await ask(home, 4, worker=1))[0])
+        home.purses[1].record((await ask(home, 3, worker=1))[0])
+        job, _ = await ask(home, 4, worker=1)
+        home.purses[1].record(job)
+        home.purses[1].bind(job)
         assert await both(home) == ((0, 7), (0, 7))
         home.die(1)
         assert await both(home) == ((3, 4), (3, 4))
