@@ -29,14 +29,14 @@ from gateway.state.redis_books import OPENING_SECONDS, RedisBooks, StoreAwayErro
 from gateway.state.redis_registers import purse_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Ledger
     from gateway.policy.budget import Budget
     from gateway.policy.job import Job
     from gateway.shared import Shared
-    from gateway.state.last_words import LastWords
+    from gateway.state.last_words import LastWord, LastWords
     from gateway.state.redis_books import SharedPurse
 
 LOOK_SECONDS: Final = 1.0
@@ -118,7 +118,7 @@ class Treasury:
         self._purses = {budget.store_name: purse for budget, purse in found.items() if purse is not None}
         self._seen = (self._seen | self._purses.keys()) & {budget.store_name for budget in budgets}
         workers = {*seated, *self._workers()}
-        self._speak_for_the_dead(budgets, workers)
+        self._speak_for_the_dead(found, workers)
         for budget, purse in found.items():
             if purse is not None:
                 self._bury(budget, purse, living, workers)
@@ -170,18 +170,20 @@ class Treasury:
 
     # -- the dead ---------------------------------------------------------------------------------------------------
 
-    def _speak_for_the_dead(self, budgets: Sequence[Budget], workers: Collection[int]) -> None:
+    def _speak_for_the_dead(self, purses: Mapping[Budget, SharedPurse | None], workers: Collection[int]) -> None:
         words = self._last_words.of_dead(workers)
         if not words:
             return
-        known = {digest_of_key(purse_key(budget)): budget for budget in budgets}
+        known = {digest_of_key(purse_key(budget)): budget for budget in purses}
         for word in words:
             budget, holder = known.get(word.budget), b"%b:%d" % (self._replica, word.pid)
+            purse = purses[budget] if budget is not None else None
+            told = word if purse is None else _in_period_of(purse, word)
             if budget is not None:
-                self._books.testify(budget, holder, word)
+                self._books.testify(budget, holder, told)
             self._last_words.forget(word)  # before the store forgets whose word it was, and would count it again
             if budget is not None:
-                self._books.sweep(budget, word.start, holder, is_gone=True)
+                self._books.sweep(budget, told.start, holder, is_gone=True)
 
     def _bury(self, budget: Budget, purse: SharedPurse, living: Sequence[bytes], workers: Collection[int]) -> None:
         for holder in purse.holders:
@@ -244,6 +246,13 @@ class Treasury:
             start = period_start(budget.period, at)
             if _is_in(entry, budget, start):
                 self._books.adjust(budget, start, spent_ns=entry.cost_ns or 0, jobs_ns=-job.estimate_ns)
+
+
+def _in_period_of(purse: SharedPurse, word: LastWord) -> LastWord:
+    """Return what a word comes to in the present period: nothing, where it is of an earlier one, or of none yet."""
+    if word.start >= purse.start:
+        return word
+    return word._replace(start=purse.start, edition=purse.edition, spent_ns=0, jobs_ns=0, held_ns=0)
 
 
 def _is_in(entry: Entry, budget: Budget, start: int) -> bool:

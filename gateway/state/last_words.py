@@ -3,8 +3,9 @@
 The decision: a worker writes here what it states to the store (redis_registers.py), at the end of the turn, beside the
 lines of its journal, and marked with the place where these end. What was here before is kept until they are in the
 file. So where it is killed the ledger's process states in its name what the journal tells, and the budget counts what
-the ledger counts, whatever the store had heard before. A word is kept until it was told, or until its place is needed:
-those of the longest silence go first, which are of the living as well, and cost nothing while these live.
+the ledger counts, whatever the store had heard or granted before. So a worker has a word of each purse that it asks for
+anything, from before the first time. A word is kept until it was told, or until its place is needed: those of the
+longest silence go first, which are of the living as well, and cost nothing while these live.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class LastWord(NamedTuple):
     """What a worker had to say of one budget's purse: sums of an edition, in nanodollars.
 
     `place` is where it stands, `budget` the digest of the budget's name; `held_ns` is of runs that are written down.
+    `start` 0: it has asked, and nothing came of it yet.
     """
 
     place: int
@@ -57,6 +59,18 @@ class LastWords:
         self._lock: Final = lock
         self._table: Final = Places(places=places, seats=0, reach=_REACH, numbers=_NUMBERS)
 
+    def announce(self, pid: int, key: bytes) -> None:
+        """Say that a process is about to ask for something of a purse, whose key in the store this is."""
+        cells, budget = self._table.cells, digest_of_key(key)
+        with self._lock:
+            place = self._table.find(_digest(pid, budget))
+            if cells[place + _PID] != pid:
+                for cell in range(place + _START, place + NUMBERS + _NUMBERS):
+                    cells[cell] = 0
+                cells[place + _BUDGET] = budget
+                cells[place + _PID] = pid
+                self._table.moments[place + TAT] = time()
+
     def keep(self, pid: int, registers: Iterable[Register], lines: Lines) -> None:
         """Keep what a process has to say of purses; what it had to say before, until the journal tells of the rest."""
         cells = self._table.cells
@@ -68,8 +82,8 @@ class LastWords:
                 if cells[place + _END] <= reach:
                     cells[place + _WAS : place + _WAS + _SUMS] = cells[place + _START : place + _END]
                 cells[place + _END] = NEVER  # while it is changed, what was counts
-                cells[place + _START] = register.start
                 cells[place + _EDITION] = register.edition
+                cells[place + _START] = register.start  # behind it: of which edition a word is that has this start
                 cells[place + _SPENT] = register.spent
                 cells[place + _JOBS] = register.jobs
                 cells[place + _HELD] = register.recorded
@@ -133,6 +147,10 @@ class Will:
         self._words: Final = words
         self._pid: Final = pid
         self._lines: Final = lines
+
+    def announce(self, key: bytes) -> None:
+        """Say that this process is about to ask for something of a purse."""
+        self._words.announce(self._pid, key)
 
     def keep(self, registers: Iterable[Register]) -> None:
         """Keep what this process has to say, whose lines are appended by now."""

@@ -53,10 +53,11 @@ class StoreAwayError(Exception):
 class SharedPurse:
     """One budget's sums in nanodollars, and what each process holds, by its name (`<gateway>:<pid>`)."""
 
-    __slots__ = ("held_ns", "holders", "jobs_ns", "spent_ns", "start")
+    __slots__ = ("edition", "held_ns", "holders", "jobs_ns", "spent_ns", "start")
 
     def __init__(self, row: Mapping[bytes, bytes]) -> None:
         self.start: Final = int(row[b"start"])
+        self.edition: Final = int(row[b"edition"])
         jobs_ns = int(row[b"jobs"])  # below 0: of jobs whose holds became spent when their process died
         self.spent_ns: Final = int(row[b"spent"]) + min(0, jobs_ns)
         self.jobs_ns: Final = max(0, jobs_ns)

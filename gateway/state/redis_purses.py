@@ -14,7 +14,7 @@ from gateway.policy.budget import Calendar
 from gateway.state.redis_commands import scripted
 from gateway.state.redis_pipeline import Call
 from gateway.state.redis_purse_scripts import STATE
-from gateway.state.redis_registers import Register, Registers
+from gateway.state.redis_registers import Register, Registers, purse_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +39,7 @@ class RedisPurses:
         """
         self._holder: Final = holder
         self._will = will
+        self._announced: dict[str, str] = {}  # tags of budgets by their names, of which something was asked
         self._wall = wall
         self._calendar = Calendar()
         self._registers = Registers()
@@ -88,8 +89,16 @@ class RedisPurses:
 
     def question(self, plan: Plan, lease: bytes, hold: Hold) -> Command:
         """Return the question of a request that is to hold something."""
+        for budget in hold.budgets:
+            if self._announced.get(budget.store_name) != budget.tag:
+                self._announce(budget)
         now = self._wall()
         return plan.ask_hold(lease, self._holder, hold.estimate_ns, calendar=self._calendar, now=now)
+
+    def _announce(self, budget: Budget) -> None:
+        self._announced[budget.store_name] = budget.tag
+        if self._will is not None:
+            self._will.announce(purse_key(budget))
 
     def grant(self, hold: Hold, told: Sequence[int]) -> None:
         """Take a grant, with start, edition and since of each purse."""

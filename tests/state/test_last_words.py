@@ -204,6 +204,39 @@ def test_what_was_granted_and_not_written_down_is_not_spent(
     play(redis_server, tmp_path, words, scenario)
 
 
+def test_a_first_grant_that_was_not_written_down_is_not_spent(
+    redis_server: RedisServer, tmp_path: Path, words: LastWords
+) -> None:
+    """Its worker had said nothing of that purse yet, and died before the turn was over, or before it heard of it."""
+
+    async def scenario(gateway: Gateway) -> None:
+        hold = Hold((MONTH,), 40)
+        assert (await judge(gateway.worker.store, Ask("lease", NO_LIMITS, "", hold))).granted
+        assert gateway.purse().held_ns == 40
+        gateway.die()
+        told = gateway.look()
+        assert (told.spent_ns, told.held_ns, told.holders) == (0, 0, {})
+
+    play(redis_server, tmp_path, words, scenario)
+
+
+def test_a_first_grant_of_a_new_period_is_not_spent_either(
+    redis_server: RedisServer, tmp_path: Path, words: LastWords
+) -> None:
+    """What its worker had said is of the period before: a purse moved on stands for midnight."""
+
+    async def scenario(gateway: Gateway) -> None:
+        await gateway.hold(10)
+        start = gateway.purse().start
+        holder = f"g:one:{os.getpid()}"
+        redis_server.run("HSET", purse_key(MONTH).decode(), "start", str(start + 1), holder, "40", "held", "40")
+        gateway.die()
+        told = gateway.look()
+        assert (told.spent_ns, told.held_ns, told.holders) == (0, 0, {})
+
+    play(redis_server, tmp_path, words, scenario)
+
+
 def test_who_dies_within_a_look_is_spoken_for_by_the_next(
     redis_server: RedisServer, tmp_path: Path, words: LastWords
 ) -> None:
@@ -267,6 +300,21 @@ def test_a_word_is_told_when_the_store_is_back(redis_server: RedisServer, tmp_pa
         assert gateway.look().spent_ns == 10, "swept, as it had not been told"
 
     play(redis_server, tmp_path, words, scenario)
+
+
+def test_who_asks_anew_keeps_its_word(words: LastWords) -> None:
+    """A budget that went to another team and came back; one who comes to a dead one's process id begins anew."""
+    register = Register(MONTH, 1)
+    register.begin(7, 0)
+    register.change(1, freed=0, spent=5, jobs=0)
+    words.keep(4_711, [register], NoLines())
+    words.announce(4_711, register.key)
+    (word,) = words.of_dead([])
+    assert (word.start, word.edition, word.spent_ns) == (1, 7, 5)
+    words.forget(word)
+    words.announce(4_711, register.key)
+    (word,) = words.of_dead([])
+    assert (word.start, word.edition, word.spent_ns) == (0, 0, 0)
 
 
 def test_words_of_the_longest_silence_make_room() -> None:
