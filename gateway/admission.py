@@ -32,6 +32,13 @@ _JSON: Final = b"application/json"
 
 _BAD_METHOD: Final = refusal("method_not_allowed", "Only GET, POST, PUT, DELETE and OPTIONS are served.", (ALLOW,))
 _NO_TARGET: Final = refusal("target_missing", "The field x-fal-target-url is missing: it names the URL at fal.")
+_NO_UPGRADE: Final = refusal(
+    "upgrade_refused",
+    "Only HTTP/1.1 is served here: no WebSocket, no other protocol. For realtime, ask rest.fal.ai/tokens/ for a token"
+    " and connect to fal with it.",
+    ((b"upgrade", b"HTTP/1.1"),),
+)
+_SAME_REQUEST: Final = frozenset((b"h2c", b"http/2.0", b"http/1.1"))
 _NO_HOST: Final = refusal("request_invalid", "An HTTP/1.1 request needs one Host field.")
 _BAD_TYPE: Final = refusal("unsupported_media_type", "The content type must be application/json for this target.")
 _LONG_TOKEN_REQUEST: Final = refusal("content_too_large", "A token request is not as long as this one.")
@@ -88,6 +95,8 @@ class Door:
         twice = repeated(head.fields, _SINGLE)
         if twice is not None:
             return refusal("request_invalid", f"The field {twice.decode('latin-1')} stands more than once.")
+        if _wants_another_protocol(head.fields):
+            return _NO_UPGRADE
         return None if head.is_http_10 or first(head.fields, b"host") else _NO_HOST
 
     def _target(self, head: RequestHead, admission: Admission) -> Problem | None:
@@ -171,6 +180,22 @@ class Door:
             return apps
         own = admission.principal.endpoints if admission.principal else None
         return admit_apps(apps, self._rules.endpoint_globs) or admit_apps(apps, own)
+
+
+def _wants_another_protocol(fields: Fields) -> bool:
+    """Return whether a request makes sense in another protocol only, and would be bought for nothing in this one.
+
+    An offer of HTTP/2 (`h2c`) is none: the request means the same in HTTP/1.1, where a server may pass over the offer
+    (RFC 9110, section 7.8), and Java's HttpClient and `curl --http2` make it by themselves. A WebSocket handshake shows
+    also behind a proxy that took `Upgrade` out of it, as nginx does.
+    """
+    for name, value in fields:
+        if name == b"upgrade":
+            if not _SAME_REQUEST.issuperset(protocol.strip(b" \t") for protocol in value.lower().split(b",")):
+                return True
+        elif name == b"sec-websocket-key":
+            return True
+    return False
 
 
 def too_large(most: int) -> Problem:

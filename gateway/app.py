@@ -102,7 +102,12 @@ class Worker:
         self.server = CallerServer(
             self.gate,
             turns,
-            patience=Patience(settings.client_header_timeout, settings.client_idle_timeout, settings.client_least_rate),
+            patience=Patience(
+                settings.client_header_timeout,
+                settings.client_idle_timeout,
+                settings.client_least_rate,
+                settings.keepalive_timeout,
+            ),
             max_connections=most_connections(),
         )
 

@@ -177,9 +177,7 @@ class Gatehouse:
 
 
 def _is_proxy_path(target: bytes) -> bool:
-    """Return whether a request target is the proxy's: in origin form, or in absolute form (RFC 9112 section 3.2)."""
-    if target.startswith(b"http://"):
-        target = b"/" + target[len(b"http://") :].partition(b"/")[2]
+    """Return whether a path, with its query, is the proxy's."""
     path = target.partition(b"?")[0]
     return path == PROXY_PATH or path.startswith(PROXY_PATH + b"/")
 

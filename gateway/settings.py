@@ -196,6 +196,7 @@ class Settings(BaseModel):
     client_idle_timeout: Seconds = Field(
         default=60, description="caller: silence within content, or an answer not taken"
     )
+    keepalive_timeout: Seconds = Field(default=620, description="caller: an idle connection between requests")
     client_least_rate: int = Field(default=1000, ge=0, description="caller: least upload rate over 30 s; 0: none")
     shutdown_delay: Delay = Field(default=5, description="SIGTERM: still accepting for so long while not ready")
     drain_timeout: Delay = Field(default=900, description="SIGTERM: time for open exchanges to end")

@@ -26,8 +26,6 @@ SWALLOWED_BYTES: Final = 65_536
 
 _LATE: Final = Fault("client_timeout", "The request did not come in time.")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_CLOSE: Final = b"Connection: close\r\n"
-_STAY_10: Final = b"Connection: keep-alive\r\n"
 
 
 class Connection:
@@ -60,7 +58,6 @@ class Connection:
         self._waits_for_continue = False
         self._held = False  # the exchange wants no more content for now
         self._framing: Framing | None = None  # set with the answer's head
-        self._head: bytes | None = None  # until it is sent
         self._answered = False  # the answer is whole
 
     @property
@@ -181,18 +178,8 @@ class Connection:
 
     def respond(self, status: int, lines: Sequence[bytes], length: int | None) -> None:
         """Begin an answer: field lines with their ends; `length` None where it is not known. Sent with what follows."""
-        request = self._request
-        is_http_10 = request is not None and request.is_http_10
-        is_head = request is not None and request.method == "HEAD"
-        framing = Framing(status, length, is_head=is_head, is_http_10=is_http_10)
-        self._framing = framing
-        connection = b""
-        if framing.ends_with_connection or not self._may_stay():
-            self.closing = True
-            connection = _CLOSE
-        elif is_http_10:
-            connection = _STAY_10
-        self._head = framing.head(status, lines, length=length, connection=connection)
+        self._framing = Framing(status, lines, length, request=self._request, may_stay=self._may_stay())
+        self.closing = self._framing.closes
 
     def _may_stay(self) -> bool:
         request = self._request
@@ -206,11 +193,7 @@ class Connection:
         """Send the head if it is still here, content, and with `last` the end of the answer."""
         if self._framing is None:  # cut meanwhile
             return
-        out: list[bytes] = []
-        if self._head is not None:
-            out.append(self._head)
-            self._head = None
-        self._framing.add(out, pieces)
+        out = self._framing.framed(pieces)
         whole = not last or self._framing.end(out)
         self._stream.send(out)
         if not whole:

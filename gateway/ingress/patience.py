@@ -21,11 +21,12 @@ _LINGER_BYTES: Final = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Bounds (CONTRACT 2): seconds for a head, seconds of silence, bytes a second of content over 30 s."""
+    """Bounds: seconds for a head, seconds of silence, bytes a second of content over 30 s, seconds between requests."""
 
     head_seconds: float
     idle_seconds: float
     least_rate: float
+    keepalive_seconds: float
 
 
 class Verdict(Enum):
@@ -96,7 +97,7 @@ class Watch:
             return Verdict.CLOSE if now > self._deadline or self._received > self._budget else Verdict.FINE
         if in_head:
             return Verdict.LATE if now - self._since > self._patience.head_seconds else Verdict.FINE
-        bound = self._patience.idle_seconds if self._used else self._patience.head_seconds
+        bound = self._patience.keepalive_seconds if self._used else self._patience.head_seconds
         return Verdict.CLOSE if now - self._since > bound else Verdict.FINE
 
     def head_begins(self) -> None:

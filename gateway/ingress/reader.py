@@ -18,6 +18,7 @@ from gateway.protocol.message import UNKNOWN_LENGTH, Fault, RequestHead
 HEAD_BYTES: Final = 16_384
 HEAD_FIELDS: Final = 100
 _FIELD_OVERHEAD_BYTES: Final = 4  # ": " and the line end
+_AUTHORITY: Final = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _METHOD_LIKE: Final = re.compile(rb"\s*[A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z]{0,31} ")
 
 
@@ -151,7 +152,7 @@ class RequestReader:
         self._in_head = False
         head = RequestHead(
             self._parser.get_method().decode("ascii"),
-            self._url,
+            self._url if self._url.startswith(b"/") else _origin_form(self._url),
             fields=self._fields,
             length=self._length,
             expects_continue=expects,
@@ -204,6 +205,15 @@ class RequestReader:
 _HEAD_TOO_LARGE: Final = Fault(
     "head_too_large", f"A request head may have {HEAD_BYTES} bytes and {HEAD_FIELDS} fields at most."
 )
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Return path and query of a target with scheme and host, which stand in for Host (RFC 9112 section 3.2.2)."""
+    authority = _AUTHORITY.match(target)
+    if authority is None:
+        return target
+    path = target[authority.end() :]
+    return path if path.startswith(b"/") else b"/" + path
 
 
 def _unknown_method(data: bytes) -> Fault:

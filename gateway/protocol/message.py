@@ -21,7 +21,7 @@ class Fault:
 
 
 class RequestHead:
-    """Method, target and fields of a request (RFC 9112).
+    """Method, target and fields of a request (RFC 9112). `path` is the target's path and query, whatever its form.
 
     `length` is the content's size in bytes, UNKNOWN_LENGTH for chunks, None without content. `peer` is the address at
     the other end of the socket. `received_at` is in monotonic seconds.

@@ -31,6 +31,7 @@ STATUS_OF: Final = MappingProxyType(
         "target_not_allowed": 412,
         "content_too_large": 413,
         "unsupported_media_type": 415,
+        "upgrade_refused": 426,
         "quota_exceeded": 429,
         "head_too_large": 431,
         "gateway_error": 500,

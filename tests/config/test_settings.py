@@ -79,6 +79,7 @@ WRONG = (
     Wrong("FALGW_IDLE_TIMEOUT", "inf", "finite"),
     Wrong("FALGW_CLIENT_HEADER_TIMEOUT", "15s", "valid number"),
     Wrong("FALGW_CLIENT_IDLE_TIMEOUT", "-1", "greater than 0"),
+    Wrong("FALGW_KEEPALIVE_TIMEOUT", "0", "greater than 0"),
     Wrong("FALGW_CLIENT_LEAST_RATE", "-1", "greater than or equal to 0"),
     Wrong("FALGW_SHUTDOWN_DELAY", "-0.5", "greater than or equal to 0"),
     Wrong("FALGW_DRAIN_TIMEOUT", "1e9", "less than or equal to 604800"),
@@ -112,6 +113,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (dict(settings.origin_overrides), settings.ca_file, settings.max_body_bytes) == ({}, None, 2**30)
     assert (settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout) == (10, 900, 300)
     assert (settings.client_header_timeout, settings.client_idle_timeout, settings.client_least_rate) == (15, 60, 1000)
+    assert settings.keepalive_timeout == 620
     assert (settings.shutdown_delay, settings.drain_timeout, settings.max_inflight) == (5, 900, 2000)
     assert (settings.trusted_proxies, settings.log_level, settings.log_format) == ((), "info", None)
 

@@ -13,7 +13,8 @@ HEAD: Final = 15.0
 IDLE: Final = 60.0
 RATE: Final = 1000.0
 WINDOW: Final = 30.0
-PATIENCE: Final = Patience(HEAD, IDLE, RATE)
+KEEPALIVE: Final = 620.0
+PATIENCE: Final = Patience(HEAD, IDLE, RATE, KEEPALIVE)
 
 
 @pytest.fixture
@@ -36,9 +37,9 @@ def test_a_new_connection_has_a_heads_time_to_say_something(
     assert watch.resting(now + seconds, in_head=False) is verdict
 
 
-@pytest.mark.parametrize(("seconds", "verdict"), [(IDLE - 1, Verdict.FINE), (IDLE + 1, Verdict.CLOSE)])
+@pytest.mark.parametrize(("seconds", "verdict"), [(KEEPALIVE - 1, Verdict.FINE), (KEEPALIVE + 1, Verdict.CLOSE)])
 def test_a_used_connection_may_rest(watch: Watch, now: float, *, seconds: float, verdict: Verdict) -> None:
-    """After a request the idle time counts."""
+    """Between requests the time of kept connections counts, not that of silence within one."""
     watch.began()
     watch.idle()
     assert watch.resting(now + seconds, in_head=False) is verdict
@@ -55,7 +56,7 @@ def test_a_head_has_one_bound_in_all(watch: Watch, now: float, *, seconds: float
 @pytest.mark.parametrize(("seconds", "verdict"), [(IDLE - 1, Verdict.FINE), (IDLE + 1, Verdict.LATE)])
 def test_silence_within_content_is_bounded(now: float, *, seconds: float, verdict: Verdict) -> None:
     """Where no rate is asked for, only silence counts."""
-    watch = Watch(Patience(HEAD, IDLE, 0))
+    watch = Watch(Patience(HEAD, IDLE, 0, KEEPALIVE))
     watch.began()
     watch.received(10)
     assert watch.uploading(now + seconds, held=False) is verdict

@@ -219,13 +219,29 @@ def test_an_http_10_client_gets_content_of_unknown_length_up_to_the_close(stage:
         assert (response.framing, response.body, response.field("connection")) == ("close", b"abc" * 1000, "close")
 
 
-@pytest.mark.parametrize("authority", ["gateway.test", "127.0.0.1:8080", "other.example"])
-def test_the_absolute_form_is_understood(stage: Stage, authority: str) -> None:
-    """A request target with scheme and host is served by its path (RFC 9112, section 3.2.2)."""
-    path = f"http://{authority}/api/fal/proxy"
+@pytest.mark.parametrize(
+    "front",
+    [
+        "http://gateway.test",
+        "http://127.0.0.1:8080",
+        "http://other.example",
+        "HTTP://GATEWAY.test",
+        "https://gateway.test",
+        "Https://Gateway.Test:443",
+    ],
+)
+def test_the_absolute_form_is_understood(stage: Stage, front: str) -> None:
+    """A request target with scheme and host, in any case, is served by its path (RFC 9112, section 3.2.2)."""
+    path = f"{front}/api/fal/proxy"
     assert stage.ask(proxy_request(key=stage.keys.full, path=f"{path}/sub?a=b")).status == 200
     with stage.untouched():
         assert_problem(stage.ask(proxy_request(key=stage.keys.full, path=f"{path}x")), 404, "path_unknown")
+
+
+def test_an_account_is_found_by_the_absolute_form(stage: Stage) -> None:
+    """What holds for the proxy's path holds for all paths."""
+    request = proxy_request(key=stage.keys.full, method="GET", path="HTTP://Gateway.test/api/fal/usage")
+    assert stage.ask(request, method="GET").json()["key"] == stage.keys.full.id
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks", "none"])

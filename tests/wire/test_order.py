@@ -30,13 +30,14 @@ HEAD: Final = Flaw("head", 431, "head_too_large")
 METHOD: Final = Flaw("method", 405, "method_not_allowed")
 CREDENTIAL: Final = Flaw("credential", 401, "credential_missing")
 DUPLICATE: Final = Flaw("duplicate", 400, "request_invalid")
+UPGRADE: Final = Flaw("upgrade", 426, "upgrade_refused")
 MISSING: Final = Flaw("missing", 400, "target_missing")
 INVALID: Final = Flaw("invalid", 412, "target_invalid")
 NOT_ALLOWED: Final = Flaw("not allowed", 412, "target_not_allowed")
 ENDPOINT: Final = Flaw("endpoint", 403, "endpoint_not_allowed")
 TYPE: Final = Flaw("type", 415, "unsupported_media_type")
 SIZE: Final = Flaw("size", 413, "content_too_large")
-IN_ORDER: Final = (HEAD, METHOD, CREDENTIAL, DUPLICATE, MISSING, INVALID, NOT_ALLOWED, ENDPOINT, TYPE, SIZE)
+IN_ORDER: Final = (HEAD, METHOD, CREDENTIAL, DUPLICATE, UPGRADE, MISSING, INVALID, NOT_ALLOWED, ENDPOINT, TYPE, SIZE)
 
 TARGETS: Final = (
     (MISSING, None),
@@ -52,6 +53,7 @@ def request_with(stage: Stage, flaws: Collection[Flaw]) -> bytes:
     fields = [("Content-Length", str(MOST_BYTES + 1 if SIZE in flaws else 0))]
     fields += [("X-Padding", "x" * 17_000)] if HEAD in flaws else []
     fields += [("Content-Encoding", "gzip")] * 2 if DUPLICATE in flaws else []
+    fields += [("Upgrade", "websocket")] if UPGRADE in flaws else []
     return proxy_head(
         target,
         key=None if CREDENTIAL in flaws else stage.keys.narrow,

@@ -92,6 +92,17 @@ CASES: Final = (
         in_chunks=True,
     ),
     case(400, "request_invalid", name="token request without apps", key="narrow", target=TOKENS_TARGET, body=b"[]"),
+    *(
+        case(426, "upgrade_refused", name=name, method=method, fields=fields)
+        for name, method, fields in (
+            ("websocket", "GET", [("Connection", "Upgrade"), ("Upgrade", "websocket")]),
+            ("websocket by POST", "POST", [("Connection", "upgrade"), ("Upgrade", "WebSocket")]),
+            ("upgrade unnamed by Connection", "GET", [("Upgrade", "websocket")]),
+            ("one of two protocols", "POST", [("Connection", "upgrade"), ("Upgrade", "h2c, websocket")]),
+            ("another protocol", "POST", [("Connection", "upgrade"), ("Upgrade", "irc/6.9")]),
+            ("websocket without its Upgrade", "GET", [("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]),
+        )
+    ),
     case(400, "request_invalid", name="two hosts", fields=[("Host", "gateway.test")]),
     case(400, "request_invalid", name="two targets", fields=[("X-Fal-Target-Url", RUN_TARGET)]),
     case(400, "request_invalid", name="two types", fields=[("Content-Type", "application/json")]),
@@ -112,6 +123,24 @@ def test_a_refusal_reads_as_the_contract_says(stage: Stage, wrong: Case) -> None
     assert_problem(response, wrong.status, wrong.error_type)
     assert response.field("access-control-allow-origin") is None
     assert response.field("vary") == "Origin"
+
+
+def test_a_websocket_to_realtime_is_not_bought_as_a_get(stage: Stage) -> None:
+    """The whole handshake gets a 426 that names what is served, and the end of the connection."""
+    handshake = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Version", "13"),
+    ]
+    target = "https://fal.run/fal-ai/flux/realtime"
+    with stage.untouched(), RawClient(stage.gateway.port) as client:
+        client.send(proxy_request(target, key=stage.keys.full, method="GET", fields=handshake) + b"\x81\x85frame")
+        response = client.read_response("GET")
+        assert client.left_by_peer()
+    assert_problem(response, 426, "upgrade_refused")
+    assert (response.field("upgrade"), response.field("connection")) == ("HTTP/1.1", "upgrade, close")
+    assert stage.event_of(response)["outcome"] == "refused"
 
 
 @pytest.mark.parametrize("wrong", [c for c in CASES if c.name != "BREW"], ids=lambda wrong: wrong.name)
