@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gateway.emulator.wire import Wire
 
 INTERIM: Final = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n"
+BEHIND: Final = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{"unasked": 1}\n'
+"""An answer that no one asked for."""
 TRAILERS: Final = b"x-fal-trailer: 1\r\nx-fal-billable-units: 999\r\n"
 GZIP_MOST_BYTES: Final = 16 * 2**20
 BAGGAGE: Final[tuple[Field, ...]] = (
@@ -108,6 +110,9 @@ def _framing(answer: Answer, faults: Faults) -> Framing:
 
 async def _content(answer: Answer, wire: Wire, *, framing: Framing, faults: Faults) -> bool:
     """Send the content; return whether it was brought to its end."""
+    if faults.behind:
+        answer = await _with_unasked_bytes(answer, framing)
+        framing = Framing.LENGTH  # as it is written; the head has gone out
     limit = faults.cut if faults.cut is not None else faults.stall
     async with aclosing(_paced(answer, wire, limit=limit, faults=faults)) as pieces:
         async for piece in pieces:
@@ -120,6 +125,14 @@ async def _content(answer: Answer, wire: Wire, *, framing: Framing, faults: Faul
     if framing is Framing.CHUNKED:
         await wire.write(b"0\r\n%b\r\n" % (TRAILERS if faults.trailers else b""))
     return True
+
+
+async def _with_unasked_bytes(answer: Answer, framing: Framing) -> Answer:
+    """Return the content in its framing, with an answer that no one asked for right behind it, in one piece."""
+    content = b"".join([piece async for piece in answer.pieces()])
+    if framing is Framing.CHUNKED:
+        content = b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content)
+    return whole(answer.status, content + BEHIND, content_type="")
 
 
 async def _paced(answer: Answer, wire: Wire, *, limit: int | None, faults: Faults) -> AsyncGenerator[bytes, None]:

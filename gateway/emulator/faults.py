@@ -48,6 +48,7 @@ class Faults:
     gzip: bool = False
     baggage: bool = False
     trailers: bool = False
+    behind: bool = False
     fields: tuple[Field, ...] = ()
     units: str | None = None
     billed: str | None = None
@@ -169,6 +170,7 @@ READERS: Final[MappingProxyType[str, Callable[[str], object]]] = MappingProxyTyp
         "gzip": _flag,
         "baggage": _flag,
         "trailers": _flag,
+        "behind": _flag,
         "field": _field,
         "units": _units,
         "billed": _units,

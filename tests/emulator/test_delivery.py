@@ -270,3 +270,12 @@ def test_a_large_answer_is_not_collected(fal: Stand) -> None:
             received += len(piece)
             look()
     assert received == 2**28
+
+
+def test_an_answer_can_be_followed_by_one_that_no_one_asked_for(fal: Stand) -> None:
+    """The asked answer is whole, and another one waits on the connection, which stays open."""
+    with fal.running("behind") as client:
+        assert client.read_response().json()["images"]
+        assert client.read_response().json() == {"unasked": 1}
+        client.send(fal.request("fal.run", "/fal-ai/flux/dev", content={"prompt": "x"}))
+        assert client.read_response().json()["images"]

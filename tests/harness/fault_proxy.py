@@ -16,10 +16,13 @@ from tests.harness.ports import LOOPBACK, ReservedPort
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-Mode = Literal["pass", "refuse", "black_hole", "slow", "flapping", "garbage"]
-"""`refuse`: nobody listens, open connections are reset. `black_hole`: taken, and never answered. `slow`: each answer
-comes `delay_seconds` late. `flapping`: each connection is reset after a few answers. `garbage`: answers are nonsense.
+Mode = Literal["pass", "refuse", "black_hole", "frozen", "slow", "flapping", "garbage"]
+"""`refuse`: nobody listens, open connections are reset. `black_hole`: taken, and never answered. `frozen`: nothing
+passes until the next mode, which then delivers all that waited, as TCP does behind a network that was cut for a while.
+`slow`: each answer comes `delay_seconds` late. `flapping`: each connection is reset after a few answers. `garbage`:
+answers are nonsense.
 """
 
 GARBAGE: Final = b"$1x\r\n*-7\r\n\x00\xff%?:\r\n" * 8
@@ -28,9 +31,9 @@ _PIECE_BYTES: Final = 65_536
 
 
 class FaultProxy:
-    """A proxy on a port of its own that stays the same, before a port on 127.0.0.1."""
+    """A proxy on a port of its own that stays the same, before a port on 127.0.0.1 or a unix socket."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int | Path) -> None:
         self._target = target
         self._reserved = ReservedPort()
         self.port = self._reserved.number
@@ -39,6 +42,8 @@ class FaultProxy:
         self._mode: Mode = "pass"
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._thawed = threading.Event()
+        self._thawed.set()
         self._listener = self._listen()
 
     def __enter__(self) -> Self:
@@ -60,6 +65,10 @@ class FaultProxy:
     @mode.setter
     def mode(self, mode: Mode) -> None:
         before, self._mode = self._mode, mode
+        if mode == "frozen":
+            self._thawed.clear()
+        else:
+            self._thawed.set()
         if mode == "refuse":
             self._refuse()
         elif before == "refuse":
@@ -67,6 +76,7 @@ class FaultProxy:
 
     def close(self) -> None:
         """End everything that it carries."""
+        self._thawed.set()
         self._refuse()
         self._reserved.release()
         for thread in self._threads:
@@ -90,28 +100,45 @@ class FaultProxy:
 
     def _begin(self, body: Callable[[], None]) -> None:
         thread = threading.Thread(target=body, name="fault-proxy", daemon=True)
-        self._threads.append(thread)
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         thread.start()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
                 near, _ = listener.accept()
-                far = socket.create_connection((LOOPBACK, self._target))
             except OSError:
-                return  # closed: that is how this loop ends; a target that is away ends it too
+                return  # closed: that is how this loop ends
             self.connections += 1
+            try:
+                far = self._connect()
+            except OSError:  # the target is not running: whoever came is cut off, as by a load balancer
+                near.close()
+                continue
             for end in (near, far):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._open.append(end)
+                if end.family == socket.AF_INET:
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open = [*(end for end in self._open if end.fileno() >= 0), near, far]
             self._begin(lambda near=near, far=far: self._carry(near, far, self._asking))  # type: ignore[misc]
             self._begin(lambda near=near, far=far: self._carry(far, near, self._answering))  # type: ignore[misc]
+
+    def _connect(self) -> socket.socket:
+        if isinstance(self._target, int):
+            return socket.create_connection((LOOPBACK, self._target))
+        far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            far.connect(str(self._target))
+        except OSError:
+            far.close()
+            raise
+        return far
 
     def _carry(self, source: socket.socket, sink: socket.socket, change: Callable[[bytes, int], bytes | None]) -> None:
         count = 0
         with contextlib.suppress(OSError):  # one end has left: so does the other
             while piece := source.recv(_PIECE_BYTES):
                 count += 1
+                self._thawed.wait()
                 changed = change(piece, count)
                 if changed is None:
                     sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)

@@ -80,9 +80,10 @@ class Gateway:
     """`fal-gateway serve`, running on two free ports.
 
     `policy` is the text of its policy file (None: it runs without one), `env` overrides every setting chosen here.
+    `ports` (data, ops) are reserved by the caller, who also releases them; left out, it reserves two of its own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one thing that some test changes
         self,
         folder: Path,
         *,
@@ -90,9 +91,10 @@ class Gateway:
         env: Mapping[str, str],
         workers: int = 1,
         program: Sequence[str] = GATEWAY,
+        ports: tuple[ReservedPort, ReservedPort] | None = None,
     ) -> None:
-        self._ports = (ReservedPort(), ReservedPort())
-        self.port, self.ops_port = (reserved.number for reserved in self._ports)
+        self._own_ports = (ReservedPort(), ReservedPort()) if ports is None else ()
+        self.port, self.ops_port = (reserved.number for reserved in ports or self._own_ports)
         self.policy_file = folder / "policy.yaml"
         settings = {
             **dict(DEFAULTS),
@@ -185,7 +187,7 @@ class Gateway:
         try:
             self.process.stop(expected=expected)
         finally:
-            for reserved in self._ports:
+            for reserved in self._own_ports:
                 reserved.release()
 
     stop = close

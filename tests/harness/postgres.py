@@ -53,6 +53,11 @@ class PostgresServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def socket_path(self) -> Path:
+        """Its unix socket, for a proxy before it."""
+        return self.folder / ".s.PGSQL.5432"
+
     def url(self, database: str = USER) -> str:
         """Return the URL of a database; its password is one that must not be shown."""
         return f"postgresql://{USER}:{CANARY}@/{database}?host={quote(str(self.folder))}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_SECONDS: Final = 20.0
+DUMP_NAME: Final = "dump.rdb"
 USER: Final = "gateway"
 PASSWORD: Final = "canary/p?ss#w@rd:%"  # noqa: S105 (a test server's own, with everything that a URL must escape)
 ESCAPED_PASSWORD: Final = "canary%2Fp%3Fss%23w%40rd%3A%25"  # noqa: S105 (the same)
@@ -70,13 +71,25 @@ class RedisServer:
         """Its URL, without TLS or user."""
         return f"redis://{LOOPBACK}:{self.port}/0"
 
-    def start(self) -> None:
-        """Start it, and wait until it answers; it knows nothing."""
+    def start(self, *, snapshot: bytes | None = None) -> None:
+        """Start it, and wait until it answers; it knows nothing, or what a snapshot says."""
+        dump = self._folder / DUMP_NAME
+        if snapshot is not None:
+            dump.write_bytes(snapshot)
         self._program = Program(self._command, self._folder)
         until(self._answers, "an answer of redis-server", timeout_seconds=START_SECONDS)
+        dump.unlink(missing_ok=True)
         if self._cluster:
             self.run("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
             until(lambda: b"cluster_state:ok" in self.run("CLUSTER", "INFO"), "the cluster's state")
+
+    def snapshot(self) -> bytes:
+        """Return all that it knows now, for `start`."""
+        self.run("SAVE")
+        dump = self._folder / DUMP_NAME
+        content = dump.read_bytes()
+        dump.unlink()
+        return content
 
     def kill(self) -> None:
         """Kill it; harmless when done twice. Its port refuses from then on."""

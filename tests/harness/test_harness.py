@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.client import RawClient
+from tests.harness.client import TIMEOUT_SECONDS, RawClient
+from tests.harness.fault_proxy import FaultProxy
 from tests.harness.messages import http_response, message, proxy_request
 from tests.harness.origin import ScriptedOrigin, StartOrigin
 from tests.harness.ports import ReservedPort, refused_port
+from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.harness.wire import Malformed, Truncated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.harness.origin import OriginConnection
 
@@ -133,3 +137,45 @@ def test_waiting_ends_with_the_name_of_what_was_waited_for() -> None:
     """A condition that never holds fails after its time, and says what was missing."""
     with pytest.raises(AssertionError, match="the moon"):
         until(lambda: None, "the moon", timeout_seconds=0.05)
+
+
+def test_a_frozen_proxy_delivers_later_what_it_was_given(start_origin: StartOrigin) -> None:
+    """Nothing passes while it is frozen, and nothing is lost by it."""
+    origin = start_origin()
+    with FaultProxy(origin.port) as proxy, RawClient(proxy.port) as client:
+        assert client.ask(proxy_request()).status == 200
+        proxy.mode = "frozen"
+        client.send(proxy_request())
+        client.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.read_response()
+        client.socket.settimeout(TIMEOUT_SECONDS)
+        proxy.mode = "pass"
+        assert client.read_response().status == 200
+        assert len(origin.executions) == 2
+
+
+def test_a_proxy_outlives_its_target(tmp_path: Path) -> None:
+    """Whoever comes while the target (a unix socket) does not run is cut off; once it runs, all is well."""
+    target = tmp_path / "target"
+    with FaultProxy(target) as proxy:
+        with RawClient(proxy.port) as client, pytest.raises(Truncated):
+            client.ask(proxy_request())
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(target))
+            listener.listen()
+            with RawClient(proxy.port) as client:
+                client.send(b"any")
+                with listener.accept()[0] as accepted:
+                    assert accepted.recv(3) == b"any"
+
+
+def test_redis_starts_from_a_snapshot(tmp_path: Path) -> None:
+    """A server that is started again knows nothing, or what a snapshot says."""
+    with RedisServer(tmp_path / "redis") as server:
+        server.run("SET", "a", "1")
+        snapshot = server.snapshot()
+        for known, expected in ((None, None), (snapshot, b"1"), (None, None)):
+            server.kill()
+            server.start(snapshot=known)
+            assert server.run("GET", "a") == expected
