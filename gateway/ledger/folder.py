@@ -4,6 +4,9 @@ The decision: the supervisor takes the lock before its first fork, and every pro
 lock (flock) belongs to the open file and not to a process, so it is free when the last of them is gone and not before:
 who gets it may adopt what the gateway left, and needs to ask nobody. A folder gets its name when its lock is held; one
 that is being made begins with a dot and is nobody's to adopt.
+
+The spool directory is shared with the world: a mount brings `lost+found`, an operator a copy. So only folders and files
+of the gateway's own names are looked at or deleted, and a folder that is deleted under a running gateway is made again.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 
 LOCK_NAME: Final = "gateway.lock"
 _PRIVATE: Final = 0o700
+_GATEWAY_ID: Final = re.compile(r"[0-9a-f]{32}")
+_FILE: Final = re.compile(r"\.?([a-z][a-z0-9-]*?)(?:-[0-9]{6,}\.journal|\.checkpoint|\.lock)")
+"""Names of files that a gateway makes in its folder; a dot in front while one is being made."""
 
 
 class FolderTakenError(Exception):
@@ -33,17 +40,35 @@ class SpoolFolder:
         self._lock = lock
 
     def discard(self) -> None:
-        """Delete the folder with all that is in it, and let go; for one whose journals are all applied."""
-        for path in self.path.iterdir():
-            if path.name != LOCK_NAME:
-                path.unlink(missing_ok=True)
+        """Delete the folder with what a gateway made in it, and let go; for one whose journals are all applied."""
+        for name in _names(self.path):
+            if name != LOCK_NAME and _FILE.fullmatch(name):
+                with contextlib.suppress(OSError):  # gone already, or a directory of that name
+                    (self.path / name).unlink()
         self.close()
+
+    def is_there(self) -> bool:
+        """Say whether the folder and its lock are still where they were made."""
+        return _is_still(self.path / LOCK_NAME, self._lock)
+
+    def restore(self) -> None:
+        """Make the folder and its lock again where somebody deleted or moved them.
+
+        OSError where the disk refuses or the spool directory's own folder is missing; FolderTakenError where another
+        gateway has adopted the folder meanwhile.
+        """
+        self.path.parent.mkdir(mode=_PRIVATE, exist_ok=True)
+        made = take_folder(self.path) if self.path.is_dir() else _make(self.path)
+        if made is None:
+            raise FolderTakenError(f"{self.path} was taken over by another gateway")
+        os.close(self._lock)
+        self._lock = made._lock  # noqa: SLF001 (of this class)
 
     def close(self) -> None:
         """Let go of the folder; it goes away where nothing but its lock is in it. Harmless when done twice."""
         if self._lock < 0:
             return
-        if _names(self.path) == [LOCK_NAME]:
+        if _names(self.path) == [LOCK_NAME] and self.is_there():
             (self.path / LOCK_NAME).unlink()
             with contextlib.suppress(OSError):  # a journal of a process that has not ended was made just now
                 self.path.rmdir()
@@ -63,8 +88,13 @@ def claim_folder(root: Path, gateway_id: str) -> SpoolFolder:
         if taken is None:
             raise FolderTakenError(f"{path} belongs to a gateway that is running")
         return taken
-    hidden = root / f".{gateway_id}-{os.getpid()}"
-    hidden.mkdir(mode=_PRIVATE)
+    return _make(path)
+
+
+def _make(path: Path) -> SpoolFolder:
+    """Make a folder that is locked before it gets its name."""
+    hidden = path.parent / f".{path.name}-{os.getpid()}"
+    hidden.mkdir(mode=_PRIVATE, exist_ok=True)
     lock = os.open(hidden / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     hidden.rename(path)
@@ -84,8 +114,14 @@ def take_folder(path: Path) -> SpoolFolder | None:
 
 
 def folders_below(root: Path) -> Iterator[Path]:
-    """Yield the folders of all gateways, living or not."""
-    return (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    """Yield the folders of all gateways, living or not; nothing that has another name than those have."""
+    return (root / name for name in _names(root) if _GATEWAY_ID.fullmatch(name) and (root / name).is_dir())
+
+
+def journals_in(folder: Path) -> list[str]:
+    """Return the names of the journals in a folder: those that have a lock, and those that lost it."""
+    files = (_FILE.fullmatch(name) for name in _names(folder) if name != LOCK_NAME and name[0] != ".")
+    return sorted({file[1] for file in files if file and not file[0].endswith(".checkpoint")})
 
 
 def is_free(path: Path) -> bool:
@@ -112,9 +148,13 @@ def _is_still(path: Path, lock: int) -> bool:
     """Say whether the file that was locked is the one of that name: another may have deleted it in between."""
     try:
         return path.stat().st_ino == os.fstat(lock).st_ino
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """Return the names in a folder; none where somebody deleted it."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 (five times a second)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -131,6 +131,7 @@ class Clerk:
         `deadline` is of the monotonic clock; at it whatever is left waits.
         """
         try:
+            self._spool.require_folder()
             self._adopt_and_migrate()
             self._apply_all(deadline)
             self._forget()

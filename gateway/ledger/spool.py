@@ -1,9 +1,9 @@
 """All journals that this ledger process reads: those of its own gateway, and those that dead gateways left.
 
 The decision: everything that is open in a journal when its writer is dead is finished here, since nobody else will:
-its request may have been sent, so it is charged as estimated, and marked (RELIABILITY 2). A queue job is not: it lives
-at fal under its request id, and whoever fetches its result settles it. A dead gateway's folder is adopted by whoever
-gets its lock (folder.py), read to the end, and deleted.
+its request may have been sent, so it is charged as estimated, and marked. A queue job is not: it lives at fal under its
+request id, and whoever fetches its result settles it. A dead gateway's folder is adopted by whoever gets its lock
+(folder.py), read to the end, and deleted.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.ledger.folder import LOCK_NAME, SpoolFolder, folders_below, take_folder
+from gateway.ledger.faults import LedgerAwayError
+from gateway.ledger.folder import SpoolFolder, folders_below, journals_in, take_folder
 from gateway.ledger.trail import Piece, Trail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from gateway.ledger.entry import Entry
@@ -59,6 +60,11 @@ class Spool:
         self._is_awaited = is_awaited
         self._adopted: dict[Path, SpoolFolder] = {}
         self._trails: dict[Path, Trail] = {}  # by their lock files, in the order in which they were found
+
+    def require_folder(self) -> None:
+        """Return where this gateway's folder is; LedgerAwayError while somebody has deleted or moved it."""
+        if not self._own.is_dir():
+            raise LedgerAwayError(f"the folder of journals {self._own} was deleted or moved")
 
     def adopt(self) -> list[Path]:
         """Take over the folders of gateways that are gone; return them."""
@@ -128,14 +134,11 @@ class Spool:
         return list(self._trails.values())
 
     def _find_trails(self) -> None:
-        for path in self._lock_files():
-            if path not in self._trails:
-                self._trails[path] = Trail(path.parent, path.stem)
-
-    def _lock_files(self) -> Iterator[Path]:
         for folder in (self._own, *self._adopted):
-            found = (path for path in folder.glob("*.lock") if path.name != LOCK_NAME and path.name[0] != ".")
-            yield from sorted(found)
+            for name in journals_in(folder):
+                path = folder / f"{name}.lock"
+                if path not in self._trails:
+                    self._trails[path] = Trail(folder, name)
 
     def _discard_empty(self) -> None:
         """Delete adopted folders that have no journal left."""

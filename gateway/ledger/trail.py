@@ -63,6 +63,8 @@ class Trail:
         there = self._segments()
         for number in there:
             offset = self._position.offset if number == self._position.segment else 0
+            if offset > self._size(number):  # somebody has emptied it
+                offset = 0
             piece = self._read_segment(number, offset, most=most)
             if piece.behind.offset > offset:
                 return piece
@@ -122,7 +124,7 @@ class Trail:
         """Return how many bytes lie before the reader."""
         there = self._segments()
         behind = self._position.offset if self._position.segment in there else 0
-        return sum(map(self._size, there)) - behind
+        return max(0, sum(map(self._size, there)) - behind)
 
     def delete(self) -> None:
         """Delete all files of the journal; the lock last, since it is by the lock that a journal is found."""
@@ -145,9 +147,12 @@ class Trail:
         self._open = {entry.id: entry for entry in entries if entry}
 
     def _read_segment(self, number: int, offset: int, *, most: int) -> Piece:
-        with self._path(number).open("rb", buffering=0) as file:
-            file.seek(offset)
-            chunk = file.read(CHUNK_BYTES) or b""
+        try:
+            with self._path(number).open("rb", buffering=0) as file:
+                file.seek(offset)
+                chunk = file.read(CHUNK_BYTES) or b""
+        except FileNotFoundError:  # somebody has deleted it just now
+            chunk = b""
         lines = chunk.split(b"\n", most)[:-1] if chunk.count(b"\n") > most else chunk.split(b"\n")[:-1]
         if not lines and len(chunk) == CHUNK_BYTES:
             return Piece([], 1, len(chunk), Position(number, offset + len(chunk)))
@@ -160,7 +165,10 @@ class Trail:
         return [number for number in self._numbers() if number >= self._position.segment]
 
     def _numbers(self) -> list[int]:
-        names = os.listdir(self.folder)  # noqa: PTH208 (five times a second)
+        try:
+            names = os.listdir(self.folder)  # noqa: PTH208 (five times a second)
+        except FileNotFoundError:
+            return []
         prefix, suffix = f"{self.name}-", ".journal"
         found = (
             name[len(prefix) : -len(suffix)] for name in names if name.startswith(prefix) and name.endswith(suffix)
@@ -171,7 +179,10 @@ class Trail:
         return self.folder / f"{self.name}-{number:06d}.journal"
 
     def _size(self, number: int) -> int:
-        return self._path(number).stat().st_size
+        try:
+            return self._path(number).stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 def _entries_of(lines: list[bytes]) -> tuple[list[Entry], int]:

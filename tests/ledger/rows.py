@@ -17,6 +17,11 @@ ROOT: Final = Path(__file__).parents[2]
 NOON_US: Final = 1_793_880_000_000_000
 """2026-11-05, 12:00 UTC."""
 
+ONE: Final = "1" * 32
+TWO: Final = "2" * 32
+DEAD: Final = "d" * 32
+"""Ids of gateways, as their folders are named."""
+
 HOUR_US: Final = 3_600 * 10**6
 HELD: Final = Entry(
     id="0" * 32,

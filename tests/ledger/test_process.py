@@ -17,7 +17,7 @@ from gateway.ledger.journal import Journal
 from gateway.ledger.ledger import DAY_US, Ledger
 from tests.harness.postgres import CANARY, PostgresServer
 from tests.harness.waiting import until
-from tests.ledger.rows import Program, bound, held, settled
+from tests.ledger.rows import DEAD, ONE, TWO, Program, bound, held, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,10 +53,10 @@ def test_what_workers_write_is_in_the_ledger_soon(
     url: str, spool_folder: Path, start_program: Callable[..., Program]
 ) -> None:
     """Two workers write while it runs; one ends in good order and one is killed with holds open; all is told."""
-    keeper = start_program("keeper", url, spool_folder, "one")
+    keeper = start_program("keeper", url, spool_folder, ONE)
     assert wait_for(keeper, "ready") == [True]
     writers = [
-        start_program("writer", spool_folder / "one", f"w{first}", first, 500, left_open)
+        start_program("writer", spool_folder / ONE, f"w{first}", first, 500, left_open)
         for first, left_open in ((0, 0), (1_000, 3))
     ]
     for writer in writers:
@@ -70,7 +70,7 @@ def test_what_workers_write_is_in_the_ledger_soon(
     until(lambda: ledger.holds(0, 2**52) == (0, 0), "holds of the dead writer finished")
     assert ledger.spent_since(0).teams == {"design": 997 * 50_000_000 + 3 * 25_000_000}
     writers[0].kill()
-    until(lambda: not list((spool_folder / "one").glob("*.lock"))[1:], "journals of both writers deleted")
+    until(lambda: not list((spool_folder / ONE).glob("*.lock"))[1:], "journals of both writers deleted")
     keeper.stop()
     assert list(spool_folder.iterdir()) == []
     changed = [change for changes in keeper.told("changed") for change in changes]
@@ -84,9 +84,9 @@ def test_a_database_that_is_stopped_loses_nothing(
 ) -> None:
     """While it is away the spool grows and the gauges say so; when it is back every row is there, once."""
     url = server.new_database()
-    keeper = start_program("keeper", url, spool_folder, "one")
+    keeper = start_program("keeper", url, spool_folder, ONE)
     assert wait_for(keeper, "ready") == [True]
-    writer = start_program("writer", spool_folder / "one", "w", 0, 0, 0)
+    writer = start_program("writer", spool_folder / ONE, "w", 0, 0, 0)
     until(lambda: len(writer.told("bought")) > 200, "purchases before the stop")
     server.stop()
     until(lambda: not last_gauges(keeper)[0], "the gauges to say that it is away")
@@ -97,7 +97,7 @@ def test_a_database_that_is_stopped_loses_nothing(
     server.start()
     until(lambda: last_gauges(keeper)[0], "the gauges to say that it is back", timeout_seconds=START_SECONDS)
     writer.kill()
-    until(lambda: not list((spool_folder / "one").glob("w*")), "the journal applied and deleted", timeout_seconds=60)
+    until(lambda: not list((spool_folder / ONE).glob("w*")), "the journal applied and deleted", timeout_seconds=60)
     ledger = Ledger(url)
     assert purchases(ledger) - len(writer.told("bought")) in {0, 1}
     assert last_gauges(keeper)[1:3] == (0, 0.0)
@@ -114,9 +114,9 @@ def test_a_database_that_is_not_there_at_the_start(
     """It says so after the first attempt, and migrates and applies as soon as there is one."""
     url = server.new_database()
     server.stop()
-    keeper = start_program("keeper", url, spool_folder, "one")
+    keeper = start_program("keeper", url, spool_folder, ONE)
     assert wait_for(keeper, "ready") == [False]
-    journal = Journal(spool_folder / "one", name="w")
+    journal = Journal(spool_folder / ONE, name="w")
     journal.append(settled(1).to_line())
     assert journal.flush()
     server.start()
@@ -132,7 +132,7 @@ def test_two_gateways_share_a_spool_and_a_database(
     url: str, spool_folder: Path, start_program: Callable[..., Program]
 ) -> None:
     """Both start at once beside what a dead gateway left, and every purchase is told to one of them, once."""
-    dead = claim_folder(spool_folder, "dead")
+    dead = claim_folder(spool_folder, DEAD)
     left = Journal(dead.path, name="w", segment_bytes=16_384)
     for number in range(5_000, 5_300):
         left.append(held(number).to_line())
@@ -140,11 +140,11 @@ def test_two_gateways_share_a_spool_and_a_database(
         assert left.flush()
     left.close()
     dead.close()
-    keepers = [start_program("keeper", url, spool_folder, name) for name in ("one", "two")]
+    keepers = [start_program("keeper", url, spool_folder, name) for name in (ONE, TWO)]
     for keeper in keepers:
         assert wait_for(keeper, "ready") == [True]
     writers = [
-        start_program("writer", spool_folder / name, "w", first, 300, 0) for name, first in (("one", 0), ("two", 1_000))
+        start_program("writer", spool_folder / name, "w", first, 300, 0) for name, first in ((ONE, 0), (TWO, 1_000))
     ]
     ledger = Ledger(url)
     until(lambda: purchases(ledger) == 897, "the purchases of all three", timeout_seconds=START_SECONDS)
@@ -167,18 +167,18 @@ def test_a_killed_ledger_process_is_taken_up_by_the_next(
     """Killed at any moment, again and again: the next one goes on, and the ledger is exact."""
     folder = claim_folder(spool_folder, "held-open")
     folder.close()
-    keeper = start_program("keeper", url, spool_folder, "one")
+    keeper = start_program("keeper", url, spool_folder, ONE)
     wait_for(keeper, "ready")
-    writer = start_program("writer", spool_folder / "one", "w", 0, 0, 0)
+    writer = start_program("writer", spool_folder / ONE, "w", 0, 0, 0)
     for _ in range(3):
         seen = len(keeper.told("changed"))
         until(lambda: len(keeper.told("changed")) > seen + 1, "batches applied")  # noqa: B023 (used at once)
         os.kill(keeper.pid, signal.SIGKILL)
         keeper.wait(10)
-        keeper = start_program("keeper", url, spool_folder, "one")
+        keeper = start_program("keeper", url, spool_folder, ONE)
         wait_for(keeper, "ready")
     writer.kill()
-    until(lambda: not list((spool_folder / "one").glob("w*")), "the journal applied and deleted", timeout_seconds=60)
+    until(lambda: not list((spool_folder / ONE).glob("w*")), "the journal applied and deleted", timeout_seconds=60)
     ledger = Ledger(url)
     assert purchases(ledger) - len(writer.told("bought")) in {0, 1}
     keeper.stop()
@@ -187,9 +187,9 @@ def test_a_killed_ledger_process_is_taken_up_by_the_next(
 
 def test_sigterm_applies_what_is_left(url: str, spool_folder: Path, start_program: Callable[..., Program]) -> None:
     """The last lines of workers that have just ended are in the ledger when the process is gone."""
-    keeper = start_program("keeper", url, spool_folder, "one")
+    keeper = start_program("keeper", url, spool_folder, ONE)
     wait_for(keeper, "ready")
-    journal = Journal(spool_folder / "one", name="w")
+    journal = Journal(spool_folder / ONE, name="w")
     journal.append(settled(1).to_line())
     journal.close()
     keeper.stop()
@@ -204,16 +204,16 @@ def test_sigterm_with_the_database_away_leaves_the_spool(
 ) -> None:
     """It ends in time and in good order, and the next start, of any gateway, finds the lines."""
     url = server.new_database()
-    keeper = start_program("keeper", url, spool_folder, "one")
+    keeper = start_program("keeper", url, spool_folder, ONE)
     wait_for(keeper, "ready")
     server.stop()
-    journal = Journal(spool_folder / "one", name="w")
+    journal = Journal(spool_folder / ONE, name="w")
     journal.append(settled(1).to_line())
     journal.close()
     keeper.stop()
-    assert (spool_folder / "one" / "w-000001.journal").exists()
+    assert (spool_folder / ONE / "w-000001.journal").exists()
     server.start()
-    successor = start_program("keeper", url, spool_folder, "two")
+    successor = start_program("keeper", url, spool_folder, TWO)
     assert wait_for(successor, "ready") == [True]
     ledger = Ledger(url)
     assert purchases(ledger) == 1
@@ -226,12 +226,12 @@ def test_a_stop_does_not_wait_for_a_database_that_hangs(
 ) -> None:
     """A statement that never ends is left after ten seconds; the lines stay."""
     url = server.new_database()
-    keeper = start_program("keeper", url, spool_folder, "one")
+    keeper = start_program("keeper", url, spool_folder, ONE)
     wait_for(keeper, "ready")
     blocker = Database(url)
     with blocker.writing() as connection:
         connection.exec_driver_sql("LOCK TABLE fal_gateway_purchases IN ACCESS EXCLUSIVE MODE")
-        journal = Journal(spool_folder / "one", name="w")
+        journal = Journal(spool_folder / ONE, name="w")
         journal.append(settled(1).to_line())
         journal.close()
         waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
@@ -240,7 +240,7 @@ def test_a_stop_does_not_wait_for_a_database_that_hangs(
         keeper.stop(timeout_seconds=20, expected=-signal.SIGALRM)
         assert time.monotonic() - started < 15
     blocker.close()
-    assert (spool_folder / "one" / "w-000001.journal").exists()
+    assert (spool_folder / ONE / "w-000001.journal").exists()
 
 
 def test_old_rows_are_forgotten(url: str, spool_folder: Path, start_program: Callable[..., Program]) -> None:
@@ -249,7 +249,7 @@ def test_old_rows_are_forgotten(url: str, spool_folder: Path, start_program: Cal
     ledger = Ledger(url)
     ledger.migrate()
     ledger.apply([settled(1, admitted_at_us=now_us - 401 * DAY_US), settled(2, admitted_at_us=now_us - 399 * DAY_US)])
-    keeper = start_program("keeper", url, spool_folder, "one")
+    keeper = start_program("keeper", url, spool_folder, ONE)
     wait_for(keeper, "ready")
     assert purchases(ledger) == 1
     keeper.stop()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.ledger.faults import LedgerAwayError
 from gateway.ledger.folder import FolderTakenError, SpoolFolder, claim_folder
 from gateway.ledger.journal import Journal
 from gateway.ledger.spool import Spool
-from tests.ledger.rows import bound, held, settled
+from tests.ledger.rows import DEAD, ONE, TWO, bound, held, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -234,7 +236,7 @@ def test_a_dead_writer_that_is_awaited_is_left_alone(spool_folder: Path, own: Sp
     write(dead, held(1))
     write(alive, held(2))
     dead.close()
-    other = claim_folder(spool_folder, "other")
+    other = claim_folder(spool_folder, ONE)
     namesake = Journal(other.path, name="w")
     write(namesake, held(3))
     namesake.close()
@@ -262,7 +264,7 @@ def test_a_segment_that_ends_within_a_line_is_left_behind(own: SpoolFolder, spoo
 
 def test_a_living_gateway_s_folder_is_its_own(spool_folder: Path, own: SpoolFolder, spool: Spool) -> None:
     """It is neither adopted by others nor claimed twice."""
-    other = claim_folder(spool_folder, "other")
+    other = claim_folder(spool_folder, ONE)
     journal = Journal(other.path, name="w")
     write(journal, held(1))
     assert spool.adopt() == []
@@ -275,7 +277,7 @@ def test_a_living_gateway_s_folder_is_its_own(spool_folder: Path, own: SpoolFold
 
 def test_a_dead_gateway_s_folder_is_adopted_read_and_deleted(spool_folder: Path, spool: Spool) -> None:
     """What it left comes to the database through whoever finds it, and then nothing of it is left."""
-    other = claim_folder(spool_folder, "other")
+    other = claim_folder(spool_folder, ONE)
     journal = Journal(other.path, name="w")
     write(journal, held(1), settled(2))
     journal.close()
@@ -291,12 +293,12 @@ def test_a_dead_gateway_s_folder_is_adopted_read_and_deleted(spool_folder: Path,
 
 def test_of_two_gateways_one_adopts(spool_folder: Path, own: SpoolFolder, spool: Spool) -> None:
     """Both look at once; the lock decides, and what the adopter has not applied when it goes is there for the next."""
-    dead = claim_folder(spool_folder, "dead")
+    dead = claim_folder(spool_folder, DEAD)
     journal = Journal(dead.path, name="w")
     write(journal, held(1))
     journal.close()
     dead.close()
-    rival_folder = claim_folder(spool_folder, "rival")
+    rival_folder = claim_folder(spool_folder, TWO)
     rival = Spool(spool_folder, rival_folder.path)
     assert (spool.adopt(), rival.adopt()) == ([dead.path], [])
     spool.close()
@@ -322,7 +324,7 @@ def test_a_gateway_that_comes_back_takes_its_folder_over(spool_folder: Path) -> 
 
 def test_the_lock_outlives_the_process_that_took_it(spool_folder: Path, spool: Spool) -> None:
     """A worker that goes on without its supervisor keeps the folder its gateway's: what is forked holds the lock."""
-    other = claim_folder(spool_folder, "other")
+    other = claim_folder(spool_folder, ONE)
     journal = Journal(other.path, name="w")
     write(journal, held(1))
     read_end, write_end = os.pipe()
@@ -340,3 +342,61 @@ def test_the_lock_outlives_the_process_that_took_it(spool_folder: Path, spool: S
     os.close(write_end)
     other._lock = -1
     spool.close()
+
+
+def test_only_what_a_gateway_made_is_touched(spool_folder: Path, own: SpoolFolder, spool: Spool) -> None:
+    """A mount's `lost+found`, an operator's copy of a folder, a note within a dead gateway's: all left as they are."""
+    dead = claim_folder(spool_folder, DEAD)
+    journal = Journal(dead.path, name="w")
+    write(journal, held(1))
+    journal.close()
+    dead.close()
+    strangers = {
+        spool_folder / "lost+found" / "#12": b"an inode",
+        spool_folder / "backup" / "w-000001.journal": held(2).to_line(),
+        spool_folder / f"{DEAD}.copy" / "gateway.lock": b"",
+        spool_folder / f"{DEAD}.copy" / "w.lock": b"",
+        dead.path / "note.txt": b"do not delete",
+        dead.path / "old" / "w-000001.journal": held(3).to_line(),
+        own.path / "note.txt": b"nor this",
+    }
+    for path, content in strangers.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    assert spool.adopt() == [dead.path]
+    assert drain(spool)[0] == [held(1)]
+    spool.close()
+    assert {path: path.read_bytes() for path in strangers} == strangers
+    assert sorted(path.name for path in (spool_folder / "backup").iterdir()) == ["w-000001.journal"]
+    assert names(dead.path) == ["gateway.lock", "note.txt", "old"]
+
+
+def test_a_journal_that_lost_its_lock_file_is_read(spool_folder: Path, spool: Spool) -> None:
+    """Who deletes a dead writer's lock deletes none of its lines."""
+    dead = claim_folder(spool_folder, DEAD)
+    journal = Journal(dead.path, name="w")
+    write(journal, held(1), settled(2))
+    journal.close()
+    dead.close()
+    (dead.path / "w.lock").unlink()
+    assert spool.adopt() == [dead.path]
+    assert drain(spool)[0] == [held(1), settled(2)]
+    assert not dead.path.exists()
+
+
+def test_a_folder_that_was_deleted_is_made_again(spool_folder: Path, own: SpoolFolder, spool: Spool) -> None:
+    """Also with the spool directory itself: the lock is this gateway's again, and the reader says what is wrong."""
+    journal = Journal(own.path, name="w")
+    write(journal, held(1))
+    assert own.is_there()
+    shutil.rmtree(spool_folder)
+    assert not own.is_there()
+    assert (spool.unapplied_bytes(), spool.read(10).is_empty, spool.adopt()) == (0, True, [])
+    with pytest.raises(LedgerAwayError, match="was deleted or moved"):
+        spool.require_folder()
+    own.restore()
+    assert own.is_there()
+    spool.require_folder()
+    with pytest.raises(FolderTakenError):
+        claim_folder(spool_folder, own.path.name)
+    journal.close()
