@@ -16,6 +16,7 @@ HERE: Final = Path(__file__).parent
 PACKAGES: Final = ("ingress", "metering", "policy", "protocol", "relay", "state", "tracing")
 MODULES: Final = (
     "admission",
+    "capacity",
     "delivery",
     "desk",
     "exchange",

@@ -68,6 +68,7 @@ class Door:
 
     def __init__(self, rules: Ruleset, *, max_body_bytes: int, find_job: Callable[[str], Job | None]) -> None:
         """Take the rules, the largest content that any key may send, and where submitted jobs are remembered."""
+        self.max_share: Final = rules.max_share
         self._find_job = find_job
         self._rules = rules
         self._max_body_bytes = max_body_bytes

@@ -19,9 +19,10 @@ from gateway.protocol.problem import Problem, origin_problem, refusal
 from gateway.protocol.refused import FIRST_REFUSED, Refused, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from gateway.admission import Admission
+    from gateway.capacity import Capacity
     from gateway.desk import Cancellable, Desk
     from gateway.metering.exchanged import Exchanged, Outcome
     from gateway.protocol.caller import Caller
@@ -43,10 +44,10 @@ class Exchange(Intake):
         caller: Caller,
         *,
         record: Exchanged,
-        ended: Callable[[Exchange], None],
+        capacity: Capacity,
     ) -> None:
         super().__init__(desk, admission, caller, record=record)
-        self._ended = ended
+        self._capacity = capacity
         self._is_unsent = False  # the origin's fault came before it was sent
         self._held: list[bytes] | None = None  # a paid JSON answer, until it is whole
         self._refused: Refused | None = None  # fal will not serve us
@@ -145,10 +146,11 @@ class Exchange(Intake):
             self._close("client_gone")
         elif self._paid and self._request_whole:
             self._gone = True
-            self._patience = self._desk.later(READ_ON_SECONDS, self._let_go)
+            self._patience = self._desk.later(READ_ON_SECONDS, self.let_go)
             self._transfer.resume()
+            self._capacity.leave(self)
         else:
-            self._let_go()
+            self.let_go()
 
     def _read_on(self, pieces: Sequence[bytes], *, whole: bool) -> None:
         """Take a paid answer that nobody waits for any more, within bounds: for its units, and for a job's id."""
@@ -160,16 +162,17 @@ class Exchange(Intake):
             if self._purchase is not None and self._held is not None and self._answer is not None:
                 self._desk.bind(self._purchase, self._answer.status, self._held)
         if whole or self.record.response_bytes > READ_ON_BYTES:
-            self._let_go()
+            self.let_go()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """End it behind a caller who has left, without the rest of the answer."""
         self._drop_transfer()
         self._close("client_gone")
 
     def stop(self, stopped: Problem, lost: Problem) -> None:
         """End what has not run out when the gateway stops; `lost` is told where the answer may have been paid for."""
         if self._gone:
-            self._let_go()
+            self.let_go()
         elif self._paid and self._transfer is not None:
             self.give_up(lost, "gateway_failed")
         else:
@@ -211,4 +214,4 @@ class Exchange(Intake):
         self._desk.meter.close(record)
         if self._ticket is not None:
             self._ticket.end(used=self._is_sent)
-        self._ended(self)
+        self._capacity.end(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from gateway.capacity import Capacity
 from gateway.exchange import Exchange
 from gateway.metering.exchanged import Exchanged
 from gateway.protocol.fields import first
@@ -36,7 +37,6 @@ _LOST: Final = refusal(
 )
 _BUG: Final = refusal("gateway_error", "This gateway failed over the request.")
 _NO_METHOD: Final = "-"
-_FULL: Final = refusal("capacity_reached", "This gateway has as many requests under way as it may.", _RETRY_SOON)
 _NO_MEMORY: Final = refusal("capacity_reached", "This gateway is short of memory; try again.", _RETRY_SOON)
 _LARGE_BYTES: Final = 1_048_576
 _ELSEWHERE: Final = refusal("path_unknown", "The proxy is at /api/fal/proxy; there is nothing else here.")
@@ -70,21 +70,20 @@ class Gatehouse:
         """
         self.desk = desk
         self._pressure = pressure
-        self._max_inflight = max_inflight
+        self._capacity = Capacity(max_inflight)
         self._tracer = tracer
         self._answered = Unanswerable()
-        self._open: set[Exchange] = set()
         self._ids = RequestIds()
         self.draining = False
 
     @property
     def inflight(self) -> int:
         """How many exchanges are under way, those included whose callers have left."""
-        return len(self._open)
+        return self._capacity.inflight
 
     def stop(self) -> int:
         """End every exchange, each with its own event; returns how many there were."""
-        exchanges = list(self._open)
+        exchanges = self._capacity.exchanges()
         for exchange in exchanges:
             exchange.stop(_DRAINING, _LOST)
         return len(exchanges)
@@ -104,13 +103,14 @@ class Gatehouse:
             self._preflight(head, caller, record)
             return self._answered
         admission = self.desk.door.admit(head, now=now)
-        exchange = Exchange(self.desk, admission, caller, record=record, ended=self._open.discard)
+        capacity = self._capacity
+        exchange = Exchange(self.desk, admission, caller, record=record, capacity=capacity)
         _note(record, admission)
-        problem = self.desk.judged(admission.problem, head) or self._crowded(head.length)
+        problem = self.desk.judged(admission.problem, head) or self._crowded(head.length, record.team)
         if problem is not None:
             exchange.refuse(problem)
             return exchange
-        self._open.add(exchange)
+        capacity.begin(exchange)
         self.desk.meter.open(record)
         try:
             exchange.begin()
@@ -161,12 +161,12 @@ class Gatehouse:
         caller.respond(_NO_CONTENT, self.desk.replies.preflight(asked, request_id=record.request_id, page=page), None)
         caller.send((), last=True)
 
-    def _crowded(self, length: int | None) -> Problem | None:
+    def _crowded(self, length: int | None, team: str) -> Problem | None:
         if self.draining:
             return _DRAINING
         if self._pressure.share and self._pressure.refuses(large=not 0 <= (length or 0) <= _LARGE_BYTES):
             return _NO_MEMORY
-        return _FULL if len(self._open) >= self._max_inflight else None
+        return self._capacity.refusal(team, self.desk.door.max_share)
 
     def _answer(self, problem: Problem, caller: Caller, record: Exchanged, *, page: bytes | None) -> None:
         lines, content = self.desk.replies.problem(problem, request_id=record.request_id, page=page)

@@ -49,8 +49,9 @@ class Ruleset:
     priced, or named without a wildcard; metrics may show them, and a last `stream` of theirs is part of the name.
     `anonymous` None: callers need a key. `on_quota_loss`, `on_budget_loss`: what becomes of limits and budgets while
     their store is away. `budgets` by owner (`key/web-prod`, `team/design`); `refuses_unpriced` holds for callers under
-    one. `settle_deadline`: seconds after which a job without a known cost is charged as estimated. `fal_tags`: fal is
-    told team and key in `x-fal-tags`. `budget_webhook`: where warnings go, and the variable with the secret.
+    one. `max_share`: of a worker's places, for each team; 1 where there is one team. `settle_deadline`: seconds after
+    which a job without a known cost is charged as estimated. `fal_tags`: fal is told team and key in `x-fal-tags`.
+    `budget_webhook`: where warnings go, and the variable with the secret.
     """
 
     keys_by_digest: Mapping[bytes, Principal]
@@ -69,6 +70,7 @@ class Ruleset:
     on_budget_loss: Literal["open", "local", "closed"]
     budgets: Mapping[str, tuple[Budget, ...]]
     refuses_unpriced: bool
+    max_share: float
     settle_deadline: float
     price_source: Literal["policy", "fal"]
     budget_webhook: tuple[str, str] | None
@@ -195,6 +197,7 @@ def compile_rules(document: Document) -> Ruleset:
         on_budget_loss=document.on_state_loss or "closed",
         budgets=MappingProxyType(owned_budgets(document)),
         refuses_unpriced=document.unpriced_endpoints == "refuse",
+        max_share=document.max_share if len(teams) + clients.allow_unauthorized_requests > 1 else 1.0,
         settle_deadline=document.settle_deadline,
         price_source=document.price_source,
         budget_webhook=(hook.url, hook.secret_env) if hook is not None else None,

@@ -29,6 +29,7 @@ BELOW_APP: Final = frozenset(
         "bookkeeper",
         "bookkeeping",
         "bulletin",
+        "capacity",
         "delivery",
         "descriptors",
         "desk",
@@ -118,10 +119,11 @@ MAY_IMPORT: Final = MappingProxyType(
         "intake": frozenset(
             {"admission", "delivery", "desk", "metering", "policy", "protocol", "purchase", "relay.upstream"}
         ),
-        "exchange": frozenset({"admission", "desk", "intake", "metering", "protocol", "relay.upstream"}),
+        "exchange": frozenset({"admission", "capacity", "desk", "intake", "metering", "protocol", "relay.upstream"}),
         "descriptors": frozenset(),
         "pressure": frozenset(),
-        "gate": frozenset({"admission", "desk", "exchange", "metering", "pressure", "protocol", "tracing"}),
+        "capacity": frozenset({"exchange", "protocol"}),
+        "gate": frozenset({"admission", "capacity", "desk", "exchange", "metering", "pressure", "protocol", "tracing"}),
         "ops": frozenset({"ops", "metering"}),
         "emulator": frozenset({"emulator"}),
         "quotes": frozenset({"falapi.pricing", "policy"}),

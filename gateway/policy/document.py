@@ -172,6 +172,9 @@ class Document(Part):
     price_source: Literal["policy", "fal"] = "policy"
     on_state_loss: Literal["open", "local", "closed"] | None = None
     unpriced_endpoints: Literal["refuse", "allow"] = Field(default="refuse", description="for callers under a budget")
+    max_share: Annotated[float, Field(gt=0, le=1, strict=False)] = Field(
+        default=0.5, description="of a worker's places, for each of several teams, where they are few"
+    )
     settle_deadline: Annotated[Duration, Field(gt=0, le=90 * 86_400)] = 86_400
     budget_webhook: BudgetWebhook | None = None
 

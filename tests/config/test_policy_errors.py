@@ -179,6 +179,8 @@ WRONG = (
     Wrong("price_source: web", "price_source", "'policy' or 'fal'"),
     Wrong("on_state_loss: maybe", "on_state_loss", "'open', 'local' or 'closed'"),
     Wrong("unpriced_endpoints: warn", "unpriced_endpoints", "'refuse' or 'allow'"),
+    Wrong("max_share: 0", "max_share", "greater than 0"),
+    Wrong("max_share: 1.01", "max_share", "less than or equal to 1"),
     Wrong("settle_deadline: 91d", "settle_deadline", "less than or equal"),
     Wrong("budget_webhook: {url: 'ftp://h', secret_env: A}", "budget_webhook.url", "http or https"),
     Wrong("budget_webhook: {url: 'https://h'}", "budget_webhook.secret_env", "required"),
