@@ -13,7 +13,7 @@ from gateway.policy.credential import Principal, identify
 from gateway.policy.endpoint import admit_apps, admit_endpoint
 from gateway.policy.job import Job, admit_job
 from gateway.policy.target import Target, admit_target, parse_target
-from gateway.protocol.fal import Call, allowed_apps, classify
+from gateway.protocol.fal import Call, allowed_apps, classify, is_canonical_queue_path
 from gateway.protocol.fields import Fields, first, repeated
 from gateway.protocol.problem import Problem, refusal
 from gateway.protocol.reply import ALLOW, METHODS
@@ -41,6 +41,11 @@ _NO_UPGRADE: Final = refusal(
 _SAME_REQUEST: Final = frozenset((b"h2c", b"http/2.0", b"http/1.1"))
 _NO_HOST: Final = refusal("request_invalid", "An HTTP/1.1 request needs one Host field.")
 _BAD_TYPE: Final = refusal("unsupported_media_type", "The content type must be application/json for this target.")
+_OTHER_SPELLING: Final = refusal(
+    "target_invalid",
+    "Paths on the queue are accepted in one spelling only: {owner}/{alias}/requests/{id} with the id in lower case as"
+    " fal returned it, or a plain endpoint id.",
+)
 _LONG_TOKEN_REQUEST: Final = refusal("content_too_large", "A token request is not as long as this one.")
 
 
@@ -142,6 +147,8 @@ class Door:
         if problem is not None:  # strangers to the list are not worth remembering, nor a label of their own
             return None, None, problem
         call = classify(target.host, target.path, method=method, named=self._rules.named_endpoints)
+        if call.kind == "queue" and self._rules.isolate_jobs != "none" and not is_canonical_queue_path(target.path):
+            return None, None, _OTHER_SPELLING
         verdict = (target, call, admit_endpoint(call, self._rules.endpoint_globs))
         if len(text) <= _LONGEST_KEPT_BYTES:
             if len(self._targets) >= _TARGETS_KEPT:

@@ -19,6 +19,7 @@ from gateway.ledger.entry import LineForm
 from gateway.policy.budget import moment_within, period_start
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import Estimates, Price, cost_ns, usd_of_picodollars
+from gateway.protocol.fal import is_plain_endpoint
 from gateway.protocol.problem import Problem, refusal
 from gateway.purchase import NO_ROOM, Charge, Purchase
 from gateway.state.holdings import Hold
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 _MICROSECONDS: Final = 1_000_000
 _UNPRICED: Final = refusal(
     "endpoint_unpriced", "This endpoint has no price, and this key is under a budget: ask for a price to be set."
+)
+_NOT_PLAIN: Final = refusal(
+    "target_invalid",
+    "This key is under a budget, so the path must be a plain endpoint id, as fal writes it, whose price can be found.",
 )
 _NO_SUCCESS_FROM: Final = 300
 _INVALID_INPUT: Final = 422
@@ -103,6 +108,7 @@ class Till:
         self._takings = takings
         self._estimates = estimates
         self._wall = wall
+        self._priced_in_lower_case = frozenset(map(str.lower, prices))
         self._ways: dict[tuple[str, str, str], tuple[LineForm, Account]] = {}
 
     # -- a request that is paid for -----------------------------------------------------------------------------------
@@ -115,8 +121,11 @@ class Till:
         if principal.budgets:
             if self._journal.is_full:
                 return NO_ROOM
-            if price is None and self._refuses_unpriced:
-                return _UNPRICED
+            if price is None:
+                if self._refuses_unpriced:
+                    return _UNPRICED
+                if not is_plain_endpoint(call.endpoint) or call.endpoint.lower() in self._priced_in_lower_case:
+                    return _NOT_PLAIN  # it may be another spelling of one that has a price
             hold = Hold(principal.budgets, estimate_ns or 0)
         known = self._ways.get((principal.key, call.endpoint, call.action))
         form, account = known if known is not None else self._way(principal, call, price)

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from gateway.protocol.fal import canonical_job_id
 from gateway.protocol.problem import Problem, refusal
 
 if TYPE_CHECKING:
@@ -61,4 +62,4 @@ def submitted_id(content: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     found = answer.get("request_id") if isinstance(answer, dict) else None
-    return found if isinstance(found, str) and 0 < len(found) <= LONGEST_JOB_ID else None
+    return canonical_job_id(found) if isinstance(found, str) and 0 < len(found) <= LONGEST_JOB_ID else None

@@ -4,11 +4,16 @@ The decision it carries: a request is free only where its path is known to be fr
 unknown path costs a reservation and never a gift (CONTRACT 3, `class`). On the queue a job's own paths are told from
 a submit by the place of `requests`: straight behind owner and alias it is fal's own word, whatever the method; deeper
 down it may belong to a model's path, so a POST there counts as a submit, and is paid (PROTOCOL 2).
+
+Nobody outside fal knows which spellings of a path fal reads as the same one. So where it matters who owns a job, or
+what a call costs, only a canonical spelling is accepted (`is_canonical_queue_path`, `is_plain_endpoint`); a request is
+never judged by a cleaned path while another one is sent.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
@@ -22,9 +27,10 @@ Kind = Literal["run", "queue", "storage", "tokens", "other"]
 Billing = Literal["paid", "free"]
 Action = Literal["run", "submit", "status", "status_stream", "result", "cancel", "other"]
 
-RUN_HOST: Final = "fal.run"
-QUEUE_HOST: Final = "queue.fal.run"
-REST_HOST: Final = "rest.fal.ai"
+RUN_HOSTS: Final = frozenset({"fal.run", "falrun.com"})
+QUEUE_HOSTS: Final = frozenset({"queue.fal.run", "queue.falrun.com"})
+REST_HOSTS: Final = frozenset({"rest.fal.ai", "rest.alpha.fal.ai"})
+"""Each service's host, and the second name under which fal serves it too."""
 
 NAMESPACES: Final = frozenset({"workflows", "comfy"})
 """First segments that put one more segment before owner and alias (PROTOCOL 2)."""
@@ -38,6 +44,23 @@ _JOB_ACTIONS: Final = MappingProxyType[tuple[str, str], Action](
     }
 )
 """What a method and the path behind the request id mean (PROTOCOL 2)."""
+
+_NO_REQUESTS: Final = r"(?!(?i:requests)[._-]*(?:/|\Z))"
+_SEGMENT: Final = _NO_REQUESTS + r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+_JOB_PATH: Final = re.compile(
+    rf"/(?:(?:workflows|comfy)/{_SEGMENT}|(?!(?:workflows|comfy)/){_SEGMENT})/{_SEGMENT}"
+    rf"/requests/({_NO_REQUESTS}[a-z0-9-]{{1,128}})(?:/{_SEGMENT})*/?"
+)
+_SUBMIT_PATH: Final = re.compile(rf"/{_SEGMENT}(?:/{_SEGMENT})*/?")
+_PLAIN_ENDPOINT: Final = re.compile(r"\w(?:[\w.-]*[\w-])?(?:/\w(?:[\w.-]*[\w-])?)*", re.ASCII)
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID_DIGITS: Final = re.compile(r"[0-9a-f]{32}")
+_UUID_DIGIT_COUNT: Final = 32
+_UUID_GROUPS: Final = re.compile(r"[0-9a-f]+(?:-[0-9a-f]+){4}")
+"""Five groups of digits, which some readers of UUIDs fill up with zeros, or cut."""
+_AROUND_DIGITS: Final = re.compile(r"urn:|uuid:|%7b|%7d|[{}-]")
+"""What readers of UUIDs take as decoration."""
 
 _NOTHING_NAMED: Final[frozenset[str]] = frozenset()
 
@@ -58,15 +81,15 @@ def classify(host: str, path: str, *, method: str, named: Container[str] = _NOTH
 
     `named` holds the endpoints that the policy names or prices; see `endpoint_of`.
     """
-    if host == RUN_HOST:
+    if host in RUN_HOSTS:
         return Call("run", "paid", endpoint_of(path, named), None, "run")
-    if host == QUEUE_HOST:
+    if host in QUEUE_HOSTS:
         return _queue_call(path, method, named)
-    if host == REST_HOST and path.startswith("/storage/"):
+    if host in REST_HOSTS and path.startswith("/storage/"):
         return Call("storage", "free", path[1:], None, "other")
-    if host == REST_HOST and path in {"/tokens", "/tokens/"}:
+    if host in REST_HOSTS and path in {"/tokens", "/tokens/"}:
         return Call("tokens", "free", path[1:], None, "other")
-    return Call("other", "paid", path[1:], None, "other")
+    return Call("other", "paid", endpoint_of(path, named), None, "other")
 
 
 def _queue_call(path: str, method: str, named: Container[str]) -> Call:
@@ -77,7 +100,7 @@ def _queue_call(path: str, method: str, named: Container[str]) -> Call:
         return Call("queue", "paid", endpoint_of(path, named), None, "submit")
     below = "/".join(segments[place + 2 :]).removesuffix("/")
     action = _JOB_ACTIONS.get((method, below), "other")
-    return Call("queue", "free", "/".join(segments[:place]), segments[place + 1], action)
+    return Call("queue", "free", "/".join(segments[:place]), canonical_job_id(segments[place + 1]), action)
 
 
 def _place_of_requests(segments: list[str], method: str) -> int:
@@ -94,14 +117,48 @@ def _place_of_requests(segments: list[str], method: str) -> int:
 def endpoint_of(path: str, named: Container[str] = _NOTHING_NAMED) -> str:
     """Return the endpoint id of a run or submit path (CONTRACT 8, "Endpoint").
 
-    A last segment `stream` is how the clients ask for events, and is taken off, unless `named` holds the full path
-    or nothing but owner and alias would be cut into.
+    It has no slash at its end. A last segment `stream` is how the clients ask for events, and is taken off, unless
+    `named` holds the full path or nothing but owner and alias would be cut into.
     """
-    endpoint = path[1:]
+    endpoint = path[1:].removesuffix("/")
     if not endpoint.endswith("/stream") or endpoint in named:
         return endpoint
     segments = endpoint.split("/")
     return endpoint[: -len("/stream")] if len(segments) > _application_length(segments) else endpoint
+
+
+def is_plain_endpoint(endpoint: str) -> bool:
+    """Return whether an endpoint id has one spelling only: no escape, no parameter, nothing that a server may drop."""
+    return _PLAIN_ENDPOINT.fullmatch(endpoint) is not None
+
+
+def canonical_job_id(text: str) -> str:
+    """Return the request id by which a job is looked up: a UUID in lower case with hyphens, any other id as it is."""
+    if _UUID.fullmatch(text):
+        return text
+    digits = _AROUND_DIGITS.sub("", text.lower())
+    if _UUID_DIGITS.fullmatch(digits) is None:
+        return text
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def is_canonical_queue_path(path: str) -> bool:
+    """Return whether a path on the queue's host can be read in one way only, as a submit or as a job's call.
+
+    A job's path is owner and alias, `requests`, and the request id in lower case, a UUID with its hyphens. `requests`
+    has no other place in a path, whatever its case.
+    """
+    job = _JOB_PATH.fullmatch(path)
+    if job is None:
+        return _SUBMIT_PATH.fullmatch(path) is not None
+    return _UUID.fullmatch(job[1]) is not None or not _is_like_uuid(job[1])
+
+
+def _is_like_uuid(job_id: str) -> bool:
+    """Return whether a reader of UUIDs that takes more than the canonical form might take this."""
+    bare = job_id.replace("-", "")
+    has_digits = len(bare) == _UUID_DIGIT_COUNT or _UUID_DIGITS.search(bare) is not None
+    return has_digits or _UUID_GROUPS.fullmatch(job_id) is not None
 
 
 def application_of(endpoint: str) -> str:

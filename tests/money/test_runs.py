@@ -160,6 +160,38 @@ def test_unpriced_endpoints_may_be_allowed_under_a_budget(open_market: Callable[
     assert market.charged_ns(key) == 0
 
 
+@pytest.mark.parametrize("end", ["/", "/stream/", "/stream"])
+def test_a_slash_at_the_end_is_no_other_endpoint(market: Market, end: str) -> None:
+    """The endpoint is the same for its price, its row and its label, and the path is sent as it came."""
+    response = market.ask(PLAIN, f"{FLUX}{end}")
+    entry = market.entry(response)
+    assert (entry.endpoint, entry.unit_price) == (FLUX, "0.025")
+    assert market.event(response)["endpoint"] == FLUX
+
+
+def test_no_spelling_of_an_endpoint_passes_a_spent_budget(open_market: Callable[..., Market], fal: Emulator) -> None:
+    """Where unpriced endpoints are allowed, what may be another spelling of a priced one is not: nothing is sent."""
+    key = buyer("spent", budget("0.05"))
+    market = open_market(fal, market_policy([key], unpriced_endpoints="allow"))
+    market.entry(market.ask(key, FLUX, emulate="units=2"))
+    before = fal.requests_total()
+    ends = ("", "/", "/stream", "/stream/", "//", ";x", "%20", "%20/", ";", "~", ".", ",x", "/stream;x", "%3b", "/;x")
+    spellings = [
+        *(f"{FLUX}{end}" for end in ends),
+        FLUX.upper(),
+        FLUX.title(),
+        "fal-ai;x/flux/dev",
+        "fal-ai/flux%20/dev",
+    ]
+    statuses = {spelling: market.ask(key, spelling).status for spelling in spellings}
+    assert {status for spelling, status in statuses.items() if spelling in (FLUX, f"{FLUX}/", f"{FLUX}/stream/")} == {
+        402
+    }
+    assert set(statuses.values()) <= {402, 412}, statuses
+    assert fal.requests_total() == before
+    assert market.ask(key, UNPRICED).status == 200, "an endpoint that has no price passes, as the policy says"
+
+
 def test_free_requests_are_in_no_ledger(market: Market) -> None:
     """Storage, tokens and polls are never priced."""
     with market.connect() as client:

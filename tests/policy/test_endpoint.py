@@ -29,7 +29,7 @@ def call_to(text: str) -> Call:
         ("fal-ai/flux/**", "GET fal.run/fal-ai/other", False),
         ("fal-ai/flux/**", "PUT queue.fal.run/fal-ai/other", False),
         ("fal-ai/flux/dev", "POST fal.run/fal-ai/flux", False),
-        ("fal-ai/flux/dev", "POST fal.run/fal-ai/flux/dev/", False),
+        ("fal-ai/flux/dev", "POST fal.run/fal-ai/flux/dev/", True),
         ("fal-ai/flux/dev", "POST fal.run/Fal-ai/flux/dev", False),
         ("fal-ai/flux/dev", "GET queue.fal.run/fal-ai/flux/requests/1/status", True),
         ("fal-ai/flux/**", "GET queue.fal.run/fal-ai/flux/requests/1", True),

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.protocol.fal import Call, allowed_apps, application_of, classify, endpoint_of
+from gateway.protocol.fal import (
+    Call,
+    allowed_apps,
+    application_of,
+    canonical_job_id,
+    classify,
+    endpoint_of,
+    is_canonical_queue_path,
+    is_plain_endpoint,
+)
 from gateway.protocol.problem import Problem
 
 JOB = "764cabcf-b745-4b3e-ae38-1200304cf45b"
@@ -17,6 +28,13 @@ CALLS = [
     ("POST https://fal.run/fal-ai/flux/dev", Call("run", "paid", "fal-ai/flux/dev", None, "run")),
     ("GET https://fal.run/fal-ai/flux/dev", Call("run", "paid", "fal-ai/flux/dev", None, "run")),
     ("POST https://fal.run/fal-ai/flux/dev/stream", Call("run", "paid", "fal-ai/flux/dev", None, "run")),
+    ("POST https://fal.run/fal-ai/flux/dev/", Call("run", "paid", "fal-ai/flux/dev", None, "run")),
+    ("POST https://fal.run/fal-ai/flux/dev/stream/", Call("run", "paid", "fal-ai/flux/dev", None, "run")),
+    ("POST https://falrun.com/fal-ai/flux/dev/", Call("run", "paid", "fal-ai/flux/dev", None, "run")),
+    ("POST https://queue.fal.run/fal-ai/flux/dev/", Call("queue", "paid", "fal-ai/flux/dev", None, "submit")),
+    ("POST https://eu.fal.run/fal-ai/flux/dev/stream/", Call("other", "paid", "fal-ai/flux/dev", None, "other")),
+    ("GET https://queue.falrun.com/a/b/requests/J", Call("queue", "free", "a/b", JOB, "result")),
+    ("POST https://rest.alpha.fal.ai/tokens/", Call("tokens", "free", "tokens/", None, "other")),
     ("POST https://fal.run/fal-ai/flux/stream", Call("run", "paid", "fal-ai/flux", None, "run")),
     ("POST https://fal.run/fal-ai/stream", Call("run", "paid", "fal-ai/stream", None, "run")),
     ("POST https://fal.run/workflows/me/stream", Call("run", "paid", "workflows/me/stream", None, "run")),
@@ -29,7 +47,7 @@ CALLS = [
     ("POST https://queue.fal.run/requests/a/b", Call("queue", "paid", "requests/a/b", None, "submit")),
     ("POST https://queue.fal.run/a/requests/b", Call("queue", "paid", "a/requests/b", None, "submit")),
     ("POST https://queue.fal.run/a/b/requests", Call("queue", "paid", "a/b/requests", None, "submit")),
-    ("POST https://queue.fal.run/a/b/requests/", Call("queue", "paid", "a/b/requests/", None, "submit")),
+    ("POST https://queue.fal.run/a/b/requests/", Call("queue", "paid", "a/b/requests", None, "submit")),
     ("POST https://queue.fal.run/a/b/c/requests/1", Call("queue", "paid", "a/b/c/requests/1", None, "submit")),
     (
         "POST https://queue.fal.run/workflows/a/requests/1",
@@ -97,6 +115,61 @@ def test_any_path_has_one_class(segments: list[str], method: str) -> None:
     """No path raises, and a call is free exactly if it belongs to a job, on the queue."""
     call = classify("queue.fal.run", "/" + "/".join([*segments, "requests", "1"]), method=method)
     assert (call.billing == "free") == (call.job is not None)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [JOB.upper(), JOB.replace("-", ""), f"urn:uuid:{JOB}", f"%7B{JOB}%7d", f"{{{JOB}}}", f"UUID:{JOB.title()}"],
+)
+def test_a_job_is_looked_up_by_its_canonical_id(spelling: str) -> None:
+    """However a UUID is written, it is one job; any other id is what it is."""
+    assert canonical_job_id(spelling) == JOB
+    assert classify("queue.fal.run", f"/a/b/requests/{spelling}/status", method="GET").job == JOB
+    assert [canonical_job_id(text) for text in ("", "Job-1", JOB + "x")] == ["", "Job-1", JOB + "x"]
+
+
+_SPELLED = [
+    JOB,
+    JOB.upper(),
+    JOB[:18],
+    JOB[18:],
+    JOB.replace("-", ""),
+    "urn:uuid:",
+    "%7B",
+    "%7D",
+    "%20",
+    ";x",
+    "~",
+    "-",
+]
+_AROUND = ["/", "/requests/", "/Requests/", ".", "0", "fal-ai", "flux", "workflows", "comfy", "/fal-ai/flux/requests/"]
+_PIECES = st.sampled_from([*_SPELLED, *_AROUND])
+
+
+@given(st.lists(_PIECES, min_size=1, max_size=8))
+@example(["/fal-ai/flux/requests/", JOB])
+def test_no_canonical_path_hides_a_job(pieces: list[str]) -> None:
+    """Where the digits of an id are in an accepted path, one after the other, the job is found by that id.
+
+    So much a server would have to see in a path to mean this job by it: letters of either case, escapes decoded, and
+    whatever is no digit left out.
+    """
+    path = "/" + "".join(pieces).removeprefix("/")
+    seen = re.sub(r"[^0-9a-f/]", "", unquote(path).lower())
+    if JOB.replace("-", "") in seen and "requests" in path.lower() and is_canonical_queue_path(path):
+        call = classify("queue.fal.run", path, method="GET")
+        assert call.job == JOB or JOB.replace("-", "") not in re.sub(r"[^0-9a-f]", "", call.job or path)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_plain"),
+    [("fal-ai/flux/dev", True), ("a", True), ("A_b/c-d/v1.1", True), ("a/b-", True)]
+    + [(f"fal-ai/flux/dev{end}", False) for end in ("/", ";x", "%20", "~", ".", ",", "%3B", "//", "/.", "/..", ":")]
+    + [("", False), ("/a", False), ("a//b", False), ("a/%62", False), (".a/b", False)],
+)
+def test_plain_endpoints_have_one_spelling(endpoint: str, *, is_plain: bool) -> None:
+    """No escape, no parameter, nothing at an end that a server may drop."""
+    assert is_plain_endpoint(endpoint) == is_plain
 
 
 def test_the_apps_of_a_token_request_are_read() -> None:

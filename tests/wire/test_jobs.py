@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.harness.gateway import Gateway
 from tests.harness.messages import http_response, proxy_request
-from tests.harness.origin import answering
+from tests.harness.origin import ScriptedOrigin, answering
 from tests.harness.policy import GatewayKey, policy_text
 
 if TYPE_CHECKING:
-    from tests.harness.gateway import Gateway, StartGateway
+    from collections.abc import Iterator
+
+    from tests.harness.gateway import StartGateway
     from tests.harness.origin import Received, StartOrigin
 
 WEB = GatewayKey("web", "design")
@@ -21,6 +24,19 @@ NARROW = GatewayKey("narrow", "design", entry={"allowed_endpoints": ["fal-ai/flu
 ID = "5f0f5e0c-6d3f-4f2f-9a53-c7b3a8f7f1aa"
 SUBMIT = "https://queue.fal.run/fal-ai/flux/dev"
 STATUS = f"https://queue.fal.run/fal-ai/flux/requests/{ID}/status"
+
+
+@pytest.fixture(scope="module")
+def shared_queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Run a gateway for all hosts of the queue, through which WEB has submitted the job."""
+    patterns = ["queue.fal.run/**", "queue.falrun.com/**"]
+    with ScriptedOrigin(answering(queue)) as origin:
+        base = f"http://127.0.0.1:{origin.port}"
+        env = {"FALGW_ORIGIN_OVERRIDES": f"queue.fal.run={base},queue.falrun.com={base}"}
+        policy = policy_text(WEB, OTHER, targets={"allowed_url_patterns": patterns})
+        with Gateway(tmp_path_factory.mktemp("queue"), policy=policy, env=env) as gateway:
+            assert status_of(gateway.wait_ready(), WEB, SUBMIT, "POST") == (200, None)
+            yield gateway
 
 
 def queue(request: Received) -> bytes:
@@ -73,3 +89,77 @@ def test_a_known_job_counts_for_the_endpoint_that_was_submitted(
     event = gateway.wait_for_event("exchange", lambda event: event["class"] == "free" and event["key"] == "web")
     assert event["endpoint"] == "fal-ai/flux/dev"
     assert gateway.metrics().value("requests_total", endpoint="fal-ai/flux/dev", **{"class": "free"}) == 2
+
+
+HEX = ID.replace("-", "")
+OTHER_SPELLINGS = [
+    *(f"fal-ai/flux/requests/{ID}{end}" for end in ("%20", "%C2%A0", ";x", "~", ".", ",", "=", "!", "%3B", "%3b1")),
+    *(f"fal-ai/flux/requests/{start}{ID}" for start in ("%20", "urn:uuid:", "urn%3Auuid%3A", "~", "-", "0x", "@")),
+    *(f"fal-ai/flux/requests/{ID}{end}/status" for end in ("%20", ";x", "~", "-")),
+    f"fal-ai/flux/requests/{ID.upper()}",
+    f"fal-ai/flux/requests/{ID.title()}/status",
+    f"fal-ai/flux/requests/{HEX}",
+    f"fal-ai/flux/requests/{HEX.upper()}/status",
+    f"fal-ai/flux/requests/{HEX[:16]}-{HEX[16:]}",
+    f"fal-ai/flux/requests/{'-'.join(HEX)}",
+    f"fal-ai/flux/requests/urn:uuid:{ID}/status",
+    f"fal-ai/flux/requests/%7B{ID}%7D",
+    f"fal-ai/flux/requests/%7b{HEX}%7d/status",
+    f"fal-ai/flux/requests/{ID.replace('-', '%E2%80%90')}",
+    f"fal-ai/flux/requests/00000{ID}",
+    f"fal-ai/flux/requests/requests/{ID}",
+    f"fal-ai/flux/requests/{'0' * 8}/requests/{ID}/status",
+    f"fal-ai/flux/Requests/{ID}",
+    f"fal-ai/flux/REQUESTS/{ID}/status",
+    f"fal-ai/flux/requests;x/{ID}",
+    f"fal-ai/flux/requests%20/{ID}",
+    f"fal-ai/flux/requests./{ID}",
+    f"fal-ai/flux;x/requests/{ID}",
+    f"fal-ai/flux/dev/requests/{ID}",
+    f"fal-ai/flux/dev/x/requests/{ID}/status",
+    f"flux/requests/{ID}",
+    f"requests/{ID}/status",
+    f"requests/requests/requests/{ID}",
+    f"workflows/flux/requests/{ID}",
+    f"comfy/requests/{ID}",
+    f"workflows/fal-ai/flux/x/requests/{ID}",
+]
+"""Paths of a job other than its canonical one, which fal might read as the same."""
+
+
+def test_a_job_is_reached_by_its_canonical_path_only(start_gateway: StartGateway, start_origin: StartOrigin) -> None:
+    """Any other spelling, for whoever asks and by whatever method, is 412 before anything is sent."""
+    origin = start_origin(answering(queue))
+    gateway = start_gateway(origin, policy=policy_text(WEB, OTHER))
+    assert status_of(gateway, WEB, SUBMIT, "POST") == (200, None)
+    before = len(origin.requests)
+    passed = []
+    with gateway.connect() as client:
+        for path in OTHER_SPELLINGS:
+            for key, method in ((OTHER, "GET"), (OTHER, "PUT"), (OTHER, "POST"), (WEB, "GET")):
+                response = client.ask(proxy_request(f"https://queue.fal.run/{path}", key=key, method=method))
+                if (response.status, response.field("x-fal-error-type")) != (412, "target_invalid"):
+                    passed.append((path, key.id, method, response.status))
+    assert passed == []
+    assert len(origin.requests) == before
+
+
+@pytest.mark.parametrize("host", ["queue.fal.run", "queue.falrun.com"])
+@pytest.mark.parametrize("application", ["fal-ai/flux", "workflows/acme/film", "comfy/acme/film_2", "acme/requests-2"])
+@pytest.mark.parametrize("end", ["", "/", "/status", "/status/stream", "/response", "/logs/all"])
+def test_canonical_paths_pass_for_the_owner(shared_queue: Gateway, host: str, application: str, end: str) -> None:
+    """Namespaces, any owner and alias, and whatever follows the id are fine; a stranger is refused there."""
+    target = f"https://{host}/{application}/requests/{ID}{end}"
+    assert status_of(shared_queue, WEB, target) == (200, None)
+    assert status_of(shared_queue, OTHER, target) == (404, "job_unknown")
+
+
+def test_without_isolation_any_spelling_passes_as_it_came(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    """`isolate_jobs: none` judges no path, and money goes by the job that is meant."""
+    origin = start_origin(answering(queue))
+    gateway = start_gateway(origin, policy=policy_text(WEB, OTHER, targets={"isolate_jobs": "none"}))
+    target = f"https://queue.fal.run/fal-ai/flux/requests/{ID.upper()}"
+    assert status_of(gateway, OTHER, target) == (200, None)
+    assert origin.requests[-1].target.decode() == target.removeprefix("https://queue.fal.run")
