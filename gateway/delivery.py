@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.metering.usage import units_of
-from gateway.policy.price import cost_ns, usd_text
+from gateway.policy.price import MOST_COST_NS, cost_ns, usd_text
 from gateway.protocol.fields import AnswerHead, first
 from gateway.purchase import Fate
 
@@ -45,6 +45,7 @@ class Delivery:
         self._is_answered = False  # the origin's answer has come whole
         self._purchase: Purchase | None = None
         self._cost: tuple[bytes, ...] = ()  # fields that tell it, where it is known by now
+        self._are_units_garbled = False
 
     def _rest(self) -> None:
         """Add what passed since the gateway last began to work on this to its own share of the duration."""
@@ -57,6 +58,7 @@ class Delivery:
         record.first_byte_seconds = self._busy_since - self._request.received_at
         record.fal_request_id = answer.request_id
         record.units = units_of(answer.units)
+        self._are_units_garbled = answer.units is not None and record.units is None
         call, job = admission.call, admission.job
         if self._purchase is not None:
             price = self._purchase.price
@@ -65,7 +67,9 @@ class Delivery:
         elif call is not None and call.job is not None:
             if job is not None and job.picodollars >= 0 and record.units is not None:
                 self._cost = cost_lines(job.picodollars, record.units)
-            self._desk.till.job_answered(call, status, record.units, self._write_cost)
+            self._desk.till.job_answered(
+                call, status, record.units, self._write_cost, are_units_garbled=self._are_units_garbled
+            )
         return answer
 
     def _account(self, purchase: Purchase, *, was_sent: bool) -> None:
@@ -75,6 +79,7 @@ class Delivery:
             was_sent=was_sent,
             status=answer.status if answer is not None else 0,
             units=self.record.units,
+            are_units_garbled=self._are_units_garbled,
             is_answered=self._is_answered,
             fal_id=self.record.fal_request_id,
         )
@@ -85,6 +90,8 @@ class Delivery:
             self.record.cost_source = charge.source
             if charge.cost_ns is not None:
                 self.record.cost_usd = _usd(charge.cost_ns)
+            if charge.is_garbled:
+                self._desk.meter.note_garbled_units(self.record)
 
     def _respond(self, length: int | None) -> None:
         """Begin the origin's answer; `length` of its content in bytes, None where it is not known."""
@@ -118,6 +125,9 @@ def _usd(cost: int) -> Decimal:
 
 @lru_cache(maxsize=_COSTS_KEPT)
 def cost_lines(price_picodollars: int, units: Decimal) -> tuple[bytes, ...]:
-    """Return the fields that tell a caller what its request cost, with their line ends."""
-    usd = usd_text(cost_ns(units, price_picodollars)).encode()
+    """Return the fields that tell a caller what its request cost, with their line ends; none for an absurd cost."""
+    cost = cost_ns(units, price_picodollars)
+    if cost > MOST_COST_NS:
+        return ()
+    usd = usd_text(cost).encode()
     return (b"x-gateway-cost-usd: %b\r\n" % usd, b"x-gateway-cost-source: exact\r\n")

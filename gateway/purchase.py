@@ -1,4 +1,4 @@
-"""One paid request as its money sees it, and what became of it."""
+"""One paid request as its money sees it, what became of it, and where that is written and counted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from gateway.protocol.problem import refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from decimal import Decimal
 
     from gateway.ledger.entry import LineForm
@@ -24,29 +25,42 @@ NO_ROOM: Final = refusal(
 class Fate:
     """What became of a request: `status` of the origin's answer (0: none came), and whether that came whole.
 
-    `was_sent`: the origin has the whole request, or may have it.
+    `was_sent`: the origin has the whole request, or may have it. `are_units_garbled`: the answer names a quantity that
+    is none; `units` is None then.
     """
 
-    __slots__ = ("fal_id", "is_answered", "status", "units", "was_sent")
+    __slots__ = ("are_units_garbled", "fal_id", "is_answered", "status", "units", "was_sent")
 
-    def __init__(
-        self, *, was_sent: bool, status: int, units: Decimal | None, is_answered: bool, fal_id: str | None
+    def __init__(  # noqa: PLR0913 (a record, made in one place)
+        self,
+        *,
+        was_sent: bool,
+        status: int,
+        units: Decimal | None,
+        are_units_garbled: bool = False,
+        is_answered: bool,
+        fal_id: str | None,
     ) -> None:
         self.was_sent: Final = was_sent
         self.status: Final = status
         self.units: Final = units
+        self.are_units_garbled: Final = are_units_garbled
         self.is_answered: Final = is_answered
         self.fal_id: Final = fal_id
 
 
 class Charge:
-    """What a purchase came to: `cost_ns` in nano-dollars (None: not known), and where that figure comes from."""
+    """What a purchase came to: `cost_ns` in nano-dollars (None: not known), and where that figure comes from.
 
-    __slots__ = ("cost_ns", "source")
+    `is_garbled`: fal named a quantity that is none, or that comes to more than one request may cost.
+    """
 
-    def __init__(self, cost_ns: int | None, source: str) -> None:
+    __slots__ = ("cost_ns", "is_garbled", "source")
+
+    def __init__(self, cost_ns: int | None, source: str, *, is_garbled: bool = False) -> None:
         self.cost_ns: Final = cost_ns
         self.source: Final = source
+        self.is_garbled: Final = is_garbled
 
 
 class Account(Protocol):
@@ -54,6 +68,27 @@ class Account(Protocol):
 
     def count(self, units: Decimal | None, cost_ns: int | None, source: str) -> None:
         """Count a purchase that has come to its cost, or to none that is known."""
+
+
+class Journal(Protocol):
+    """Takes lines for the ledger; they are on their way to it before anything more is sent."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no new hold may be made."""
+
+    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
+        """Add a line; `refused` is called where it cannot be written, before anything more is sent."""
+
+    def flush(self) -> bool:
+        """Write what was added; False where not all of it could be."""
+
+
+class Takings(Protocol):
+    """Where it is counted what was spent."""
+
+    def account(self, team: str, key: str, endpoint: str, unit: str | None) -> Account:
+        """Return the account of what a key buys at an endpoint."""
 
 
 class Purchase:

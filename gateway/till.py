@@ -5,6 +5,8 @@ The decisions it carries (RELIABILITY 2, column "money"):
 * What was never sent whole costs nothing. What was answered costs what its units say; without units an answer of 4xx or
   5xx costs nothing, and a good one its estimate. What was sent and not answered is unknown, and charged as estimated:
   fal may have executed it.
+* Units that are no quantity, or that come to more than one request may cost, are garbage: the request is unknown, and
+  charged as estimated.
 * A queue job keeps what its submit held, under fal's request id, for whoever paid. It is settled once, by the first
   result that carries units, whoever fetches it.
 * Every purchase is in the journal before anything of it is sent, so that no death of a process can lose it. Under a
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from gateway.ledger.entry import LineForm
 from gateway.policy.budget import moment_within, period_start
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
-from gateway.policy.price import Estimates, Price, cost_ns, usd_of_picodollars
+from gateway.policy.price import MOST_COST_NS, Estimates, Price, cost_ns, usd_of_picodollars
 from gateway.protocol.fal import is_plain_endpoint
 from gateway.protocol.problem import Problem, refusal
 from gateway.purchase import NO_ROOM, Charge, Purchase
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.policy.budget import Budget
     from gateway.policy.credential import Principal
     from gateway.protocol.fal import Call
-    from gateway.purchase import Account, Fate
+    from gateway.purchase import Account, Fate, Journal, Takings
     from gateway.state.store import PurseStore
 
 _MICROSECONDS: Final = 1_000_000
@@ -59,27 +61,6 @@ class Jobs(Protocol):
 
         Told at once where it is known at once, and else later; exactly one of all who ask is told the job.
         """
-
-
-class Journal(Protocol):
-    """Takes lines for the ledger; they are on their way to it before anything more is sent."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no new hold may be made."""
-
-    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
-        """Add a line; `refused` is called where it cannot be written, before anything more is sent."""
-
-    def flush(self) -> bool:
-        """Write what was added; False where not all of it could be."""
-
-
-class Takings(Protocol):
-    """Where it is counted what was spent."""
-
-    def account(self, team: str, key: str, endpoint: str, unit: str | None) -> Account:
-        """Return the account of what a key buys at an endpoint."""
 
 
 class Till:
@@ -177,7 +158,7 @@ class Till:
         if not purchase.is_recorded:  # it never got its hold, or gives it back with its ticket
             purchase.is_over = True
             return None
-        if fate.units is not None:
+        if fate.units is not None or fate.are_units_garbled:
             return self._settle(purchase, fate.units, fate.fal_id)
         if fate.status >= _NO_SUCCESS_FROM or not (fate.status or fate.was_sent):
             return self._end(purchase, "released", cost=0, source="exact", fal_id=fate.fal_id)
@@ -187,10 +168,14 @@ class Till:
             return self._end(purchase, "settled", cost=estimate_ns, source=source, fal_id=fate.fal_id)
         return self._end(purchase, "unknown", cost=estimate_ns, source="unknown", fal_id=fate.fal_id)
 
-    def _settle(self, purchase: Purchase, units: Decimal, fal_id: str | None) -> Charge:
+    def _settle(self, purchase: Purchase, units: Decimal | None, fal_id: str | None) -> Charge:
+        """Charge the units; None: what fal named is no quantity."""
+        price, estimate_ns = purchase.price, purchase.estimate_ns
+        spent_ns = price.cost_ns(units) if price is not None and units is not None else None
+        if units is None or (spent_ns is not None and spent_ns > MOST_COST_NS):
+            self._end(purchase, "unknown", cost=estimate_ns, source="unknown", fal_id=fal_id)
+            return Charge(estimate_ns, "unknown", is_garbled=True)
         self._estimates.see(purchase.call.endpoint, units)
-        price = purchase.price
-        spent_ns = price.cost_ns(units) if price is not None else None
         source = "exact" if price is not None else "unknown"
         return self._end(purchase, "settled", cost=spent_ns, source=source, units=units, fal_id=fal_id)
 
@@ -237,16 +222,24 @@ class Till:
 
     # -- a job, later -------------------------------------------------------------------------------------------------
 
-    def job_answered(self, call: Call, status: int, units: Decimal | None, told: Callable[[Charge], None]) -> None:
+    def job_answered(
+        self,
+        call: Call,
+        status: int,
+        units: Decimal | None,
+        told: Callable[[Charge], None],
+        *,
+        are_units_garbled: bool = False,
+    ) -> None:
         """Take what an answer about a queue job says of its money, whoever asked; tell what changed by it, if it did.
 
-        At once where jobs are this gateway's own, later where replicas share them.
+        At once where jobs are this gateway's own, later where replicas share them. With garbled units, `units` is None.
         """
         if call.job is None:
             return
         is_result = call.action == "result"
         costs_nothing = units is not None or status == _INVALID_INPUT
-        if is_result and units is not None and units > 0:
+        if is_result and (are_units_garbled or (units is not None and units > 0)):
             self._close_job(call.job, SETTLED, units, told)
         elif (is_result and costs_nothing) or (call.action == "cancel" and status == _CANCELLED):
             self._close_job(call.job, RELEASED, None, told)
@@ -261,14 +254,18 @@ class Till:
     def _closed(self, job_id: str, job: Job, state: int, units: Decimal | None) -> Charge:
         priced = job.picodollars >= 0
         spent_ns = 0 if units is None else cost_ns(units, job.picodollars) if priced else None
-        source = "exact" if spent_ns is not None else "unknown"
+        is_garbled = (state == SETTLED and units is None) or (spent_ns is not None and spent_ns > MOST_COST_NS)
+        status = "settled" if state == SETTLED else "released"
+        if is_garbled:
+            status, units, spent_ns = "unknown", None, job.estimate_ns if priced else None
+        source = "exact" if spent_ns is not None and not is_garbled else "unknown"
         if units is not None:
             self._estimates.see(job.endpoint, units)
         unit = job.unit or None
         usd = usd_of_picodollars(job.picodollars) if priced else None
         line = LineForm(job.team, job.key, job.endpoint, "submit", unit=unit, unit_price=usd).line(
             job.purchase,
-            "settled" if state == SETTLED else "released",
+            status,
             job_id,
             job.admitted_at_us,
             self._now_us(),
@@ -282,7 +279,7 @@ class Till:
             self._purses_of(job), freed_ns=job.estimate_ns if job.state == OPEN else 0, spent_ns=spent_ns or 0
         )
         self._takings.account(job.team, job.key, job.endpoint, unit).count(units, spent_ns, source)
-        return Charge(spent_ns, source)
+        return Charge(spent_ns, source, is_garbled=is_garbled)
 
     def _purses_of(self, job: Job) -> list[tuple[Budget, int]]:
         at = job.admitted_at_us / _MICROSECONDS

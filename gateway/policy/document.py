@@ -31,7 +31,7 @@ from gateway.policy.grammar import (
     WebUrl,
     Window,
 )
-from gateway.policy.price import picodollars_of
+from gateway.policy.price import MOST_USD, picodollars_of
 from gateway.policy.target import DEFAULT_URL_PATTERNS
 
 if TYPE_CHECKING:
@@ -57,8 +57,15 @@ def _window_by_unit(schema: JsonSchemaValue) -> None:
 
 def _fits_memory(usd: Decimal) -> Decimal:
     if picodollars_of(usd) is None:
-        raise ValueError("should be at most 4,000,000 US dollars")
+        raise ValueError(f"should be at most {MOST_USD:,} US dollars")
     return usd
+
+
+def _can_be_charged(typical_units: Decimal | None, info: ValidationInfo) -> Decimal | None:
+    usd = info.data.get("usd")
+    if usd is not None and typical_units is not None and typical_units * usd > MOST_USD:
+        raise ValueError(f"times usd, is more than {MOST_USD:,} US dollars: no request may cost that much")
+    return typical_units
 
 
 class Part(BaseModel):
@@ -148,7 +155,7 @@ class Price(Part):
     endpoint: EndpointId
     unit: UnitName
     usd: Annotated[Amount, AfterValidator(_fits_memory)]
-    typical_units: Annotated[Amount, Field(gt=0)] | None = Field(
+    typical_units: Annotated[Annotated[Amount, Field(gt=0)] | None, AfterValidator(_can_be_charged)] = Field(
         default=None, description="the estimate before the units are known; left out: the median of what was seen"
     )
 

@@ -13,7 +13,13 @@ from statistics import median_low
 from typing import Final
 
 NANODOLLARS: Final = 10**9
-LARGEST_PICODOLLARS: Final = 2**62
+MOST_COST_NS: Final = 10**15
+"""A million dollars for one request: a cost above is garbage. The ledger's bound, too (ledger/entry.py)."""
+
+MOST_USD: Final = MOST_COST_NS // NANODOLLARS
+LARGEST_PICODOLLARS: Final = MOST_USD * 10**12
+"""Of a price: more than this for one unit could never be charged."""
+
 _PICO_PER_NANO: Final = 1000
 _ONE: Final = Decimal(1)
 _EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)
@@ -124,12 +130,13 @@ class Estimates:
             known.picodollars = -1
 
     def estimate_ns(self, endpoint: str, price: Price) -> int:
-        """Return the estimate in nanodollars."""
+        """Return the estimate in nanodollars, at most what one request may cost."""
         if price.typical_ns is not None:
-            return price.typical_ns
+            return min(price.typical_ns, MOST_COST_NS)
         known = self._endpoints.get(endpoint)
         if known is None:
             return price.cost_ns(_ONE)
-        if known.picodollars != price.picodollars:
-            known.picodollars, known.usual_ns = price.picodollars, price.cost_ns(median_low(known.seen))
+        if known.picodollars != price.picodollars:  # what was usual was seen at another price, perhaps
+            usual_ns = min(price.cost_ns(median_low(known.seen)), MOST_COST_NS)
+            known.picodollars, known.usual_ns = price.picodollars, usual_ns
         return known.usual_ns

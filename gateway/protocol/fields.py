@@ -229,7 +229,8 @@ class CallerFields:
         elif verdict == _REQUEST_ID:
             head.request_id = value.decode("latin-1")
         elif verdict == _UNITS:
-            head.units = value.decode("latin-1")
+            units = value.decode("latin-1")
+            head.units = units if head.units is None else f"{head.units}, {units}"  # a list (RFC 9110 section 5.3)
         elif verdict == _CONNECTION:
             nominated.append(value)
         elif verdict == _CODING:

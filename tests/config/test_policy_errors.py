@@ -172,6 +172,8 @@ WRONG = (
     # prices and the rest
     Wrong(price("unit: image, usd: 0.025"), "prices[0].usd", "quotes"),
     Wrong(price("unit: image, usd: '0.1', typical_units: 1.5"), "prices[0].typical_units", "quotes"),
+    Wrong(price("unit: image, usd: '1000000.1'"), "prices[0].usd", "at most 1,000,000 US dollars"),
+    Wrong(price("unit: image, usd: '2', typical_units: '500001'"), "prices[0].typical_units", "more than 1,000,000"),
     Wrong("prices: [{endpoint: fal-ai/*, unit: image, usd: '1'}]", "prices[0].endpoint", "without wildcards"),
     Wrong("prices: [{endpoint: a/b}, {endpoint: a/b}]", "prices[1].endpoint", "is the same as prices[0].endpoint"),
     Wrong(price("unit: '\"', usd: '1'"), "prices[0].unit", "plain name"),

@@ -258,3 +258,12 @@ def test_the_tables_agree() -> None:
     assert set(metrics.ORIGIN_ERRORS) <= {*STATUS_OF, *STATUS_AFTER_SEND}
     assert len(metrics.DURATION_BUCKETS) <= 16
     assert list(metrics.DURATION_BUCKETS) == sorted(metrics.DURATION_BUCKETS)
+
+
+def test_a_counter_ends_where_its_cell_does(board: Board, meter: Meter) -> None:
+    """Sums of garbled figures, each within its bound, do not stop the worker that adds them up."""
+    account = meter.account("design", "web", "a/b", "image")
+    for _ in range(10_000):
+        account.count(Decimal(10**9), 10**15, "exact")
+    for family in (metrics.COST, metrics.UNITS):
+        assert list(_counted(board.workers[0].region, family).values()) == [2**63 - 1]

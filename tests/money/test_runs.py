@@ -89,7 +89,7 @@ def test_a_cost_is_rounded_half_even_to_the_nano_dollar(market: Market, units: s
         ("redirect", 307, ("settled", "0", 0, "exact")),
         ("redirect,units=none", 307, ("released", None, 0, "exact")),
         ("units=none", 200, ("settled", None, 25_000_000, "estimated")),
-        ("field=x-fal-billable-units:many,units=none", 200, ("settled", None, 25_000_000, "estimated")),
+        ("field=x-fal-billable-units:many,units=none", 200, ("unknown", None, 25_000_000, "unknown")),
     ],
 )
 def test_an_answer_costs_what_its_units_say(

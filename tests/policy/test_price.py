@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.ledger.entry import MOST_NS
 from gateway.policy.price import (
     LARGEST_PICODOLLARS,
+    MOST_COST_NS,
     Estimates,
     Price,
     cost_ns,
@@ -63,10 +65,25 @@ def test_an_amount_comes_back_from_its_text(nanodollars: int) -> None:
     assert not ("." in text and text.endswith(("0", ".")))
 
 
-@pytest.mark.parametrize("usd", ["0.0000000000001", "-1", "4611686.018427387905", "1e30"])
+@pytest.mark.parametrize("usd", ["0.0000000000001", "-1", "1000000.000001", "1e30"])
 def test_a_price_that_memory_cannot_hold_is_none(usd: str) -> None:
-    """Finer than picodollars, negative, or beyond 62 bits."""
+    """Finer than picodollars, negative, or beyond what one request may cost."""
     assert picodollars_of(Decimal(usd)) is None
+
+
+def test_one_request_may_cost_as_much_everywhere() -> None:
+    """The till's bound and the ledger's are one figure."""
+    assert MOST_COST_NS == MOST_NS
+
+
+@given(UNITS, st.integers(min_value=1, max_value=LARGEST_PICODOLLARS), st.integers(1, LARGEST_PICODOLLARS))
+def test_an_estimate_never_passes_the_bound(units: Decimal, seen_at: int, now_at: int) -> None:
+    """Quantities that were usual at a low price may be absurd at the next one, and shared memory holds the estimate."""
+    estimates = Estimates()
+    estimates.see("a/b", units)
+    assert 0 <= estimates.estimate_ns("a/b", Price("image", seen_at)) <= MOST_COST_NS
+    assert 0 <= estimates.estimate_ns("a/b", Price("image", now_at)) <= MOST_COST_NS
+    assert estimates.estimate_ns("a/b", Price("image", now_at, units)) <= MOST_COST_NS
 
 
 def test_an_estimate_is_what_the_policy_says() -> None:
