@@ -21,9 +21,12 @@ TWO_AT_A_TIME := -n 2 --dist loadfile
 # Seconds of the benchmark's soak; `make bench SOAK=600` for ten minutes. BENCH_ARGS: see `python -m benchmarks --help`.
 SOAK := 60
 BENCH_ARGS :=
+# Of `make chaos` (tests/chaos/README.md): the seed that draws callers and faults (left out: any), and how long.
+SEED :=
+SECONDS := 120
 PYTHON_CODE := gateway grafana tests tools benchmarks deploy setup.py
 
-.PHONY: setup setup-test system-packages run test test-compiled chart-test chart-readme lint compiled bench dashboards dashboard-previews e2e e2e-k8s
+.PHONY: setup setup-test system-packages run test test-compiled chart-test chart-readme lint compiled bench dashboards dashboard-previews e2e e2e-k8s chaos
 
 # What running needs: the virtual environment with the package.
 setup: $(VENV)/.stamp-run
@@ -50,9 +53,14 @@ chart-test: setup-test $(CHECKOV)/.stamp
 chart-readme: $(VENV)/.stamp-test
 	@$(PYTHON) tools/chart_readme.py $(CHART)/values.yaml >$(CHART)/README.md
 
-# What takes minutes: the image in containers, the chart's tests, real proxies in front, a registry (docs/image.md, docs/proxies.md).
+# What takes minutes: the image in containers, the chart's tests, real proxies in front, a registry, two minutes of chaos
+# (docs/image.md, docs/proxies.md, tests/chaos/README.md).
 e2e: setup-test $(E2E)/.stamp
 	@exec $(PYTHON) -m pytest --timeout 1800 tests/e2e
+
+# Gateways under load and faults drawn from a seed, then the accounts compared.
+chaos: setup-test
+	@exec $(PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED)) --seconds $(SECONDS)
 
 # The chart before a real API server, which Go builds here; without Go it is left out.
 e2e-k8s: setup-test $(K8S)/.stamp

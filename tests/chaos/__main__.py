@@ -1,0 +1,60 @@
+"""`python -m tests.chaos --seed N --seconds N`: exit code 1 where something was violated (README.md)."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.chaos.report import lines_of, schedule_lines
+from tests.chaos.run import FORMS, Report, SiteForm, run_site
+
+
+def main(arguments: list[str]) -> int:
+    """Run every site, print the tables; return 1 where something was violated."""
+    asked = _parser().parse_args(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="falgw-chaos-"))
+    forms = [form for form in FORMS if asked.site in {"all", form.name}]
+    _say(f"chaos: seed {asked.seed}, {asked.seconds:g} s, in {folder}")
+    with ThreadPoolExecutor(len(forms)) as pool:
+        reports = list(pool.map(lambda form: _run(form, folder, asked), forms))
+    for report in reports:
+        for line in [*lines_of(report), *(schedule_lines(report) if asked.schedule or report.problems else ())]:
+            _say(line)
+    violations = sum(len(report.problems) for report in reports)
+    if violations:
+        _say(f"{violations} violations with seed {asked.seed}; what ran is kept in {folder}")
+        return 1
+    shutil.rmtree(folder, ignore_errors=True)
+    _say(f"no violation with seed {asked.seed}")
+    return 0
+
+
+def _run(form: SiteForm, folder: Path, asked: argparse.Namespace) -> Report:
+    try:
+        return run_site(form, folder / form.name, seed=asked.seed, seconds=asked.seconds, pause_seconds=asked.pause)
+    except Exception:  # noqa: BLE001 - one site's failure is told, and the other's table is printed too
+        return Report(form, problems=[f"the run itself failed: {traceback.format_exc()}"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="draws callers and faults")  # noqa: S311
+    parser.add_argument("--seconds", type=float, default=120, help="from the first caller to the last fault's end")
+    parser.add_argument("--site", choices=["all", *(form.name for form in FORMS)], default="all")
+    parser.add_argument("--pause", type=float, default=0.8, help="a caller's mean pause between two calls, in seconds")
+    parser.add_argument("--schedule", action="store_true", help="print the schedule also where all is well")
+    return parser
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - its output
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
