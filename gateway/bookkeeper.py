@@ -23,7 +23,7 @@ import structlog
 from gateway.ledger.entry import HELD
 from gateway.ledger.entry import RELEASED as GIVEN_BACK
 from gateway.ledger.faults import LedgerAwayError
-from gateway.policy.budget import Budget, counts_in, period_start
+from gateway.policy.budget import Budget, period_start
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import picodollars_of
 from gateway.state.purses import Purse
@@ -31,8 +31,9 @@ from gateway.state.purses import Purse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from gateway.ledger.daily_totals import LedgerSums
     from gateway.ledger.entry import Entry
-    from gateway.ledger.ledger import Change, Ledger, Spending
+    from gateway.ledger.ledger import Change, Ledger
     from gateway.ledger.process import Gauges
     from gateway.metering.meter import Meter
     from gateway.ruleset import Ruleset
@@ -166,16 +167,14 @@ class Bookkeeper:
         if not missing:
             return
         now = self._wall()
-        jobs = self._open_jobs()
-        spendings: dict[int, Spending] = {}
+        sums: dict[int, LedgerSums] = {}
         for budget in missing:
             start = period_start(budget.period, now)
-            if start not in spendings:
-                spendings[start] = self._ledger.spent_since(start * _MICROSECONDS)
-            spent_ns = _spent_by(budget, spendings[start])
-            held_ns = sum(job.estimate_ns or 0 for job in jobs if _is_in(job, budget, start))
+            if start not in sums:
+                sums[start] = self._ledger.sums_since(start * _MICROSECONDS)
+            spent_ns, jobs_ns = sums[start].spent.of(budget.owner), sums[start].jobs.of(budget.owner)
             with self._quotas.purse_lock:
-                self._quotas.purses.fill(budget.store_name, start, spent_ns=spent_ns, jobs_ns=held_ns)
+                self._quotas.purses.fill(budget.store_name, start, spent_ns=spent_ns, jobs_ns=jobs_ns)
             self._filled.add(budget.store_name)
 
     def _open_jobs(self) -> list[Entry]:
@@ -273,12 +272,3 @@ def _charged(entry: Entry, now: float) -> Entry:
     return entry._replace(
         status="settled", cost_ns=entry.estimate_ns, source=source, changed_at_us=int(now * _MICROSECONDS)
     )
-
-
-def _spent_by(budget: Budget, spending: Spending) -> int:
-    scope, _, owner = budget.owner.partition("/")
-    return (spending.keys if scope == "key" else spending.teams).get(owner, 0)
-
-
-def _is_in(entry: Entry, budget: Budget, start: int) -> bool:
-    return counts_in(budget, start, key=entry.key, team=entry.team, admitted_at_us=entry.admitted_at_us)

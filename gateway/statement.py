@@ -53,7 +53,9 @@ class Statement:
         starts = {period: period_start(period, now) for period in PERIODS}
         if starts != self._starts or monotonic() >= self._read_at:
             self._starts = starts
-            self._sums = {period: ledger.spent_since(start * _MICROSECONDS).keys for period, start in starts.items()}
+            self._sums = {
+                period: ledger.sums_since(start * _MICROSECONDS).spent.keys for period, start in starts.items()
+            }
             self._read_at = monotonic() + _READ_SECONDS
         budgets = {budget.store_name: (purse.start, purse.spent_ns, purse.held_ns) for budget, purse in purses}
         content = orjson.dumps({"spent": self._sums, "budgets": budgets})

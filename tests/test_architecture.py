@@ -184,6 +184,7 @@ MAY_USE: Final = MappingProxyType(
         "relay.handle": frozenset({"pycurl"}),
         "falapi": frozenset({"structlog"}),
         "falapi.transport": frozenset({"pycurl"}),
+        "ledger.daily_totals": frozenset({"sqlalchemy"}),
         "ledger.database": frozenset({"sqlalchemy"}),
         "ledger.entry": frozenset({"orjson"}),
         "ledger.ledger": frozenset({"sqlalchemy"}),

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import delete, func, or_, select, tuple_
 
-from gateway.ledger import schema, totals
+from gateway.ledger import daily_totals, schema, totals
+from gateway.ledger.daily_totals import DAY_US, LedgerSums, Spending
 from gateway.ledger.database import Database
 from gateway.ledger.entry import CHARGED, HELD, RECONCILED, RELEASED, SETTLED, Entry, folded, merged
 from gateway.ledger.statements import insert_new, insert_warning, write_back
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 PAGE_ROWS: Final = 1_000
 FORGET_ROWS: Final = 10_000
-DAY_US: Final = 86_400 * 10**6
 LATEST_US: Final = 2**62
 _ROW: Final = PURCHASES.c
 
@@ -40,13 +40,6 @@ class Change(NamedTuple):
 
     old: Entry | None
     new: Entry
-
-
-class Spending(NamedTuple):
-    """Known cost in nano-dollars, by id of key and by id of team; who spent nothing is not in it."""
-
-    keys: dict[str, int]
-    teams: dict[str, int]
 
 
 class Sum(NamedTuple):
@@ -104,6 +97,7 @@ class Ledger:
             climbed = _climb(connection, known) if known else []
             changes = [Change(None, row) for row in rows.values() if row.id in fresh] + climbed
             totals.add(connection, totals.shifts(changes), at_us=max(row.changed_at_us for row in rows.values()))
+            daily_totals.add(connection, daily_totals.shifts(changes))
         return changes
 
     def claim_warning(self, budget: str, period_start: int, share: str) -> bool:
@@ -115,9 +109,11 @@ class Ledger:
     def forget(self, before_us: int) -> int:
         """Delete what was admitted before a moment, in portions, so that nobody waits long; return how many rows.
 
-        What they cost stays in the totals.
+        What they cost stays in the totals, and in the day's, until that day has ended by then.
         """
         deleted = 0
+        with self._database.writing() as connection:
+            daily_totals.forget(connection, before_us)
         while True:
             portion = select(_ROW.id).where(_ROW.admitted_at_us < before_us).limit(FORGET_ROWS)
             with self._database.writing() as connection:
@@ -132,6 +128,11 @@ class Ledger:
         """Return what was spent over all time, by team, key, endpoint and source, also by rows deleted since."""
         with self._database.reading() as connection:
             return totals.read(connection)
+
+    def sums_since(self, since_us: int) -> LedgerSums:
+        """Return what was spent, and is held by open jobs, of purchases admitted from a midnight on (UTC)."""
+        with self._database.reading() as connection:
+            return daily_totals.read(connection, since_us)
 
     def spent_since(self, since_us: int, *, changed_before_us: int = LATEST_US) -> Spending:
         """Return what was spent by requests admitted from a moment on; the period's beginning for a budget.

@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, Index, MetaData, PrimaryKeyConstraint, String, Table, Text
 
 VERSION_TABLE: Final = "fal_gateway_ledger_version"
-RELEASE: Final = "0003"
+RELEASE: Final = "0004"
 """The last of the steps: what `VERSION_TABLE` says of a ledger of this release. Steps compare as texts."""
 
 METADATA: Final = MetaData()
@@ -88,5 +88,15 @@ TOTALS: Final = Table(
     Column("endpoint", Text, primary_key=True),
     Column("source", Text, primary_key=True),
     Column("since_us", BigInteger, nullable=False),
+    Column("cost_ns", BigInteger, nullable=False),
+)
+
+# What each key has spent on purchases admitted in one day (UTC, days since the epoch): what budgets are compared with.
+DAILY_TOTALS: Final = Table(
+    "fal_gateway_daily_totals",
+    METADATA,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    Column("team", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
     Column("cost_ns", BigInteger, nullable=False),
 )

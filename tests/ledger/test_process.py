@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import text
 
+from gateway.ledger.daily_totals import DAY_US
 from gateway.ledger.database import Database
 from gateway.ledger.folder import claim_folder
 from gateway.ledger.journal import Journal
-from gateway.ledger.ledger import DAY_US, Ledger
+from gateway.ledger.ledger import Ledger
 from tests.harness.postgres import CANARY, PostgresServer
 from tests.harness.waiting import until
 from tests.ledger.rows import DEAD, ONE, TWO, Program, bound, held, settled

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cli import main
-from gateway.ledger.ledger import DAY_US, Sum
+from gateway.ledger.daily_totals import DAY_US
+from gateway.ledger.ledger import Sum
 from gateway.ledger.question import moment, names, span_of
 from gateway.ledger.report import rows_of, usd
 from tests.harness.postgres import CANARY
