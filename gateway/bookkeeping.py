@@ -13,6 +13,7 @@ from gateway.outlay import Outlay
 from gateway.overseer import Overseer
 from gateway.policy.edition import edition_of
 from gateway.ruleset import Ruleset, compile_rules
+from gateway.signals import STOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,7 +43,7 @@ class Rules:
 
 
 def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
-    """Carry lines to the database and keep the sums, until SIGTERM."""
+    """Carry lines to the database and keep the sums, until asked to stop."""
     ledger = Ledger(shared.settings.database_url.get_secret_value())
 
     def ready() -> None:
@@ -73,7 +74,7 @@ def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
     listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, on_gauges)
     try:
         spool = Spool(shared.spool_root, shared.spool.path, is_awaited=shared.is_seated)
-        serve_ledger(ledger, spool, listeners=listeners)
+        serve_ledger(ledger, spool, listeners=listeners, stop_signal=STOP)
     finally:
         overseer.close()
 

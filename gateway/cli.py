@@ -56,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run the gateway")
     serve.add_argument("--policy", metavar="FILE", help="policy file (FALGW_POLICY)")
     serve.add_argument("--workers", metavar="N", help="processes that share the port (FALGW_WORKERS)")
+    serve.add_argument("--host", metavar="HOST", help="address to listen on (FALGW_HOST)")
+    serve.add_argument("--port", metavar="PORT", help="port to listen on (FALGW_PORT)")
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser("check", help="tell every error in settings and policy, and change nothing")
@@ -131,19 +133,25 @@ def _port(text: str) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    environ = _environ(FALGW_POLICY=arguments.policy, FALGW_WORKERS=arguments.workers)
+    environ = _environ(
+        FALGW_POLICY=arguments.policy,
+        FALGW_WORKERS=arguments.workers,
+        FALGW_HOST=arguments.host,
+        FALGW_PORT=arguments.port,
+    )
     try:
         settings, policy = read_configuration(environ)
     except ConfigurationError as error:
         _say(*error.errors, to=sys.stderr)
         return EXIT_CONFIG
     from gateway import lifecycle  # noqa: PLC0415 (the data path)
+    from gateway.listeners import ListenError  # noqa: PLC0415
 
     secret = new_key_text()
 
     def announce(gateway: Supervisor) -> None:
         if policy is None:
-            _say(*welcome_lines(gateway.address, secret))
+            _say_if_read(*welcome_lines(gateway.listeners.address, secret))
 
     try:
         return lifecycle.run(
@@ -153,6 +161,9 @@ def _serve(arguments: argparse.Namespace) -> int:
             log=_log(settings),
             announce=announce,
         )
+    except ListenError as error:
+        _say(*(f"cannot start: {line}" for line in str(error).splitlines()), to=sys.stderr)
+        return EXIT_FAILED
     except OSError as error:
         _say(f"cannot start: {error}", to=sys.stderr)
         return EXIT_FAILED
@@ -277,3 +288,11 @@ def _say(*lines: str, to: TextIO | None = None) -> None:
     stream = to or sys.stdout
     stream.write("".join(f"{line}\n" for line in lines))
     stream.flush()
+
+
+def _say_if_read(*lines: str) -> None:
+    """Print, unless no one reads it any more (`serve | head`, a full disk), which is no reason to stop serving."""
+    try:
+        _say(*lines)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer

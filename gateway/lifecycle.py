@@ -3,8 +3,10 @@
 A small supervisor without threads or an event loop forks one ops process and the workers, and forks again what dies:
 its memory is clean at every fork, and a scrape or a probe never waits for a busy worker. It never touches the data
 path, so it is the one that reads the policy again (reload.py), too. On SIGTERM readiness goes first, callers are still
-accepted for the shutdown delay, then exchanges run out up to the drain timeout (RELIABILITY 2). A worker whose
-supervisor is gone drains by itself.
+accepted for the shutdown delay, then exchanges run out up to the drain timeout; the ledger process ends after the last
+worker, so that every row is written. Signals that reach the whole group are the supervisor's alone (signals.py). A
+worker whose supervisor is gone stops listening and drains by itself, and no child keeps a listener that is not its own:
+the gateway that follows has both ports at once.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
-from gateway import app, exchange
+from gateway import app, exchange, signals
 from gateway.descriptors import raise_descriptor_limit
+from gateway.listeners import Listeners
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS, PROCESS_RESTARTS
@@ -32,14 +35,12 @@ from gateway.version import VERSION
 from gateway.worker import Lifeline, run_worker
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
 
     from gateway.metering.log import Log
     from gateway.policy.edition import Edition
     from gateway.settings import Settings
 
-_SIGNALS: Final = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP))
 _ROLES: Final = ("ops", "ledger", "worker")
 _TICK_SECONDS: Final = 0.05
 _FIRST_DELAY_SECONDS: Final = 0.1
@@ -66,12 +67,10 @@ class Supervisor:
     """The first process."""
 
     def __init__(self, settings: Settings, policy: Edition, *, environ: Mapping[str, str], log: Log) -> None:
-        """Bind both listeners; OSError names what cannot be had. `environ`: where teams' credentials may stand."""
+        """Bind both listeners; ListenError names what cannot be had. `environ`: teams' credentials may be there."""
+        self._signals = signals.supervisor_signals()
         self._settings = settings
-        app.bind(settings.host, settings.port, shared=False).close()  # another gateway may not share the port
-        self._reserved = app.bind(settings.host, settings.port, shared=True)  # kept for workers that come back
-        self._ops_listener = app.bind(settings.ops_host, settings.ops_port, shared=False)
-        self._ops_listener.listen()
+        self.listeners: Final = Listeners(settings)
         self._shared = Shared(settings, log, environ)
         self._board = self._shared.board
         self._board.supervisor.take(os.getpid())
@@ -79,6 +78,7 @@ class Supervisor:
         self._ops, self._ledger = Child(self._board.ops, "ops"), Child(self._board.ledger, "ledger")
         self._children = [self._ops, self._ledger, *(Child(seat, "worker") for seat in self._board.workers)]
         self._stops = 0  # how often it was asked to stop
+        self._is_ending = False
         self._events = structlog.get_logger()
         self._meter = Meter(self._board.supervisor.region, self._board.endpoints, emit=log.exchange)
         log.count_to(self._meter.count_dropped)
@@ -94,19 +94,8 @@ class Supervisor:
             count_error=self._count_reload_error,
         )
 
-    @property
-    def address(self) -> str:
-        """Where callers connect, as `host:port`."""
-        return _name(self._reserved)
-
-    @property
-    def ops_address(self) -> str:
-        """Where operators connect, as `host:port`."""
-        return _name(self._ops_listener)
-
     def start(self) -> bool:
         """Start everything; False where it was stopped, or a worker died, before all were ready."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         for child in self._children:
             self._fork(child)
         while self._board.count(State.READY) < self._settings.workers or self._board.ledger.state is not State.READY:
@@ -116,8 +105,8 @@ class Supervisor:
         self._board.supervisor.state = State.READY
         self._events.info(
             "gateway_ready",
-            address=self.address,
-            ops=self.ops_address,
+            address=self.listeners.address,
+            ops=self.listeners.ops_address,
             workers=self._settings.workers,
             compiled=not (exchange.__file__ or "").endswith(".py"),
         )
@@ -127,6 +116,8 @@ class Supervisor:
         """Keep the processes running until a stop has run its course."""
         while not self._stops or any(child.pid for child in self._children if child.role == "worker"):
             self._tick()
+        if not self._ledger.pid:
+            self._fork(self._ledger)
         self._end(self._ledger, _LEDGER_STOP_SECONDS)  # it writes down what the workers have told last
         self._board.supervisor.state = State.STOPPED
         self._end(self._ops, _OPS_STOP_SECONDS)  # probes are answered to the end
@@ -137,16 +128,20 @@ class Supervisor:
 
     def _tick(self) -> None:
         """Wait for a signal, for a moment; act on it and on what is due."""
-        received = signal.sigtimedwait(_SIGNALS, _TICK_SECONDS)
-        if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
-            self._stop()
-        elif received is not None and received.si_signo == signal.SIGHUP:
-            self._reloads.reload()
+        for number in self._signals.wait(_TICK_SECONDS):
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stop()
+            elif number == signal.SIGHUP:
+                self._reloads.reload()
         self._reloads.look(monotonic())
         self._reap()
         for child in self._children:
-            if not child.pid and not self._stops and monotonic() >= child.due_at:
+            if not child.pid and self._is_wanted(child) and monotonic() >= child.due_at:
                 self._fork(child)
+
+    def _is_wanted(self, child: Child) -> bool:
+        """Say whether a process that has died is started again; while workers drain, the others still are."""
+        return not self._stops or child.role != "worker"
 
     def _stop(self) -> None:
         self._stops += 1
@@ -154,7 +149,7 @@ class Supervisor:
         self._events.info("gateway_draining", asked=self._stops)
         for child in self._children:
             if child.pid and child.role == "worker":
-                os.kill(child.pid, signal.SIGTERM)
+                os.kill(child.pid, signals.STOP)
 
     def _reap(self) -> None:
         """Bury every child that has ended. The first process of a container is left others' orphans: those, too."""
@@ -168,7 +163,7 @@ class Supervisor:
         if child.role == "worker":
             self._shared.settle_with_dead(child.seat)
         child.seat.vacate(cpu_us=cpu_us)
-        if not self._stops:
+        if self._is_wanted(child) and not self._is_ending:
             steady = monotonic() - child.started_at > _STEADY_SECONDS
             child.delay = _FIRST_DELAY_SECONDS if steady else min(child.delay * 2, _LONGEST_DELAY_SECONDS)
             child.due_at = monotonic() + child.delay
@@ -178,14 +173,15 @@ class Supervisor:
 
     def _end(self, child: Child, seconds: float) -> None:
         """End a process that workers need, after the last of them."""
+        self._is_ending = True
         if child.pid:
-            os.kill(child.pid, signal.SIGTERM)
+            os.kill(child.pid, signals.STOP)
         deadline = monotonic() + seconds
         while child.pid:
             self._reap()
             if child.pid and monotonic() > deadline:
                 os.kill(child.pid, signal.SIGKILL)
-            signal.sigtimedwait((signal.SIGCHLD,), _TICK_SECONDS)
+            self._signals.wait(_TICK_SECONDS)
 
     # -- policy -----------------------------------------------------------------------------------------------------
 
@@ -207,18 +203,19 @@ class Supervisor:
 
     def _fork(self, child: Child) -> None:
         child.started_at = monotonic()
+        signals.block_in_fork()
         child.pid = os.fork()
         if child.pid == 0:
             self._be(child)
+        signals.unblock_in_parent()
         self._events.info("process_started", role=child.role, pid=child.pid)
 
     def _be(self, child: Child) -> None:
         """Become the child; never returns."""
         code = 1
         try:
-            for number in (signal.SIGINT, signal.SIGHUP):  # these reach the whole group; the supervisor acts on them
-                signal.signal(number, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signals.ignore_in_child()
+            self._signals.close()
             self._lifeline.hold_end()
             child.seat.take(os.getpid())
             self._shared.log.start_writer()
@@ -234,14 +231,17 @@ class Supervisor:
     def _work(self, child: Child) -> None:
         """Do a child's work until it is asked to stop."""
         if child.role == "worker":
-            host, port = self._reserved.getsockname()[:2]
+            host, port = self.listeners.reserved.getsockname()[:2]
+            self.listeners.close()
             run_worker(self._shared, child.seat, listener=app.listen(host, port), lifeline=self._lifeline)
             return
         meter = Meter(child.seat.region, self._board.endpoints, emit=self._shared.log.exchange)
         self._shared.log.count_to(meter.count_dropped)
         if child.role == "ops":
-            serve_ops(self._ops_listener, self._board, on_orphaned=self._lifeline.on_cut)
+            self.listeners.reserved.close()
+            serve_ops(self.listeners.ops, self._board, on_orphaned=self._lifeline.on_cut)
         else:
+            self.listeners.close()
             from gateway.bookkeeping import run_ledger  # noqa: PLC0415 (a database's libraries: 36 MB that others spare)
 
             run_ledger(self._shared, child.seat, meter)
@@ -257,11 +257,6 @@ def _ended_child() -> tuple[int, int, int] | None:
     return (pid, os.waitstatus_to_exitcode(status), cpu_us) if pid else None
 
 
-def _name(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def run(
     settings: Settings,
     policy: Edition,
@@ -272,7 +267,7 @@ def run(
 ) -> int:
     """Run the gateway until it is stopped; `announce` is called once all workers are ready. Returns the exit code.
 
-    `environ` holds the variables that a policy may name. OSError where a listener cannot be bound.
+    `environ` holds the variables that a policy may name. ListenError where a listener cannot be bound.
     """
     raise_descriptor_limit()
     log.install()

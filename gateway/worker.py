@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import os
-import signal
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ from gateway.app import Worker
 from gateway.metering.board import Seat, State
 from gateway.metering.pulse import Pulse
 from gateway.selector import run
+from gateway.signals import call_on_stop
 
 if TYPE_CHECKING:
     import socket
@@ -59,15 +60,29 @@ class Stop:
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
+        self._pressed = asyncio.Event()
         self._urged = asyncio.Event()
 
     def ask(self) -> None:
         """Drain; asked again: at once."""
-        (self._urged if self._asked.is_set() else self._asked).set()
+        if self._asked.is_set():
+            self._pressed.set()
+            self._urged.set()
+        self._asked.set()
+
+    def orphan(self) -> None:
+        """Drain without a delay: the supervisor is gone, and the gateway that follows needs the port."""
+        self._asked.set()
+        self._pressed.set()
 
     async def wait(self) -> None:
         """Wait to be asked."""
         await self._asked.wait()
+
+    async def delay(self, seconds: float) -> None:
+        """Wait, not longer than until there is a reason to hurry."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._pressed.wait(), seconds)
 
     async def pause(self, seconds: float) -> bool:
         """Wait, not longer than until urged; returns whether it was."""
@@ -79,13 +94,13 @@ class Stop:
 
 
 def run_worker(shared: Shared, seat: Seat, *, listener: socket.socket, lifeline: Lifeline) -> None:
-    """Serve callers on a listening socket until SIGTERM, then drain."""
+    """Serve callers on a listening socket until asked to stop, then drain."""
 
     async def serve(turns: Turns) -> None:
         worker = Worker(turns, shared, seat)
         stop = Stop()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask)
-        lifeline.on_cut(stop.ask)
+        call_on_stop(asyncio.get_running_loop(), stop.ask)
+        lifeline.on_cut(stop.orphan)
         await worker.start()
         pulse = Pulse(seat.region, callers=lambda: worker.server.connections, origins=worker.relay.count_connections)
         worker.server.listen_on([listener])
@@ -119,9 +134,10 @@ def keep_freed_memory() -> None:
 
 async def _drain(worker: Worker, settings: Settings, stop: Stop) -> None:
     """Still accept for the delay, then let exchanges run out, then cut what is left."""
-    urged = await stop.pause(settings.shutdown_delay)
+    await stop.delay(settings.shutdown_delay)
     worker.drain()
     deadline = monotonic() + settings.drain_timeout
+    urged = await stop.pause(0.0)
     while worker.is_busy and not urged and monotonic() < deadline:
         urged = await stop.pause(_LOOK_SECONDS)
     cut = await worker.close()

@@ -55,6 +55,7 @@ BELOW_APP: Final = frozenset(
         "selector",
         "settings",
         "shared",
+        "signals",
         "state",
         "statement",
         "ticket",
@@ -69,6 +70,7 @@ BELOW_APP: Final = frozenset(
 MAY_IMPORT: Final = MappingProxyType(
     {
         "version": frozenset(),
+        "signals": frozenset(),
         "protocol": frozenset({"protocol"}),
         "policy": frozenset({"policy", "protocol"}),
         "yamltree": frozenset(),
@@ -87,7 +89,7 @@ MAY_IMPORT: Final = MappingProxyType(
         "state": frozenset({"policy", "state"}),
         "ledger.entry": frozenset(),
         "ledger.journal": frozenset(),
-        "ledger": frozenset({"ledger"}),
+        "ledger": frozenset({"ledger", "signals"}),
         "falapi": frozenset({"falapi", "ledger"}),
         "turns": frozenset(),
         "selector": frozenset({"turns"}),
@@ -124,7 +126,7 @@ MAY_IMPORT: Final = MappingProxyType(
         "pressure": frozenset(),
         "capacity": frozenset({"exchange", "protocol"}),
         "gate": frozenset({"admission", "capacity", "desk", "exchange", "metering", "pressure", "protocol", "tracing"}),
-        "ops": frozenset({"ops", "metering"}),
+        "ops": frozenset({"ops", "metering", "signals"}),
         "emulator": frozenset({"emulator"}),
         "quotes": frozenset({"falapi.pricing", "policy"}),
         "statement": frozenset({"ledger", "policy", "state"}),
@@ -157,16 +159,18 @@ MAY_IMPORT: Final = MappingProxyType(
                 "policy",
                 "ruleset",
                 "shared",
+                "signals",
                 "treasury",
             }
         ),
         "app": BELOW_APP,
         "worker": BELOW_APP | {"app"},
-        "lifecycle": BELOW_APP | {"app", "worker"},
+        "listeners": frozenset({"app", "settings"}),
+        "lifecycle": BELOW_APP | {"app", "listeners", "worker"},
         "configuration": frozenset({"policyfile", "ruleset", "settings"}),
         "welcome": frozenset(),
-        "cli": BELOW_APP | {"app", "configuration", "emulator", "lifecycle", "welcome"},
-        "__main__": frozenset({"cli"}),
+        "cli": BELOW_APP | {"app", "configuration", "emulator", "lifecycle", "listeners", "welcome"},
+        "__main__": frozenset({"cli", "signals"}),
     }
 )
 """For each row, what it may import of the gateway: rows, so `relay` allows all of it and `relay.upstream` the seam."""

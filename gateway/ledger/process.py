@@ -4,7 +4,7 @@ The decision: plain synchronous code in a process of its own. While the database
 which is all that workers see of it. Nothing is remembered that the files do not hold, so this process may be killed at
 any moment: what it had not noted comes again, and changes nothing the second time.
 
-SIGTERM interrupts no statement. A database that hangs in one at the end is left by the alarm, which kills this process:
+A stop interrupts no statement. A database that hangs in one at the end is left by the alarm, which kills this process:
 the lines stay for the next start.
 """
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from gateway.ledger.faults import LedgerAwayError
+from gateway.signals import SignalPipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +38,6 @@ UPKEEP_SECONDS: Final = 60.0
 LAST_FLUSH_SECONDS: Final = 10
 RETENTION_DAYS: Final = 400
 _DAY_US: Final = 86_400 * 10**6
-_SIGTERM: Final = frozenset((signal.SIGTERM,))
 
 
 class Gauges(NamedTuple):
@@ -65,13 +65,20 @@ class Listeners:
     on_gauges: Callable[[Gauges], None]
 
 
-def serve_ledger(ledger: Ledger, spool: Spool, *, listeners: Listeners, retention_days: int = RETENTION_DAYS) -> None:
-    """Run until SIGTERM, or until the parent process is gone; in the main thread of a process of its own.
+def serve_ledger(
+    ledger: Ledger,
+    spool: Spool,
+    *,
+    listeners: Listeners,
+    retention_days: int = RETENTION_DAYS,
+    stop_signal: signal.Signals = signal.SIGTERM,
+) -> None:
+    """Run until that signal comes, or until the parent process is gone; in the main thread of a process of its own.
 
     Raises LedgerUnusableError where the schema that is there was made by a newer release.
     """
     parent = os.getppid()
-    stop = Stop()
+    stop = Stop(stop_signal)
     clerk = Clerk(ledger, spool, listeners=listeners, retention_days=retention_days)
     listeners.on_ready(clerk.work())
     while not stop.comes_within(clerk.delay_seconds) and os.getppid() == parent:
@@ -84,13 +91,12 @@ def serve_ledger(ledger: Ledger, spool: Spool, *, listeners: Listeners, retentio
 class Stop:
     """Whether this process is to end. Once it is, the alarm is set: it kills what has not ended in time by itself."""
 
-    def __init__(self) -> None:
-        """Take SIGTERM from here on, and no SIGINT: a Ctrl-C goes to all, and workers have last lines to write."""
+    def __init__(self, number: signal.Signals) -> None:
+        """Take this signal from here on, and no SIGINT: a Ctrl-C goes to all, and workers have last lines to write."""
         self.is_asked = False
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, lambda _number, _frame: self.ask())
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGTERM)
+        self._signals = SignalPipe((number,), call=self.ask)
 
     def ask(self) -> None:
         """Ask this process to end; the first time counts."""
@@ -99,11 +105,9 @@ class Stop:
             signal.alarm(LAST_FLUSH_SECONDS + 1)
 
     def comes_within(self, seconds: float) -> bool:
-        """Wait so long for it to be asked; blocked meanwhile, so that a signal just before the wait is not missed."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGTERM)
-        if not self.is_asked and signal.sigtimedwait(_SIGTERM, seconds) is not None:
+        """Wait so long for it to be asked."""
+        if not self.is_asked and self._signals.wait(seconds):
             self.ask()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGTERM)
         return self.is_asked
 
 

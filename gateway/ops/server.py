@@ -7,7 +7,6 @@ restarted, and a flood of scrapes costs the data path nothing. Plain Tornado han
 from __future__ import annotations
 
 import asyncio
-import signal
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +15,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from gateway.metering.exposition import expose
 from gateway.ops.processes import ProcessTable
+from gateway.signals import call_on_stop
 
 if TYPE_CHECKING:
     import socket
@@ -116,17 +116,16 @@ def make_app(board: Board) -> Application:
 
 
 def serve_ops(listener: socket.socket, board: Board, *, on_orphaned: Callable[[Callable[[], None]], None]) -> None:
-    """Serve on a listening socket until SIGTERM, in an event loop of its own; SIGINT is the supervisor's to act on.
+    """Serve on a listening socket until the supervisor asks to stop, in an event loop of its own.
 
     `on_orphaned` takes what to call, within the loop, when the supervisor is gone: else the port would stay taken.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(_serve(listener, board, on_orphaned))
 
 
 async def _serve(listener: socket.socket, board: Board, on_orphaned: Callable[[Callable[[], None]], None]) -> None:
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    call_on_stop(asyncio.get_running_loop(), stop.set)
     on_orphaned(stop.set)
     server = HTTPServer(
         make_app(board),

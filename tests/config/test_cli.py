@@ -156,7 +156,7 @@ def test_check_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["keys"], ["xyzzy"], ["serve", "--port", "1"], ["emulator", "--port", "65536"]]
+    "arguments", [[], ["keys"], ["xyzzy"], ["serve", "--listen", "1"], ["emulator", "--port", "65536"]]
 )
 def test_a_command_line_that_is_none_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Unknown commands and flags, and a port that is none, are told on stderr with the usage."""

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metering.board import Board, State
 from gateway.ops.server import serve_ops
+from gateway.signals import STOP
 
 Ask = Callable[..., tuple[http.client.HTTPResponse, bytes]]
 
@@ -146,12 +147,10 @@ def test_other_methods_are_refused(ask: Ask) -> None:
     assert answer.headers["Server"] is None
 
 
-def test_sigterm_ends_it_and_sigint_does_not(ask: Ask, ops_pid: int) -> None:
-    """Ctrl-C goes to the whole foreground group; the ops process outlives it until the supervisor says so."""
-    ask("/livez")
-    os.kill(ops_pid, signal.SIGINT)
+def test_the_supervisor_ends_it(ask: Ask, ops_pid: int) -> None:
+    """It serves until the signal of the supervisor's own comes, and ends with 0."""
     assert ask("/livez")[0].status == 200
-    os.kill(ops_pid, signal.SIGTERM)
+    os.kill(ops_pid, STOP)
     assert os.waitstatus_to_exitcode(os.waitpid(ops_pid, 0)[1]) == 0
 
 
@@ -161,5 +160,5 @@ def test_an_open_connection_does_not_keep_it(ask: Ask, ops_pid: int, listener: s
     with socket.create_connection(listener.getsockname(), timeout=10) as kept:
         kept.sendall(b"GET /livez HTTP/1.1\r\nHost: ops\r\n\r\n")
         assert kept.recv(1024).startswith(b"HTTP/1.1 200")
-        os.kill(ops_pid, signal.SIGTERM)
+        os.kill(ops_pid, STOP)
         assert os.waitstatus_to_exitcode(os.waitpid(ops_pid, 0)[1]) == 0
