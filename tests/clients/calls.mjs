@@ -5,10 +5,12 @@ import { createFalClient } from "@fal-ai/client";
 const CHUNK_BYTES = 65536;
 
 // Makes a call and tells how it went: {ok, value | error, attempts}. `attempts` lists every request that was sent.
-export async function perform(specification) {
+// `older`: the client is one that knows no proxy outside a browser, and is given the middleware that README.md shows.
+export async function perform(specification, { create = createFalClient, older = false } = {}) {
   const attempts = [];
-  const fal = createFalClient({
-    proxyUrl: specification.proxy && { url: specification.proxy, when: "always" },
+  const fal = create({
+    ...(older ? { requestMiddleware: through(specification.proxy) } : {}),
+    proxyUrl: older ? undefined : specification.proxy && { url: specification.proxy, when: "always" },
     credentials: specification.credentials,
     suppressLocalCredentialsWarning: true,
     fetch: recordingFetch(attempts, specification.direct),
@@ -21,11 +23,20 @@ export async function perform(specification) {
   }
 }
 
+function through(gateway) {
+  return async (request) => ({
+    ...request,
+    url: gateway,
+    headers: { ...request.headers, "x-fal-target-url": request.url },
+  });
+}
+
 // The real fetch, with a record of what it was asked. `direct`: the emulator's address, for calls without a gateway.
 function recordingFetch(attempts, direct) {
   return async (url, init = {}) => {
     const target = init.headers?.["x-fal-target-url"] ?? url;
-    const attempt = { method: init.method ?? "GET", target, status: null };
+    const { host } = new URL(direct ? withoutHostname(url, direct) : url);
+    const attempt = { method: init.method ?? "GET", target, host, key: init.headers?.Authorization ?? null, status: null };
     attempts.push(attempt);
     const response = await fetch(direct ? withoutHostname(url, direct) : url, init);
     attempt.status = response.status;

@@ -66,6 +66,7 @@ class NodeClient:
     credentials: str
     proxy: str | None = None
     direct: str | None = None
+    package: str = "@fal-ai/client"
 
     def call(self, name: str, endpoint: str = "", **specification: Any) -> Outcome:  # noqa: ANN401 - JSON
         """Make one call (a name in calls.mjs) in a process of its own."""
@@ -73,7 +74,7 @@ class NodeClient:
 
     def specification(self, name: str, endpoint: str = "", **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         """Return what the scripts are told."""
-        asked = {"credentials": self.credentials, "proxy": self.proxy, "direct": self.direct}
+        asked = {"credentials": self.credentials, "proxy": self.proxy, "direct": self.direct, "package": self.package}
         return {**asked, "call": name, "endpoint": endpoint, **more}
 
 
