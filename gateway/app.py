@@ -23,6 +23,7 @@ from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
 from gateway.ledger.journal import Journal
 from gateway.metering.meter import Meter
+from gateway.policy.address import counted_peers
 from gateway.policy.edition import Edition, edition_of
 from gateway.policy.price import Estimates, Price
 from gateway.pressure import LOOK_SECONDS, MemoryPressure, own_group
@@ -109,6 +110,8 @@ class Worker:
                 settings.keepalive_timeout,
             ),
             max_connections=most_connections(),
+            address_of=counted_peers(settings.trusted_proxies),
+            report=_log_limited_connections,
         )
 
     async def start(self) -> None:
@@ -250,6 +253,10 @@ def _rules_of(content: bytes) -> tuple[Edition, Ruleset]:
 
 def _alarm(event: str) -> None:
     structlog.get_logger().error(event)
+
+
+def _log_limited_connections(closed: int, refused: int) -> None:
+    structlog.get_logger().warning("connections_limited", limit=most_connections(), closed=closed, refused=refused)
 
 
 def _curl_options(settings: Settings) -> CurlOptions:

@@ -49,6 +49,7 @@ class Connection:
         self._replays = False  # what waited in `_late` is being taken up
         self._keeps_alive = True
         self.closing = False  # no request after this one
+        self.was_admitted = False  # a request went beyond its head: it was none of a stranger's
         self._forget_exchange()
 
     def _forget_exchange(self) -> None:
@@ -64,6 +65,11 @@ class Connection:
     def is_idle(self) -> bool:
         """Whether no request is under way."""
         return self._request is None and not self._late
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when it waits for a whole head, in monotonic seconds; None while anything else is under way."""
+        return self._watch.since if self.is_idle and self._framing is None else None
 
     # -- from the socket (`StreamOwner`) ------------------------------------------------------------------------------
 
@@ -120,6 +126,7 @@ class Connection:
             handler.on_broken(None)
         elif not self._answered:  # else its exchange is over, and a caller who leaves is nobody's concern
             self._handler = handler
+            self.was_admitted = True
 
     def on_content(self, piece: bytes) -> None:
         """Pass content on; behind an answer it is swallowed."""

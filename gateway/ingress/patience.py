@@ -39,7 +39,10 @@ class Verdict(Enum):
 
 
 class Watch:
-    """What one connection's looks have to remember. Times are monotonic seconds."""
+    """What one connection's looks have to remember. Times are monotonic seconds.
+
+    `since`: when it was accepted, its last answer was whole, or the head that is coming began.
+    """
 
     __slots__ = (
         "_budget",
@@ -49,16 +52,16 @@ class Watch:
         "_progress_at",
         "_received",
         "_received_at",
-        "_since",
         "_used",
         "_window_at",
         "_window_bytes",
         "lingers",
+        "since",
     )
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
-        self._since = self._received_at = self._progress_at = self._window_at = monotonic()
+        self.since = self._received_at = self._progress_at = self._window_at = monotonic()
         self._received = self._window_bytes = 0
         self._progress = -1
         self._used = False  # a request has been served
@@ -78,7 +81,7 @@ class Watch:
 
     def idle(self) -> None:
         """Note that the connection waits for its next request."""
-        self._since = monotonic()
+        self.since = monotonic()
         self._deadline = None
 
     def swallow(self, size: int) -> None:
@@ -96,13 +99,13 @@ class Watch:
         if self._deadline is not None:
             return Verdict.CLOSE if now > self._deadline or self._received > self._budget else Verdict.FINE
         if in_head:
-            return Verdict.LATE if now - self._since > self._patience.head_seconds else Verdict.FINE
+            return Verdict.LATE if now - self.since > self._patience.head_seconds else Verdict.FINE
         bound = self._patience.keepalive_seconds if self._used else self._patience.head_seconds
-        return Verdict.CLOSE if now - self._since > bound else Verdict.FINE
+        return Verdict.CLOSE if now - self.since > bound else Verdict.FINE
 
     def head_begins(self) -> None:
         """Note the first byte of a head: its time runs from here."""
-        self._since = monotonic()
+        self.since = monotonic()
 
     def sending(self, now: float, *, progress: int) -> Verdict:
         """Judge a caller who has not taken all of its answer; `progress`: bytes that it has taken, in all."""

@@ -7,11 +7,12 @@ have been made up. An IPv6 caller owns a /64, so all of it counts as one address
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gateway.protocol.fields import Fields
 
@@ -19,6 +20,7 @@ Network = IPv4Network | IPv6Network
 
 _OWN_PREFIX_BITS: Final = 64
 _LONGEST_LIST_BYTES: Final = 4096
+_PEERS_KEPT: Final = 4096
 
 
 def caller_address(peer: str, fields: Fields, trusted: Sequence[Network]) -> str:
@@ -38,6 +40,22 @@ def caller_address(peer: str, fields: Fields, trusted: Sequence[Network]) -> str
             if not _is_trusted(address, trusted):
                 break
     return _partition(address)
+
+
+def counted_peers(trusted: Sequence[Network]) -> Callable[[str], str]:
+    """Return a function from the peer of a socket to the address that its connections are counted by.
+
+    It is empty for peers that bring many callers: trusted proxies, and loopback, where proxies beside the gateway are.
+    """
+
+    @lru_cache(_PEERS_KEPT)
+    def counted(peer: str) -> str:
+        address = _parsed(peer)
+        if address is None or address.is_loopback or _is_trusted(address, trusted):
+            return ""
+        return _partition(address)
+
+    return counted
 
 
 def _forwarded_for(fields: Fields) -> list[str]:

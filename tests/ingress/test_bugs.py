@@ -42,7 +42,14 @@ async def meet(turns: Turns, data: bytes) -> tuple[list[Any], bytes | None, int]
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context.get("exception")))
     listener = socket.create_server((LOOPBACK, 0))
     listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
-    server = CallerServer(BuggyGate(), turns, patience=Patience(5.0, 5.0, 1.0, 5.0), max_connections=10)
+    server = CallerServer(
+        BuggyGate(),
+        turns,
+        patience=Patience(5.0, 5.0, 1.0, 5.0),
+        max_connections=10,
+        address_of=str,
+        report=lambda _closed, _refused: None,
+    )
     server.listen_on([listener])
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     writer.write(data)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.address import caller_address
+from gateway.policy.address import caller_address, counted_peers
 
 LOCAL = (ip_network("127.0.0.0/8"), ip_network("10.0.0.0/8"), ip_network("2001:db8:ffff::/48"))
 ADDRESSES = st.ip_addresses().map(str)
@@ -78,3 +78,21 @@ def test_nothing_is_believed_without_trusted_proxies(peer: str, hops: list[str])
 def test_what_a_caller_makes_up_is_not_believed(invented: list[str], real: object) -> None:
     """However much stands to the left of what the proxy added, it is the proxy's that counts."""
     assert found("127.0.0.1", ", ".join([*invented, str(real)])) == str(real)
+
+
+@pytest.mark.parametrize(
+    ("peer", "wanted"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("10.1.2.3", ""),  # a trusted proxy
+        ("127.0.0.1", ""),
+        ("127.9.9.9", ""),
+        ("::1", ""),
+        ("", ""),
+    ],
+)
+def test_connections_are_counted_by_peers_that_bring_one_caller(peer: str, wanted: str) -> None:
+    """Trusted proxies and loopback bring many callers, and are not counted."""
+    assert counted_peers(LOCAL[1:])(peer) == wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,10 @@ CALLERS: Final = 48
 """How many callers such a worker takes: half of what is left beside 64 of its own."""
 
 WAITING: Final = 20
+NOTICED_SECONDS: Final = 5.0
+"""What callers wait at most for room, on a machine with other things to do; a silent head may take 15 s."""
+
+STRANGERS: Final = 300
 BATCH: Final = 100
 LINES: Final = 14_000
 """More than the log's queue (10,000) and a pipe (64 KiB) hold."""
@@ -77,6 +82,36 @@ def test_a_log_that_nobody_reads_is_not_noticed(start_program: Callable[[str], G
         assert client.ask(proxy_request(key=key)).status == 200
     assert gateway.metrics().value("requests_total") == LINES + 1
     until(lambda: gateway.metrics().value("log_lines_dropped_total") > 0, "dropped lines to be counted")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"POST /api/fal/proxy HTTP/1.1\r\nHost: x\r\n", proxy_request()],
+    ids=["nothing", "half a head", "no key"],
+)
+def test_strangers_at_the_cap_keep_no_one_out(
+    start_program: Callable[[str], Gateway], key: GatewayKey, *, said: bytes
+) -> None:
+    """Hundreds that connect and wait are closed for callers to come, the oldest first; one with a request stays."""
+    gateway = start_program(FEW_DESCRIPTORS)
+    with ExitStack() as stack:
+        slow = stack.enter_context(gateway.connect())
+        request = proxy_request(key=key, body=b"x" * 100_000)
+        slow.send(request[:-1])
+        until(lambda: gateway.metrics().value("inflight_requests") == 1, "the request under way")
+        strangers: list[RawClient] = [stack.enter_context(gateway.connect()) for _ in range(STRANGERS)]
+        for stranger in strangers:
+            stranger.send(said)
+        began = time.monotonic()
+        for _ in range(3):
+            with gateway.connect() as client:
+                assert client.ask(proxy_request(key=key)).status == 200
+        assert time.monotonic() - began < NOTICED_SECONDS
+        slow.send(request[-1:])
+        assert slow.read_response().status == 200
+    event = gateway.wait_for_event("connections_limited")
+    assert (event["limit"], event["refused"]) == (CALLERS, 0)  # loopback is not counted
+    assert sum(event["closed"] for event in gateway.events("connections_limited")) >= STRANGERS - CALLERS
 
 
 def test_callers_beyond_the_descriptors_wait_and_cost_nothing(
