@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from gateway.falkey import fit_for_a_field, key_in_file
+from gateway.ledger.address import parse_database_url
+from gateway.redaction import WHITE_SPACE, has_white_space
 from gateway.state.redis_address import parse_redis_url
 from gateway.tracing.settings import TraceSettings, read_tracing
 
@@ -31,17 +33,14 @@ _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.IGNORECASE)
 _BASE_URL: Final = re.compile(
     rf"(?P<scheme>https?)://(?P<netloc>(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{{1,5}}))?)"
-    r"(?P<prefix>(?:/[a-z0-9._~!$&'()*+,;=:@-]+)*)/?",
+    r"(?P<prefix>(?:/[a-z0-9._~!$&'()*+,;=:-]+)*)/?",
     re.IGNORECASE,
 )
+_BEHIND_A_COMMA: Final = re.compile(r", +")
 _LONGEST_SECONDS: Final = 7 * 86_400
 Value = TypeVar("Value")
 
 HIGHEST_PORT: Final = 65_535
-_DATABASE_URL: Final = re.compile(
-    r"sqlite:///(?!:memory:(?:\?|$))[^?]+(?:\?.*)?"
-    r"|postgresql://(?!$)(?:[^:/@]*(?::[^@]*)?@)?(?:\[[^/?\]]+\]|[^/:?,\[\]]*)(?::\d{1,5})?(?:/[^?]*)?(?:\?.*)?"
-)
 _WILDCARD_HOSTS: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 (compared with, not listened on)
 
 
@@ -69,11 +68,19 @@ class BaseUrl(NamedTuple):
 def _listener_host(text: str) -> str:
     if _HOST.fullmatch(text):
         return text
+    _refuse_url(text)
     return str(ip_address(text))
 
 
 def _networks(text: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    _refuse_url(str(text))
     return tuple(_each(ip_network, str(text)))
+
+
+def _refuse_url(text: str) -> None:
+    """Refuse what may hold a password, before a message quotes it."""
+    if "@" in text or "://" in text:
+        raise ValueError("should hold addresses and no URL")
 
 
 def _each(read: Callable[[str], Value], text: str) -> list[Value]:
@@ -102,13 +109,15 @@ def _base_url(host: str, url: str) -> BaseUrl:
 
 
 def _override(entry: str) -> tuple[str, BaseUrl]:
-    host, equals, url = entry.strip().partition("=")
+    host, equals, url = entry.partition("=")
     if not equals or not _HOST.fullmatch(host) or host != host.lower():
         raise ValueError("each entry should read host=base-url, the host in lower case and without a port")
     return host, _base_url(host, url)
 
 
 def _overrides(text: object) -> Mapping[str, BaseUrl]:
+    if has_white_space(_BEHIND_A_COMMA.sub(",", str(text))):
+        raise ValueError(WHITE_SPACE)
     pairs = _each(_override, str(text))
     hosts = [host for host, _ in pairs]
     twice = sorted({host for host in hosts if hosts.count(host) > 1})
@@ -133,9 +142,8 @@ def _admin_key(key: SecretStr) -> SecretStr:
 
 
 def _database_url(url: SecretStr) -> SecretStr:
-    """Take what the ledger's driver can read, so that a start fails and not the ledger's process."""
-    if not _DATABASE_URL.fullmatch(url.get_secret_value()):
-        raise ValueError("should read sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    """Let the ledger's own parser read it, so that a start fails and not the ledger's process."""
+    parse_database_url(url.get_secret_value())
     return url
 
 

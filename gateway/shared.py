@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from gateway.bulletin import Bulletin
+from gateway.ledger.address import parse_database_url
 from gateway.ledger.folder import SpoolFolder, claim_folder
 from gateway.ledger.journal import seal
 from gateway.metering.board import Board
@@ -69,6 +70,5 @@ class Shared:
 
 def spool_root(database_url: str) -> Path:
     """Return where journals wait for a database: beside SQLite's file, else in the working directory."""
-    scheme, _, place = database_url.partition("://")
-    file = place.partition("?")[0].removeprefix("/") if scheme == "sqlite" else ""
+    file = parse_database_url(database_url).file
     return Path(f"{file or 'fal-gateway'}{_SPOOL_SUFFIX}").absolute()

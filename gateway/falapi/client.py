@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 from gateway.falapi.backoff import Backoff, is_passing
 from gateway.falapi.transport import ANSWER_SECONDS, CONNECT_SECONDS, Answer, Transport, UnreachableError
+from gateway.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +29,6 @@ IDS_MOST: Final = 50
 PAGES_MOST: Final = 1_000
 _CONTENT_MOST_BYTES: Final = 16 << 20
 _REASON_MOST: Final = 300
-_SHORTEST_SECRET: Final = 6
 
 
 class FalApiError(Exception):
@@ -72,7 +72,7 @@ class FalApi:
         )
         self._base_url = (base_url or f"https://{HOST}").rstrip("/")
         self._fields = (f"Host: {HOST}", f"Authorization: Key {key}", "Accept: application/json")
-        self._secrets = sorted({key, *key.split(":")} - {""}, key=len, reverse=True)
+        self._secrets = {key, *key.split(":")}
         self._stopped = threading.Event()
 
     def entries(self, path: str, *, name: str, query: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
@@ -117,9 +117,7 @@ class FalApi:
 
     def _without_key(self, text: str) -> str:
         """Return the text without the key or a half of it: an error of fal's may quote what it was sent."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***") if len(secret) >= _SHORTEST_SECRET else text
-        return text
+        return redacted(text, self._secrets)
 
     def _answer(self, target: str) -> Answer:
         """Return the first answer that is not worth another attempt, or what the last attempt gave."""

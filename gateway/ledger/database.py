@@ -2,7 +2,7 @@
 
 The decision: SQLite and PostgreSQL go through SQLAlchemy's Core, so that each statement is written once. Two kinds of
 trouble leave this module: `LedgerAwayError`, which passes by itself or by an operator's hand on the database, and
-`LedgerUnusableError`, which takes another setting or another release. Neither quotes the URL's password.
+`LedgerUnusableError`, which takes another setting or another release. Neither quotes the URL's user or password.
 
 SQLite: transactions are begun by us, those that write with the write lock from the first statement on, or two writers
 that both have read could not both go on. In WAL mode a report reads while a gateway writes; with synchronous=NORMAL a
@@ -12,20 +12,22 @@ loss of power may take the last commits with it, but not the file.
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
+from gateway.ledger.address import DatabaseAddress, parse_database_url
 from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
+from gateway.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-    from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.engine import Connection, Engine
 
 BUSY_SECONDS: Final = 5
 STATEMENT_SECONDS: Final = 30
@@ -54,10 +56,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """Take a `sqlite:///FILE` or `postgresql://…`; LedgerUnusableError for anything else. Connects to nothing."""
-        self._url = _parsed(url)
-        self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        self.file = Path(self._url.database or "") if self.is_sqlite else None
-        self._engine = _sqlite_engine(self._url) if self.is_sqlite else _postgresql_engine(self._url)
+        address = _parsed(url)
+        self._secrets: Final = address.secrets
+        self.file: Final[Path | None] = address.file
+        self.is_sqlite: Final = address.file is not None
+        self._engine = _sqlite_engine(address) if self.is_sqlite else _postgresql_engine(address)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -101,25 +104,18 @@ class Database:
             raise LedgerAwayError(self._reason(fault)) from None  # the cause would quote connection data in a trace
 
     def _reason(self, fault: DBAPIError) -> str:
-        text = " ".join(str(fault.orig).split())
-        return text.replace(self._url.password, "***") if self._url.password else text
+        return redacted(" ".join(str(fault.orig).split()), self._secrets)
 
 
-def _parsed(url: str) -> URL:
+def _parsed(url: str) -> DatabaseAddress:
     try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as fault:  # a port that is no number is a ValueError
-        raise LedgerUnusableError("the database URL cannot be read") from fault
-    if parsed.drivername == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed.drivername != "sqlite":
-        raise LedgerUnusableError(f"a ledger is a sqlite:///FILE or a postgresql://… database, not {parsed.drivername}")
-    if not parsed.database or parsed.database == ":memory:":
-        raise LedgerUnusableError("the database URL names no file: sqlite:///FILE, or sqlite:////ABSOLUTE/FILE")
-    return parsed
+        return parse_database_url(url)
+    except ValueError as fault:
+        raise LedgerUnusableError(f"the database URL {fault}") from None
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(address: DatabaseAddress) -> Engine:
+    url = URL.create("sqlite", database=str(address.file), query=address.query)
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _open_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -139,7 +135,16 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
 
-def _postgresql_engine(url: URL) -> Engine:
+def _postgresql_engine(address: DatabaseAddress) -> Engine:
     """Make an engine that notices a server that is gone; what the URL says about it goes first."""
+    url = URL.create(
+        "postgresql+psycopg",
+        username=address.username,
+        password=address.password,
+        host=address.host,
+        port=address.port,
+        database=address.database,
+        query=address.query,
+    )
     arguments = {name: value for name, value in _POSTGRESQL_WANTED.items() if name not in url.query}
     return create_engine(url, hide_parameters=True, pool_size=1, pool_pre_ping=True, connect_args=arguments)

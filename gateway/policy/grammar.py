@@ -29,6 +29,13 @@ _DIGEST: Final = r"sha256:[0-9a-fA-F]{64}"
 _ORIGIN: Final = rf"[a-z][a-z0-9+.-]*://(?:{_DNS}(?:\.{_DNS})*|\[[0-9a-f:]+\])(?::[1-9][0-9]{{0,4}})?"
 _URL_PATTERN: Final = rf"(?:\*\.)?{_DNS}(?:\.{_DNS})+/.*"
 _ENDPOINT: Final = r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/[A-Za-z0-9._~-]+)*"
+_USER_INFO: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*"
+_WEB_HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
+# Without a user, an @ in the path of a host with a port is more likely the end of a password with a raw slash.
+_WEB_URL: Final = (
+    rf"https?://(?:{_USER_INFO}@{_WEB_HOST}(?::[0-9]{{1,5}})?(?:[/?][!-~]*)?|{_WEB_HOST}(?:[/?][!-~]*)?"
+    rf"|{_WEB_HOST}:[0-9]{{1,5}}(?:[/?][!-?A-~]*)?)"
+)
 _ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _UNIT: Final = r"[A-Za-z0-9][A-Za-z0-9 ._/-]{0,62}"
 _SECONDS_OF: Final = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0})
@@ -61,7 +68,10 @@ _in_digests: Final = _in(_DIGEST, "should read sha256: and the 64 hex digits of 
 _in_endpoints: Final = _in(_ENDPOINT, "should be an endpoint id, without wildcards")
 _in_env_names: Final = _in(_ENV_NAME, "should be the name of an environment variable")
 _in_units: Final = _in(_UNIT, "should be a short plain name")
-_in_web_urls: Final = _in(r"https?://[!-~]+", "should be an http or https URL")
+_in_web_urls: Final = _in(
+    _WEB_URL,
+    "should be an http or https URL, in a user's name or password @ / ? # and % are %40 %2F %3F %23 and %25",
+)
 _in_cors_origins: Final = _in(_ORIGIN, "should be exactly scheme://host[:port] in lower case, no path, no wildcard")
 _in_url_patterns: Final = _in(
     _URL_PATTERN, "should be host/path without scheme; a wildcard in the host only as the first label (*.fal.run/**)"

@@ -12,6 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from gateway.redaction import WHITE_SPACE, has_white_space
+
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
@@ -54,6 +56,8 @@ def parse_redis_url(url: str) -> RedisAddress:
     `redis://[[user]:password@]host[:port][/db]`, `rediss://` (TLS; `?ssl_ca_certs=FILE` names a CA bundle),
     `unix://[[user]:password@]/path[?db=N]`; `valkey` and `valkeys` mean the same as `redis` and `rediss`.
     """
+    if has_white_space(url):
+        raise ValueError(WHITE_SPACE)
     scheme, mark, _ = url.partition("://")
     if not mark or scheme not in SCHEMES:
         raise ValueError(f"should begin with {', '.join(f'{known}://' for known in SCHEMES)} and name a place")

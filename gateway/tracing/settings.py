@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
+from gateway.redaction import WHITE_SPACE, has_white_space
 from gateway.tracing.sampler import SAMPLERS
 
 if TYPE_CHECKING:
@@ -161,12 +162,14 @@ def _is_switched_off(environ: Mapping[str, str]) -> bool:
 
 def _endpoint(name: str, text: str, errors: Errors) -> str:
     try:
-        parts = urlsplit(text.strip())
+        parts = urlsplit(text)
         is_fit = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port out of range, a bracket that is not closed
         is_fit = False
         parts = urlsplit("")
-    if not is_fit or parts.username is not None or parts.fragment or not _PRINTABLE.fullmatch(text.strip()):
+    if has_white_space(text):
+        errors.append((name, WHITE_SPACE))
+    elif not is_fit or "@" in text or parts.fragment or not _PRINTABLE.fullmatch(text):
         errors.append((name, "should read http[s]://host[:port][/path]; credentials go into the headers"))
     if name == TRACES_ENDPOINT:
         return parts._replace(path=parts.path or "/").geturl()
