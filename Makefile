@@ -58,9 +58,10 @@ chart-readme: $(VENV)/.stamp-test
 e2e: setup-test $(E2E)/.stamp
 	@exec $(PYTHON) -m pytest --timeout 1800 tests/e2e
 
-# Gateways under load and faults drawn from a seed, then the accounts compared.
+# Gateways under load and faults drawn from a seed, then the accounts compared; OUTAGES=1: how long each fault keeps
+# callers out.
 chaos: setup-test
-	@exec $(PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED)) --seconds $(SECONDS)
+	@exec $(PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED)) --seconds $(SECONDS) $(if $(OUTAGES),--outages)
 
 # The chart before a real API server, which Go builds here; without Go it is left out.
 e2e-k8s: setup-test $(K8S)/.stamp

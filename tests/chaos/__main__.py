@@ -11,6 +11,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.chaos.outages import measure
 from tests.chaos.report import lines_of, schedule_lines
 from tests.chaos.run import FORMS, Report, SiteForm, run_site
 
@@ -19,6 +20,8 @@ def main(arguments: list[str]) -> int:
     """Run every site, print the tables; return 1 where something was violated."""
     asked = _parser().parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="falgw-chaos-"))
+    if asked.outages:
+        return _outages(folder, repeats=asked.repeats)
     forms = [form for form in FORMS if asked.site in {"all", form.name}]
     _say(f"chaos: seed {asked.seed}, {asked.seconds:g} s, in {folder}")
     with ThreadPoolExecutor(len(forms)) as pool:
@@ -28,10 +31,20 @@ def main(arguments: list[str]) -> int:
             _say(line)
     violations = sum(len(report.problems) for report in reports)
     if violations:
-        _say(f"{violations} violations with seed {asked.seed}; what ran is kept in {folder}")
+        told = "\n".join(problem for report in reports for problem in report.problems)
+        (folder / "violations.txt").write_text(told, encoding="utf-8")
+        _say(f"{violations} violations with seed {asked.seed}; all of them, and what ran, are in {folder}")
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     _say(f"no violation with seed {asked.seed}")
+    return 0
+
+
+def _outages(folder: Path, *, repeats: int) -> int:
+    _say("| site | fault | lasts | median, s without a 200 | worst |\n|---|---|---|---|---|")
+    for outage in measure(folder, repeats=repeats):
+        _say(outage.line())
+    shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
@@ -48,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=120, help="from the first caller to the last fault's end")
     parser.add_argument("--site", choices=["all", *(form.name for form in FORMS)], default="all")
     parser.add_argument("--pause", type=float, default=0.8, help="a caller's mean pause between two calls, in seconds")
+    parser.add_argument("--outages", action="store_true", help="measure how long each fault keeps callers out instead")
+    parser.add_argument("--repeats", type=int, default=3, help="of each fault, with --outages")
     parser.add_argument("--schedule", action="store_true", help="print the schedule also where all is well")
     return parser
 

@@ -67,8 +67,9 @@ class Caller:
             except Malformed as wrong:
                 self._seen.problems.append(f"an answer that is no HTTP: {wrong}")
                 self._leave()
-            except Exception:  # noqa: BLE001 - an answer that no code here expects is a finding, and others go on
-                self._seen.problems.append(f"a caller failed: {traceback.format_exc()}")
+            except Exception as fault:  # noqa: BLE001 - an answer that no code here expects is a finding, and others go on
+                told = traceback.format_exc()
+                self._seen.problems.append(f"{action.__name__} met what it does not expect: {fault!r} {told}")
                 self._leave()
             if self._draw.random() > KEEP_CONNECTION:
                 self._leave()

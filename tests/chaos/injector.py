@@ -38,7 +38,7 @@ class Injector:
     """One site's schedule. `strikes` is what has happened so far."""
 
     def __init__(self, site: Site, schedule: Iterable[Fault]) -> None:
-        self._site = site
+        self.site = site
         self._coming = list(schedule)
         self._open: list[tuple[float, Fault, float, Callable[[], object]]] = []
         self.strikes: list[Strike] = []
@@ -64,15 +64,15 @@ class Injector:
 
     def revive(self) -> None:
         """Start every gateway again whose supervisor has ended."""
-        for replica in self._site.replicas:
+        for replica in self.site.replicas:
             if replica.has_ended():
                 judge_end(replica)
-                replica.start(self._site.tenants.policy())
+                replica.start(self.site.tenants.policy())
 
     def _begin(self, fault: Fault) -> None:
         began_at = time.monotonic()
         try:
-            undo = inject(self._site, fault)
+            undo = inject(self.site, fault)
         except Exception as trouble:  # noqa: BLE001 - a fault that could not be set is told in the table
             self.strikes.append(Strike(fault, began_at, time.monotonic(), repr(trouble)))
             return

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tests.chaos.run import Report
+
+VARYING: Final = re.compile(r"[0-9a-f-]{8,}|[0-9.]+")
+SORT_CHARACTERS: Final = 60
+LONGEST_CHARACTERS: Final = 500
 
 
 def lines_of(report: Report) -> Iterator[str]:
@@ -31,8 +36,17 @@ def lines_of(report: Report) -> Iterator[str]:
         f"{what} after {seconds:.0f} s" for what, seconds in report.settled_seconds.items()
     )
     yield f"violations  {len(report.problems)}"
-    for problem in report.problems:
-        yield f"  - {problem}"
+    for problem, count in grouped(report.problems):
+        more = f" (and {count - 1} alike)" if count > 1 else ""
+        yield f"  - {' '.join(problem.split())[:LONGEST_CHARACTERS]}{more}"
+
+
+def grouped(problems: Iterable[str]) -> list[tuple[str, int]]:
+    """Return one problem of each sort and how many there are of it; ids and figures make no sort of their own."""
+    found: dict[str, list[str]] = {}
+    for problem in problems:
+        found.setdefault(VARYING.sub("#", problem)[:SORT_CHARACTERS], []).append(problem)
+    return [(alike[0], len(alike)) for alike in found.values()]
 
 
 def schedule_lines(report: Report) -> Iterator[str]:

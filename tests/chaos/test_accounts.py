@@ -9,6 +9,7 @@ import pytest
 from gateway.ledger.entry import HELD, RELEASED, SETTLED, UNKNOWN, Entry
 from tests.chaos import accounts, logs
 from tests.chaos.observed import Call
+from tests.chaos.report import grouped
 from tests.chaos.tenants import BudgetLimit
 from tests.harness.gateway import Metrics
 
@@ -110,3 +111,9 @@ def test_counts_that_differ_from_the_log_are_named() -> None:
     assert len(logs.uncounted(events, metrics(2), kills=1)) == 1
     assert len(logs.uncounted(events, metrics(4), kills=0)) == 1
     assert logs.uncounted(events, metrics(4), kills=1) == []
+
+
+def test_problems_of_one_sort_are_told_once() -> None:
+    """Ids and figures make no sort of their own, words do."""
+    problems = ["request 01a22eadc5e0 got 5", "request 01a22eadc65c got 61", "a wrong key was let in"]
+    assert grouped(problems) == [(problems[0], 2), (problems[2], 1)]
