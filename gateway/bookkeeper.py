@@ -2,8 +2,8 @@
 
 The decisions it carries:
 
-* The ledger is the truth and shared memory its shadow. At the start, and where a reload brings a new budget, the sums
-  of the present period are filled in from the ledger; until then that budget admits nothing.
+* The ledger is the truth, and the sums that budgets go by are compared with it (local_budgets.py, treasury.py). So what
+  this process changes in the ledger by itself, it tells no budget: it asks for a comparison.
 * Queue jobs are remembered anew: those that are still open, so that a result fetched after a restart finds who paid;
   the latest of the others, so that a restart does not open them to strangers.
 * A job without a known cost is charged as estimated once the policy's deadline is over.
@@ -23,7 +23,8 @@ import structlog
 from gateway.ledger.entry import HELD
 from gateway.ledger.entry import RELEASED as GIVEN_BACK
 from gateway.ledger.faults import LedgerAwayError
-from gateway.policy.budget import Budget, period_start
+from gateway.local_budgets import LocalBudgets
+from gateway.policy.budget import period_start
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import picodollars_of
 from gateway.state.purses import Purse
@@ -31,11 +32,11 @@ from gateway.state.purses import Purse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from gateway.ledger.daily_totals import LedgerSums
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Change, Ledger
     from gateway.ledger.process import Gauges
     from gateway.metering.meter import Meter
+    from gateway.policy.budget import Budget
     from gateway.ruleset import Ruleset
     from gateway.state.jobs import JobTable
     from gateway.state.local import Quotas
@@ -64,22 +65,22 @@ class Bookkeeper:
         rules: Callable[[], Ruleset],
         ready: Callable[[], None],
         treasury: Treasury | None = None,
+        applied: Callable[[], Sequence[int]] | None = None,
         wall: Callable[[], float] = time,
     ) -> None:
         """Take the ledger, the shared memory, where to count, and what gives the rules in force.
 
-        `treasury`: where replicas share the sums, which are then kept there and not in this gateway's memory. `wall`
-        gives seconds since the epoch: periods of budgets begin by the calendar.
+        `treasury`: where replicas share the sums, which are then kept there and not in this gateway's memory.
+        `applied` returns how far each worker's journal is in the ledger, by seat. `wall` gives seconds since the epoch.
         """
         self._wall = wall
         self._treasury = treasury
         self._ledger = ledger
-        self._quotas = quotas
+        self._local = LocalBudgets(quotas, ledger, applied=applied, wall=wall)
         self._jobs = jobs
         self._meter = meter
         self._rules = rules
         self._ready = ready
-        self._filled: set[str] = set()
         self._are_jobs_known = False
         self._deadline_look_at = 0.0
         self._events = structlog.get_logger()
@@ -105,36 +106,38 @@ class Bookkeeper:
             self._treasury.keep(self._budgets(), is_ledger_up=False)
 
     def _keep(self) -> None:
+        budgets = self._budgets()
         try:
             if not self._are_jobs_known:
                 self._remember_jobs()
                 self._are_jobs_known = True
             if self._treasury is None:
-                self._fill()
+                self._local.keep(budgets)
             else:
-                self._treasury.keep(self._budgets(), is_ledger_up=True)
+                self._treasury.keep(budgets, is_ledger_up=True)
             is_open = self._treasury is None or self._treasury.is_up  # what is charged as overdue is freed as well
             if is_open and monotonic() >= self._deadline_look_at:
                 self._deadline_look_at = monotonic() + min(_DEADLINE_LOOK_SECONDS, self._rules().settle_deadline / 4)
                 self._charge_overdue()
+            if self._treasury is None:
+                self._local.audit(budgets)
         except LedgerAwayError as fault:  # said by the clerk with its next attempt
             self._events.debug("ledger_away", reason=str(fault))
 
     def on_reconciled(self, changes: Sequence[Change]) -> None:
-        """Take rows that fal's bill has corrected: budgets of the present period go by the true cost."""
+        """Take rows that fal's bill has corrected: their jobs come to no other cost, and budgets are compared."""
         for change in changes:
             before_ns = (change.old.cost_ns or 0) if change.old is not None else 0
             spent_ns = (change.new.cost_ns or 0) - before_ns
             if change.old is not None and change.old.status == HELD:
                 self._free(change.new)
             elif change.old is not None and change.old.status == GIVEN_BACK and not self._claims(change.old):
-                continue  # a result has come first: what it says is counted, and its line is on its way here
+                continue  # a result has come first, and was counted: its line is on its way here
             elif self._treasury is not None:
                 self._treasury.correct(change.new, spent_ns, self._budgets())
-            else:
-                self._shift(change.new, freed_ns=0, spent_ns=spent_ns)
             if spent_ns > 0:
                 self._meter.count_cost(change.new._replace(cost_ns=spent_ns, units=None))
+        self._local.audit_soon()
 
     def purses(self) -> Iterator[tuple[Budget, Purse]]:
         """Yield each budget with its sums in the period that is now."""
@@ -148,34 +151,12 @@ class Bookkeeper:
             if shared is None or shared.start < start:
                 return Purse(start if shared is not None else 0, 0, 0)
             return Purse(shared.start, shared.spent_ns, shared.held_ns + shared.jobs_ns)
-        with self._quotas.purse_lock:
-            return self._quotas.purses.purse(budget.store_name, start)
+        return self._local.purse(budget)
 
     def _budgets(self) -> list[Budget]:
         return [budget for owned in self._rules().budgets.values() for budget in owned]
 
-    # -- sums -------------------------------------------------------------------------------------------------------
-
-    def _fill(self) -> None:
-        """Fill in budgets that are new to this gateway, and forget those that a reload took out."""
-        budgets = self._budgets()
-        for name in self._filled.difference(budget.store_name for budget in budgets):
-            with self._quotas.purse_lock:
-                self._quotas.purses.forget(name)
-            self._filled.remove(name)
-        missing = [budget for budget in budgets if budget.store_name not in self._filled]
-        if not missing:
-            return
-        now = self._wall()
-        sums: dict[int, LedgerSums] = {}
-        for budget in missing:
-            start = period_start(budget.period, now)
-            if start not in sums:
-                sums[start] = self._ledger.sums_since(start * _MICROSECONDS)
-            spent_ns, jobs_ns = sums[start].spent.of(budget.owner), sums[start].jobs.of(budget.owner)
-            with self._quotas.purse_lock:
-                self._quotas.purses.fill(budget.store_name, start, spent_ns=spent_ns, jobs_ns=jobs_ns)
-            self._filled.add(budget.store_name)
+    # -- jobs -------------------------------------------------------------------------------------------------------
 
     def _open_jobs(self) -> list[Entry]:
         return list(_all_pages(self._ledger.open_jobs))
@@ -205,6 +186,7 @@ class Bookkeeper:
             for change in self._ledger.apply(due):
                 self._free(change.new)
                 self._meter.count_cost(change.new)
+                self._local.audit_soon()
 
     def _may_charge(self, entry: Entry, before_us: int) -> bool:
         """Say whether no result has settled a job just now, whose line is on its way here."""
@@ -228,20 +210,8 @@ class Bookkeeper:
     def _free(self, entry: Entry) -> None:
         if self._treasury is not None:
             self._treasury.close_overdue(entry, self._budgets())
-            return
-        job = self._jobs.close_job(entry.fal_request_id, SETTLED) if entry.fal_request_id is not None else None
-        if job is not None and job.state == OPEN:
-            self._shift(entry, freed_ns=job.estimate_ns, spent_ns=entry.cost_ns or 0)
-
-    def _shift(self, entry: Entry, *, freed_ns: int, spent_ns: int) -> None:
-        """Free what a purchase holds of its budgets, and count what it cost."""
-        at = entry.admitted_at_us / _MICROSECONDS
-        owners = (f"key/{entry.key}", f"team/{entry.team}")
-        with self._quotas.purse_lock:
-            for budget in self._budgets():
-                if budget.owner in owners:
-                    start = period_start(budget.period, at)
-                    self._quotas.purses.add(budget.store_name, start, spent_ns=spent_ns, jobs_ns=-freed_ns)
+        elif entry.fal_request_id is not None:
+            self._jobs.close_job(entry.fal_request_id, SETTLED)
 
 
 def job_of(entry: Entry) -> Job:

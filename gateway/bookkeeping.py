@@ -45,6 +45,7 @@ class Rules:
 def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
     """Carry lines to the database and keep the sums, until asked to stop."""
     ledger = Ledger(shared.settings.database_url.get_secret_value())
+    spool = Spool(shared.spool_root, shared.spool.path, is_awaited=shared.is_seated)
 
     def ready() -> None:
         seat.state = State.READY
@@ -58,6 +59,7 @@ def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
         rules=rules,
         ready=ready,
         treasury=_treasury(shared, ledger),
+        applied=lambda: _applied(shared, spool),
     )
     outlay = Outlay(ledger, seat.region, purses=keeper.purses, label=meter.label)
     overseer = Overseer(shared, ledger, keeper=keeper, rules=rules, region=seat.region, meter=meter)
@@ -73,10 +75,16 @@ def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
 
     listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, on_gauges)
     try:
-        spool = Spool(shared.spool_root, shared.spool.path, is_awaited=shared.is_seated)
         serve_ledger(ledger, spool, listeners=listeners, stop_signal=STOP)
     finally:
         overseer.close()
+
+
+def _applied(shared: Shared, spool: Spool) -> list[int]:
+    """Return how far each worker's journal is in the ledger, by seat; -1 while a dead one's is on its way there."""
+    if spool.has_dead():
+        return [-1] * len(shared.board.workers)
+    return [spool.applied_to(shared.journal_name(seat)) for seat in shared.board.workers]
 
 
 def _treasury(shared: Shared, ledger: Ledger) -> Treasury | None:

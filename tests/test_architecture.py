@@ -149,7 +149,8 @@ MAY_IMPORT: Final = MappingProxyType(
             {"bulletin", "ledger.address", "ledger.folder", "ledger.journal", "metering", "settings", "state"}
         ),
         "treasury": frozenset({"ledger", "policy", "shared", "state"}),
-        "bookkeeper": frozenset({"ledger", "metering", "policy", "ruleset", "state", "treasury"}),
+        "local_budgets": frozenset({"ledger", "policy", "state"}),
+        "bookkeeper": frozenset({"ledger", "local_budgets", "metering", "policy", "ruleset", "state", "treasury"}),
         "outlay": frozenset({"ledger", "metering", "policy", "state"}),
         "bookkeeping": frozenset(
             {
@@ -215,6 +216,7 @@ MAY_USE: Final = MappingProxyType(
         "treasury": frozenset({"structlog"}),
         "worker": frozenset({"structlog"}),
         "bookkeeper": frozenset({"structlog"}),
+        "local_budgets": frozenset({"structlog"}),
         "overseer": frozenset({"structlog"}),
         "quotes": frozenset({"orjson"}),
         "statement": frozenset({"orjson"}),

@@ -38,7 +38,7 @@ SPARE_BYTES: Final = 4 << 20
 
 LOOK_SECONDS: Final = 1.0
 _PRIVATE: Final = 0o600
-_SEGMENT: Final = 1 << 40
+SEGMENT_PLACES: Final = 1 << 40
 """A place in a journal as one number: that of the segment times this, and bytes from its beginning."""
 
 _BEGIN, _END = 0, 1
@@ -108,14 +108,14 @@ class Journal:
     @property
     def reach(self) -> int:
         """Where the file ends: as far as this writer's lines have come."""
-        return self._number * _SEGMENT + self._written_bytes
+        return self._number * SEGMENT_PLACES + self._written_bytes
 
     @property
     def end(self) -> int:
         """Where the file will end once all is written that was appended."""
         waiting = len(self._rest) + self._lines_bytes
         if waiting and self._is_next_due():
-            return (self._number + 1) * _SEGMENT + waiting
+            return (self._number + 1) * SEGMENT_PLACES + waiting
         return self.reach + waiting
 
     def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
@@ -216,12 +216,12 @@ def seal(folder: Path, name: str, mark: memoryview) -> int:
         if not segments:
             return -1
         number, size = int(segments[-1].stem.rpartition("-")[2]), segments[-1].stat().st_size
-        if mark[_BEGIN] < number * _SEGMENT + size < mark[_END]:
-            size = max(0, mark[_BEGIN] - number * _SEGMENT)
+        if mark[_BEGIN] < number * SEGMENT_PLACES + size < mark[_END]:
+            size = max(0, mark[_BEGIN] - number * SEGMENT_PLACES)
             os.truncate(segments[-1], size)
     except OSError:
         return -1
-    return number * _SEGMENT + size
+    return number * SEGMENT_PLACES + size
 
 
 def segments_bytes(folder: str) -> int:

@@ -118,6 +118,17 @@ class Spool:
         self._find_trails()
         return sum(trail.unread_bytes() for trail in self._trails.values())
 
+    def applied_to(self, name: str) -> int:
+        """Return up to where a journal of this gateway is applied, as its writer counts places."""
+        self._find_trails()
+        trail = self._trails.get(self._own / f"{name}.lock")
+        return 0 if trail is None else trail.applied
+
+    def has_dead(self) -> bool:
+        """Say whether a journal of this gateway is left whose writer is dead: it is not wholly applied yet."""
+        self._find_trails()
+        return any(trail.is_dead() for trail in self._trails.values() if trail.folder == self._own)
+
     def close(self) -> None:
         """Write down how far everything is, and let go of the folders that were adopted."""
         self.note()

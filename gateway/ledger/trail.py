@@ -16,6 +16,7 @@ import orjson
 
 from gateway.ledger.entry import HELD, UNKNOWN, Entry, from_line
 from gateway.ledger.folder import is_free
+from gateway.ledger.journal import SEGMENT_PLACES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,11 @@ class Trail:
     def is_dead(self) -> bool:
         """Say whether the writer is gone; to be asked before the `read` that finds nothing more."""
         return is_free(self.folder / f"{self.name}.lock")
+
+    @property
+    def applied(self) -> int:
+        """Up to where the database has it, as one number (journal.py)."""
+        return self._position.segment * SEGMENT_PLACES + self._position.offset
 
     def read(self, most: int) -> Piece | None:
         """Return at most `most` lines that come next, None where there is no whole line."""

@@ -13,9 +13,12 @@ places. So what workers write (holdings.py) needs a lock only where there are se
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.state.places import NUMBERS, TAT, Places, digest_of_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PLACES: Final = 8_192
 _REACH: Final = 256
@@ -38,6 +41,14 @@ class Purse:
         self.start: Final = start
         self.spent_ns: Final = spent_ns
         self.held_ns: Final = held_ns
+
+
+class AppliedSums(NamedTuple):
+    """Sums that the ledger has, too: `jobs_ns` is what queue jobs hold."""
+
+    start: int
+    spent_ns: int
+    jobs_ns: int
 
 
 class Site:
@@ -115,7 +126,6 @@ class Purses:
         used, jobs = row[SPENT], self.of_jobs(row)
         if row[_ADDED_IN] == start:
             used += row[_ADDED_SPENT]
-            jobs += row[_ADDED_JOBS]
         if jobs > 0:
             used += jobs
         for held_or_spent in row[self._held_at : self._jobs_at]:
@@ -123,8 +133,10 @@ class Purses:
         return used
 
     def of_jobs(self, row: tuple[int, ...]) -> int:
-        """Return what jobs hold, but for what the ledger's process has added."""
+        """Return what jobs hold."""
         jobs = row[JOBS]
+        if row[_ADDED_IN] == row[TAT]:
+            jobs += row[_ADDED_JOBS]
         for added in row[self._jobs_at :]:
             jobs += added
         return jobs
@@ -152,6 +164,12 @@ class Purses:
         cells[place + TAT] = start  # last: from here on calls are admitted
         return True
 
+    def fill_again(self, name: str, start: int, *, spent_ns: int, jobs_ns: int) -> None:
+        """Set the sums of a budget whose period began too late, by a clock that was ahead; no run holds anything."""
+        place = self._table.find(self.site(name).digest)
+        self.cells[place + TAT] = 0
+        self.fill(name, start, spent_ns=spent_ns, jobs_ns=jobs_ns)
+
     def forget(self, name: str) -> None:
         """Take a budget that is no longer in force as never filled in: what is spent meanwhile is not counted here."""
         place = self._table.find(self.site(name).digest)
@@ -171,15 +189,39 @@ class Purses:
         cells[place + _ADDED_SPENT] += spent_ns
         cells[place + _ADDED_JOBS] += jobs_ns
 
+    def spent(self, name: str) -> tuple[int, int]:
+        """Return when a budget's period began, and what is spent in it."""
+        row = self.row(self.site(name))
+        return row[TAT], self._spent(row)
+
+    def _spent(self, row: tuple[int, ...]) -> int:
+        spent_ns = row[SPENT] + sum(row[self._spent_at : self._jobs_at])
+        return spent_ns + row[_ADDED_SPENT] if row[_ADDED_IN] == row[TAT] else spent_ns
+
+    def applied_sums(self, name: str, applied: Sequence[int]) -> AppliedSums | None:
+        """Return a budget's sums, if the ledger has all of it.
+
+        `applied`: up to where each worker's journal is in the ledger, by seat. None where a worker has counted more
+        than that, or is changing it just now.
+        """
+        site = self.site(name)
+        row = self.row(site)
+        if site.place < 0:
+            return None
+        for columns, place in zip(self._columns, applied, strict=True):
+            if int(self.cells[site.place + columns.end]) > place:
+                return None
+        if self.row(site) != row:
+            return None
+        return AppliedSums(row[TAT], self._spent(row), self.of_jobs(row))
+
     def purse(self, name: str, start: int) -> Purse:
         """Return the sums of the period that began at `start`."""
         row = self.row(self.site(name))
         known = row[TAT]
         if 0 < known < start:  # nobody has asked for anything since it began
             return Purse(start, 0, 0)
-        spent_ns = row[SPENT] + sum(row[self._spent_at : self._jobs_at])
-        if row[_ADDED_IN] == known:
-            spent_ns += row[_ADDED_SPENT]
+        spent_ns = self._spent(row)
         return Purse(max(0, known), spent_ns, max(0, self.used(row, known) - spent_ns))
 
     def vacate(self, seat: int, end: int) -> None:

@@ -255,6 +255,7 @@ def test_a_bill_of_last_month_corrects_nothing_of_this_one(gateway: Gateway) -> 
     new = old._replace(status=RECONCILED, source="reconciled", cost_ns=7)
     assert gateway.ledger.apply([new]) == [Change(old, new)]
     gateway.keeper.on_reconciled([Change(old, new)])
+    gateway.keeper.on_gauges(UP)
     assert gateway.sums == in_week(7)
     gateway.restart()
     assert gateway.sums == in_week(7)
