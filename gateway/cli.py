@@ -15,9 +15,10 @@ import json
 import os
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from gateway.configuration import ConfigurationError, read_configuration, summary
+from gateway.console import say, say_if_read
 from gateway.falapi.report import FORMS
 from gateway.ledger import question
 from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
@@ -142,16 +143,15 @@ def _serve(arguments: argparse.Namespace) -> int:
     try:
         settings, policy = read_configuration(environ)
     except ConfigurationError as error:
-        _say(*error.errors, to=sys.stderr)
+        say(*error.errors, to=sys.stderr)
         return EXIT_CONFIG
     from gateway import lifecycle  # noqa: PLC0415 (the data path)
-    from gateway.listeners import ListenError  # noqa: PLC0415
 
     secret = new_key_text()
 
     def announce(gateway: Supervisor) -> None:
         if policy is None:
-            _say_if_read(*welcome_lines(gateway.listeners.address, secret))
+            say_if_read(*welcome_lines(gateway.listeners.address, secret))
 
     try:
         return lifecycle.run(
@@ -161,11 +161,8 @@ def _serve(arguments: argparse.Namespace) -> int:
             log=_log(settings),
             announce=announce,
         )
-    except ListenError as error:
-        _say(*(f"cannot start: {line}" for line in str(error).splitlines()), to=sys.stderr)
-        return EXIT_FAILED
-    except OSError as error:
-        _say(f"cannot start: {error}", to=sys.stderr)
+    except OSError as error:  # a line for each listener that cannot be had
+        say(*(f"cannot start: {line}" for line in str(error).splitlines()), to=sys.stderr)
         return EXIT_FAILED
 
 
@@ -173,13 +170,13 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         settings, policy = read_configuration(_environ(FALGW_POLICY=arguments.policy), need_credential=False)
     except ConfigurationError as error:
-        _say(*error.errors)
+        say(*error.errors)
         return EXIT_FAILED
-    _say(summary(settings, policy))
+    say(summary(settings, policy))
     for fault in policy.absent if policy else ():  # a policy is checked where secrets are not, in a pipeline for one
-        _say(f"{fault.place}: {fault.message}: `serve` will want it")
+        say(f"{fault.place}: {fault.message}: `serve` will want it")
     if settings.fal_key is None:
-        _say("no fal credential is set: `serve` will want FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET, or FAL_KEY_FILE")
+        say("no fal credential is set: `serve` will want FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET, or FAL_KEY_FILE")
     return 0
 
 
@@ -187,9 +184,9 @@ def _new_key(arguments: argparse.Namespace) -> int:
     secret = new_key_text()
     digest = f"sha256:{digest_of(secret.encode()).hex()}"
     if arguments.json:
-        _say(json.dumps({"id": arguments.id, "team": arguments.team, "secret": secret, "digest": digest}))
+        say(json.dumps({"id": arguments.id, "team": arguments.team, "secret": secret, "digest": digest}))
         return 0
-    _say(*key_lines(arguments.id, arguments.team, secret=secret, digest=digest))
+    say(*key_lines(arguments.id, arguments.team, secret=secret, digest=digest))
     return 0
 
 
@@ -198,8 +195,11 @@ def _emulate(arguments: argparse.Namespace) -> int:
 
     try:
         emulator.serve(host=arguments.host, port=arguments.port, key=arguments.key)
-    except OSError as error:  # taken, or not ours to bind
-        _say(f"cannot start: {error}", to=sys.stderr)
+    except OSError as error:
+        from gateway.listeners import named, reason_of  # noqa: PLC0415 (the data path)
+
+        place = named(arguments.host, arguments.port)
+        say(f"cannot start: cannot listen on {place} (--host, --port): {reason_of(error)}", to=sys.stderr)
         return EXIT_FAILED
     return 0
 
@@ -223,7 +223,7 @@ def _reconcile(arguments: argparse.Namespace) -> int:
     if settings is None:
         return EXIT_CONFIG
     if settings.fal_admin_key is None:
-        _say("FAL_ADMIN_KEY: no key of the scope ADMIN, which alone may read fal's bills", to=sys.stderr)
+        say("FAL_ADMIN_KEY: no key of the scope ADMIN, which alone may read fal's bills", to=sys.stderr)
         return EXIT_CONFIG
     _log(settings).install()  # what it meets in the bill is told on stderr
     place = settings.origin_overrides.get(HOST)
@@ -249,12 +249,12 @@ def _report(
     try:
         span = question.span_of(arguments.since, arguments.until, now=datetime.now(UTC))
     except ValueError as error:
-        _say(f"{command}: {error}", to=sys.stderr)
+        say(f"{command}: {error}", to=sys.stderr)
         return EXIT_USAGE
     try:
         sys.stdout.write(compose(span))
     except faults as error:
-        _say(f"{command}: {error}", to=sys.stderr)
+        say(f"{command}: {error}", to=sys.stderr)
         return EXIT_FAILED
     return 0
 
@@ -264,7 +264,7 @@ def _settings_or_none() -> Settings | None:
     try:
         return load_settings(_environ(), need_credential=False)
     except SettingsError as error:
-        _say(*str(error).splitlines(), to=sys.stderr)
+        say(*str(error).splitlines(), to=sys.stderr)
         return None
 
 
@@ -282,17 +282,3 @@ def _environ(**flags: str | None) -> dict[str, str]:
 
 def _edition_with_key(secret: str) -> Edition:
     return Edition(document=document_with_key(digest_of(secret.encode())), team_keys={}, source="")
-
-
-def _say(*lines: str, to: TextIO | None = None) -> None:
-    stream = to or sys.stdout
-    stream.write("".join(f"{line}\n" for line in lines))
-    stream.flush()
-
-
-def _say_if_read(*lines: str) -> None:
-    """Print, unless no one reads it any more (`serve | head`, a full disk), which is no reason to stop serving."""
-    try:
-        _say(*lines)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer

@@ -22,7 +22,7 @@ PATIENCE_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.05
 
 
-class ListenError(Exception):
+class ListenError(OSError):
     """Listeners that cannot be had; one line for each names host, port, settings and reason."""
 
 
@@ -77,11 +77,12 @@ def _bind_patiently(
             if fault.errno == errno.EADDRINUSE and time.monotonic() < deadline:
                 time.sleep(_RETRY_SECONDS)
                 continue
-            faults.append(f"cannot listen on {named(*address)} ({settings}): {_reason(fault)}")
+            faults.append(f"cannot listen on {named(*address)} ({settings}): {reason_of(fault)}")
             return None
 
 
-def _reason(fault: OSError) -> str:
+def reason_of(fault: OSError) -> str:
+    """Return why a listener cannot be had, in words."""
     if fault.errno == errno.EADDRINUSE:
         return "the address is in use by another program, perhaps another gateway"
     return (fault.strerror or str(fault)).lower()

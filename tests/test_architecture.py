@@ -71,6 +71,7 @@ MAY_IMPORT: Final = MappingProxyType(
     {
         "version": frozenset(),
         "signals": frozenset(),
+        "console": frozenset(),
         "protocol": frozenset({"protocol"}),
         "policy": frozenset({"policy", "protocol"}),
         "yamltree": frozenset(),
@@ -173,7 +174,7 @@ MAY_IMPORT: Final = MappingProxyType(
         "lifecycle": BELOW_APP | {"app", "listeners", "worker"},
         "configuration": frozenset({"policyfile", "ruleset", "settings"}),
         "welcome": frozenset(),
-        "cli": BELOW_APP | {"app", "configuration", "emulator", "lifecycle", "listeners", "welcome"},
+        "cli": BELOW_APP | {"app", "configuration", "console", "emulator", "lifecycle", "listeners", "welcome"},
         "__main__": frozenset({"cli", "signals"}),
     }
 )

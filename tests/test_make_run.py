@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 RUN: Final = Path(__file__).parent.parent / "tools" / "run.py"
 START_SECONDS: Final = 30.0
+SHUTDOWN_DELAY_SECONDS: Final = 5.0
+"""The default of FALGW_SHUTDOWN_DELAY."""
+
 EMULATOR: Final = re.compile(r"emulator of fal on http://127\.0\.0\.1:(\d+)")
 CURL: Final = re.compile(r"^\s*(curl (?:.*\\\n)*.*)\n", re.MULTILINE)
 KEY: Final = re.compile(r"gwk_\w+")
@@ -36,7 +40,7 @@ class Run:
         env = {
             "FALGW_PORT": str(self.port),
             "FALGW_OPS_PORT": str(self._ports[1].number),
-            "FALGW_SHUTDOWN_DELAY": "0",
+            "FALGW_DATABASE_URL": "sqlite:///real.db",
         }
         self.process = GatewayProcess([], folder=folder, env=env, program=[str(RUN)])
         self.curl = until(self._curl, "the curl line", timeout_seconds=START_SECONDS)
@@ -81,9 +85,22 @@ def test_ctrl_c_lets_what_is_under_way_end_and_leaves_nothing_behind(run: Run) -
         until(lambda: seen_by_emulator(run), "the request at the emulator")
         run.process.signal(signal.SIGINT)
         assert client.read_response().status == 200
+    answered_at = time.monotonic()
     assert run.process.wait(timeout_seconds=15) == 0, run.process.story()
+    assert time.monotonic() - answered_at < SHUTDOWN_DELAY_SECONDS, "no delay for a load balancer that is not there"
     assert len(family) >= 4, "run.py, gateway, worker and emulator"
     assert [member for member in family if member.is_running()] == []
+
+
+def test_trying_out_leaves_the_real_ledger_alone(run: Run) -> None:
+    """With the emulator purchases go to a ledger of its own, and what is printed names both."""
+    subprocess.run(["bash", "-c", run.curl], capture_output=True, timeout=20, check=True)
+    run.process.signal(signal.SIGINT)
+    assert run.process.wait(timeout_seconds=15) == 0, run.process.story()
+    ledgers = sorted(path.name for path in run.process.folder.glob("*.db"))
+    assert ledgers == ["fal-gateway-emulator.db"]
+    assert f"emulator of fal on http://127.0.0.1:{run.emulator_port}" in run.process.stdout()
+    assert "fal-gateway-emulator.db" in run.process.stdout()
 
 
 def seen_by_emulator(run: Run) -> bool:

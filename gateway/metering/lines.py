@@ -172,7 +172,13 @@ def _plain(value: object) -> object:
 
 
 def _visible(name: str, value: object) -> object:
-    # A terminal obeys control characters, and some of these strings were chosen by strangers.
-    if name == "exception" or not isinstance(value, str) or value.isprintable():
+    """Return a value as a person reads it: `1` and not `Decimal('1')`, a text with its control characters escaped."""
+    if value is None or isinstance(value, bool | int | float):
         return value
-    return repr(value)
+    if isinstance(value, list | tuple):
+        return [_visible(name, item) for item in value]
+    if isinstance(value, dict):
+        return {key: _visible(name, item) for key, item in value.items()}
+    text = value if isinstance(value, str) else str(value)
+    # A terminal obeys control characters, and some of these strings were chosen by strangers.
+    return text if name == "exception" or text.isprintable() else repr(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -177,6 +178,16 @@ def test_the_console_line_is_for_a_person(closed: Exchanged) -> None:
     assert "\x1b" not in line
     assert "units" not in line
     assert re.search(r"12:00:00.250Z .*exchange .*key=web-prod .*status=200", line)
+
+
+def test_the_console_shows_values_and_not_their_types(closed: Exchanged) -> None:
+    """A number is a number, also where Python keeps it as a Decimal or in a list."""
+    closed.units, closed.cost_usd = Decimal(1), Decimal("0.0250")
+    render = console_renderer(colours=False)
+    assert {"units=1", "cost_usd=0.0250"} <= set(render(closed).decode().split())
+    line = render({"event": "odd", "level": "info", "timestamp": 1.0, "a": [Decimal(2)], "b": Path("/x")}).decode()
+    assert "Decimal" not in line
+    assert "Path" not in line
 
 
 @pytest.mark.parametrize("render", [json_renderer(), console_renderer(colours=True)])
