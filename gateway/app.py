@@ -23,6 +23,7 @@ from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
 from gateway.ledger.journal import Journal
 from gateway.metering.meter import Meter
+from gateway.metering.refusals import RefusalSampler
 from gateway.policy.address import counted_peers
 from gateway.policy.edition import Edition, edition_of
 from gateway.policy.price import Estimates, Price
@@ -39,6 +40,7 @@ from gateway.ruleset import compile_rules
 from gateway.state.jobs import LocalJobs
 from gateway.state.last_words import Will
 from gateway.state.local import LocalStore
+from gateway.statement import SnapshotReader
 from gateway.till import Jobs, Till
 from gateway.tracing.tracer import finishing, open_tracer
 from gateway.turnstile import Turnstile
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from gateway.turns import Turns
 
 _BACKLOG: Final = 1024
+_SUMMARY_SECONDS: Final = 1.0
 _FOLLOW_SECONDS: Final = 0.1  # until a policy that is in force elsewhere is so here
 _OWN_FIELDS: Final = (
     b"x-fal-client-proxy: fal-gateway/" + VERSION.encode(),
@@ -79,7 +82,8 @@ class Worker:
         options = _curl_options(settings)
         self.relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=_alarm, before=before)
         self.tracer = open_tracer(settings.tracing, RandomIds().next, shared.replica, ca_file=system_ca_file())
-        self._meter = Meter(seat.region, board.endpoints, emit=finishing(shared.log.exchange, self.tracer))
+        self._refusals = RefusalSampler(finishing(shared.log.exchange, self.tracer))
+        self._meter = Meter(seat.region, board.endpoints, emit=self._refusals.emit)
         shared.log.count_to(self._meter.count_dropped)
         if self.tracer is not None:
             self.tracer.count_to(self._meter.count_dropped_spans)
@@ -88,6 +92,7 @@ class Worker:
         self._shared_store = self._make_shared_store()
         self._jobs = self._make_jobs()
         self._estimates = Estimates()
+        self._snapshots = SnapshotReader(shared.statement)
         self._quoted = shared.quotes.generation
         self._followed, content = shared.bulletin.read()
         desk = self._desk(*_rules_of(content))
@@ -96,6 +101,7 @@ class Worker:
         self._periodic = (
             PeriodicCallback(pressure.look, LOOK_SECONDS * 1000),
             PeriodicCallback(self._follow, _FOLLOW_SECONDS * 1000),
+            PeriodicCallback(self._refusals.summarize, _SUMMARY_SECONDS * 1000),
         )
         for callback in self._periodic:
             callback.start()
@@ -179,7 +185,7 @@ class Worker:
                 room=self._room,
                 later=later,
             ),
-            statement=lambda: shared.statement.read()[1] if shared.statement.generation else b"",
+            statement=self._snapshots.read,
             trusted_proxies=settings.trusted_proxies,
             later=later,
             wall=time,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.policy.address import caller_address
 from gateway.policy.credential import CREDENTIAL_INVALID
@@ -64,7 +64,7 @@ class Desk:
         origins: Mapping[str, str],
         till: Till,
         find_job: FindJob | None,
-        statement: Callable[[], bytes],
+        statement: Callable[[], Mapping[str, Any]],
         turnstile: Turnstile,
         trusted_proxies: Sequence[Network],
         later: Callable[[float, Callable[[], None]], Cancellable],
@@ -98,7 +98,8 @@ class Desk:
         if isinstance(who, Problem):
             return self.judged(who, head) or who
         record.key, record.team = who.key, who.team
-        return account_of(who, self.statement())
+        counted_by = self.address_of(head) if who.by_address else who.key
+        return self.turnstile.read_account(counted_by) or account_of(who, self.statement())
 
     def enter(
         self, admission: Admission, request_id: str, purchase: Purchase | None, told: Callable[[], None]

@@ -25,6 +25,10 @@ _MISSES: Final = LimitSet("", (Limit("failed-authentications", "address", "reque
 """Failed authentications of one address (CONTRACT 8)."""
 
 
+_READS: Final = LimitSet("", (Limit("account-reads", "account", "requests", quota=600, window=60.0),))
+"""How often one key may read its account: cheap, and so often that no page which shows it meets the bound."""
+
+
 class SharedStore(Store, Protocol):
     """A store that replicas share. `replicas`: how many, as of the last contact."""
 
@@ -104,11 +108,17 @@ class Turnstile:
 
         Always in this gateway's own memory: a stranger moves nothing that replicas share.
         """
-        verdict = self.local.ask(Ask("", _MISSES, address), _never)
+        return self._refused(_MISSES, address, "Too many failed authentications from this address; try again later.")
+
+    def read_account(self, counted_by: str) -> Problem | None:
+        """Count a reading of a key's account; return the refusal of a key, or an address, that reads too often."""
+        return self._refused(_READS, counted_by, "This account is read too often; try again later.")
+
+    def _refused(self, limits: LimitSet, counted_by: str, detail: str) -> Problem | None:
+        verdict = self.local.ask(Ask("", limits, counted_by), _never)
         if verdict is None or verdict.granted:
             return None
-        problem = quota_exceeded(_MISSES, verdict)
-        return replace(problem, detail="Too many failed authentications from this address; try again later.")
+        return replace(quota_exceeded(limits, verdict), detail=detail)
 
 
 def _never(_verdict: Verdict | None) -> None:

@@ -131,7 +131,7 @@ MAY_IMPORT: Final = MappingProxyType(
         "ops": frozenset({"ops", "metering", "signals"}),
         "emulator": frozenset({"emulator"}),
         "quotes": frozenset({"falapi.pricing", "policy"}),
-        "statement": frozenset({"ledger", "policy", "state"}),
+        "statement": frozenset({"bulletin", "ledger", "policy", "state"}),
         "overseer": frozenset(
             {
                 "bookkeeper",

@@ -187,7 +187,7 @@ def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
             later=never,
         ),
         find_job=None,
-        statement=bytes,
+        statement=dict,
         trusted_proxies=(),
         later=never,
         wall=lambda: 0.0,

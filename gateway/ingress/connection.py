@@ -1,8 +1,9 @@
 """One caller's HTTP/1.1 connection: requests in order, one exchange at a time.
 
 Knows no policy: whoever takes an exchange is found through `Gate`. A request that comes while the one before is being
-answered waits in `_late`, and the socket is not read meanwhile, so pipelining costs one read of memory. An answer that
-ends before its request ends the connection, unless what is left of the request is small enough to swallow.
+answered waits in `_late`, and the socket is not read meanwhile, so pipelining costs one read of memory. The next one
+is not taken up while the caller is behind with reading, or answers that nobody reads would fill the kernel. An answer
+that ends before its request ends the connection, unless what is left of the request is small enough to swallow.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class Connection:
             return
         self._request_whole = True
         if self._answered:
-            if not self._stream.backlog:
+            if not self._stream.falls_behind():
                 self._finish()
         elif self._handler is not None:
             self._handler.on_end()
@@ -153,7 +154,7 @@ class Connection:
             return
         self.closing = True
         if self._answered:
-            if not self._stream.backlog:
+            if not self._stream.falls_behind():
                 self._finish()
         elif self._handler is not None:
             self._handler.on_broken(fault)
@@ -207,7 +208,7 @@ class Connection:
             self.cut()
         elif last:
             self._answered = True
-            if not self._stream.backlog:
+            if not self._stream.falls_behind():
                 self._finish()
 
     def cut(self) -> None:

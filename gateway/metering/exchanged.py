@@ -25,6 +25,9 @@ Outcome = Literal["ok", "refused", "origin_failed", "cut", "client_gone", "gatew
 
 NOT_COUNTED: Final = -1
 UNKNOWN: Final = "unknown"
+ANONYMOUS: Final = "anonymous"
+"""Keys of callers without a valid key: where one is needed, and where none is."""
+
 CLIENT_GONE_STATUS: Final = 499
 """Counted in place of a status where the client left before the head went out (CONTRACT 8)."""
 

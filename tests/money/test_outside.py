@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from gateway.bulletin import Bulletin
+from gateway.statement import SnapshotReader
 from tests.harness.emulator import Emulator
 from tests.harness.messages import message, proxy_request
 from tests.harness.origin import answering
@@ -76,6 +78,36 @@ def test_a_key_reads_its_own_account(start_gateway: StartGateway, emulator: Emul
     ]
     assert account(gateway, other).json()["budgets"] == []
     assert gateway.metrics().value("requests_total") == 2, "an account that is read is no request to the proxy"
+
+
+def test_an_account_is_read_so_often_and_no_more(start_gateway: StartGateway, emulator: Emulator) -> None:
+    """A key that reads without end is refused after 600 readings; other keys read theirs, and its calls go on."""
+    key, other = GatewayKey("web"), GatewayKey("other")
+    gateway = start_gateway(emulator, policy=policy_text(key, other, prices=PRICES))
+    named = [("Host", "gateway.test"), ("Authorization", f"Key {key.secret}")]
+    with gateway.connect() as client:
+        client.send(message("GET /api/fal/usage HTTP/1.1", named) * 610)
+        answers = [client.read_response() for _ in range(610)]
+    statuses = [answer.status for answer in answers]
+    assert statuses[:600] == [200] * 600
+    assert statuses[-1] == 429
+    assert answers[-1].json()["error_type"] == "quota_exceeded"
+    assert int(answers[-1].field("retry-after") or 0) >= 1
+    assert account(gateway, other).status == 200
+    assert buy(gateway, key).status == 200
+
+
+def test_a_snapshot_is_read_once_for_all_keys() -> None:
+    """However many ask, it is parsed anew when another was published, and not before."""
+    bulletin = Bulletin(largest_bytes=1000)
+    reader = SnapshotReader(bulletin)
+    assert not reader.read()
+    bulletin.publish(b'{"spent": {}, "budgets": {}}')
+    first = reader.read()
+    assert first == {"spent": {}, "budgets": {}}
+    assert reader.read() is first
+    bulletin.publish(b'{"spent": {"day": {"web": 1}}, "budgets": {}}')
+    assert reader.read()["spent"] == {"day": {"web": 1}}
 
 
 def test_only_a_key_reads_an_account(start_gateway: StartGateway, emulator: Emulator) -> None:
