@@ -46,6 +46,9 @@ _OTHER_SPELLING: Final = refusal(
     "Paths on the queue are accepted in one spelling only: {owner}/{alias}/requests/{id} with the id in lower case as"
     " fal returned it, or a plain endpoint id.",
 )
+_OWNER_NOT_KNOWN: Final = refusal(
+    "state_unavailable", "It is not known just now who submitted this job; try again.", ((b"retry-after", b"1"),)
+)
 _LONG_TOKEN_REQUEST: Final = refusal("content_too_large", "A token request is not as long as this one.")
 
 
@@ -126,8 +129,12 @@ class Door:
         rules = self._rules
         return identify(head.fields, rules.keys_by_digest, now=now, anonymous=rules.anonymous)
 
-    def judge_job(self, call: Call, job: Job | None, admission: Admission) -> Problem | None:
-        """Judge a call about a job that was found, or is known to nobody (None)."""
+    def judge_job(
+        self, call: Call, job: Job | None, admission: Admission, *, is_answered: bool = True
+    ) -> Problem | None:
+        """Judge a call about a job that was found, or is known to nobody (None; not `is_answered`: nor is that)."""
+        if not is_answered and self._rules.isolate_jobs != "none":
+            return _OWNER_NOT_KNOWN
         principal = admission.principal
         if principal is None:
             raise AssertionError("a job was asked for by nobody")

@@ -21,6 +21,7 @@ from gateway.desk import Desk
 from gateway.gate import Gatehouse
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
+from gateway.job_search import JobSearch, LedgerQuestions
 from gateway.ledger.journal import Journal
 from gateway.metering.meter import Meter
 from gateway.metering.refusals import RefusalSampler
@@ -91,6 +92,8 @@ class Worker:
         self._room = WaitingRoom(asyncio.get_running_loop().call_later)
         self._shared_store = self._make_shared_store()
         self._jobs = self._make_jobs()
+        store = self._shared_store.jobs if self._shared_store is not None else None
+        self._job_search = JobSearch(store=store, ledger=LedgerQuestions(shared.job_channel, number))
         self._estimates = Estimates()
         self._snapshots = SnapshotReader(shared.statement)
         self._quoted = shared.quotes.generation
@@ -175,7 +178,7 @@ class Worker:
             replies=Replies(rules.cors_origins),
             origins=_origins(settings),
             till=self._till(rules),
-            find_job=self._shared_store.jobs.find if self._shared_store is not None else None,
+            find_job=self._job_search.finder(rules.isolate_jobs),
             turnstile=Turnstile(
                 local=self._store,
                 shared=self._shared_store,
@@ -244,6 +247,7 @@ class Worker:
         cut = self.gate.stop()
         self.server.close_all()
         self.relay.close()
+        self._job_search.close()
         if self._shared_store is not None:
             self._shared_store.purses.write()  # what was cut just now, in case that the store is away
             await self._shared_store.close()

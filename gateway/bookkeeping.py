@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.bookkeeper import Bookkeeper, job_of
+from gateway.job_answers import JobAnswers
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.process import Gauges, Listeners, serve_ledger
 from gateway.ledger.spool import Spool
@@ -64,7 +65,16 @@ def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
     outlay = Outlay(ledger, seat.region, purses=keeper.purses, label=meter.label)
     overseer = Overseer(shared, ledger, keeper=keeper, rules=rules, region=seat.region, meter=meter)
 
+    answers = JobAnswers(
+        shared.job_channel,
+        Ledger(shared.settings.database_url.get_secret_value()),
+        job_of=job_of,
+        has_replicas=shared.settings.redis_url is not None,
+    )
+    answers.start()
+
     def on_gauges(gauges: Gauges) -> None:
+        answers.note(is_up=gauges.is_up)
         keeper.on_gauges(gauges)
         overseer.tick(is_up=gauges.is_up)
         outlay.show(gauges)

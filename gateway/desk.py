@@ -40,14 +40,14 @@ class Cancellable(Protocol):
 
 
 FindJob = Callable[[str, Callable[[Job | None, bool], None]], None]
-"""Asks other gateways for a job: `told(job, answered)` comes later, with None where it is known to none of them."""
+"""Asks for a job that is not in the own table: `told(job, is_answered)` comes later; None: nobody knows it."""
 
 
 class Desk:
     """The parts; a plain class, since each request looks into it a dozen times.
 
     `origins` maps a host to the base URL to connect to in its place. `trusted_proxies` are believed about addresses.
-    `find_job` None: there are no other gateways.
+    `find_job` None: there is nobody to ask for a job that is not in the own table.
     `later(seconds, call)` calls back. `wall` gives seconds since the epoch.
     """
 

@@ -71,14 +71,14 @@ class Intake(Delivery):
         else:
             self._enter()
 
-    def _on_job(self, job: Job | None, _answered: bool) -> None:  # noqa: FBT001 (the seam's shape)
-        """Go on with a call about a job that another gateway may have submitted; unanswered, it counts as unknown."""
+    def _on_job(self, job: Job | None, is_answered: bool) -> None:  # noqa: FBT001 (the seam's shape)
+        """Go on with a call about a job that was not in this gateway's own table."""
         self._is_looking = False
         call = self._admission.call
         if self.record.closed or call is None:
             return
         self._caller.resume_content()
-        problem = self._desk.door.judge_job(call, job, self._admission)
+        problem = self._desk.door.judge_job(call, job, self._admission, is_answered=is_answered)
         if problem is not None:
             self.give_up(problem, "refused")
         else:

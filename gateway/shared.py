@@ -12,6 +12,7 @@ from gateway.ledger.address import parse_database_url
 from gateway.ledger.folder import SpoolFolder, claim_folder
 from gateway.ledger.journal import seal
 from gateway.metering.board import Board
+from gateway.state.job_channel import JobChannel
 from gateway.state.jobs import JobTable
 from gateway.state.last_words import LastWords
 from gateway.state.local import Quotas, RecordLock
@@ -44,6 +45,7 @@ class Shared:
         self.quotes: Final = Bulletin()  # prices that fal told
         self.statement: Final = Bulletin()  # what each key has spent
         self.jobs: Final = JobTable()
+        self.job_channel: Final = JobChannel(workers=settings.workers)
         self.quotas: Final = Quotas(seats=settings.workers)
         self.last_words: Final = LastWords(RecordLock(is_needed=True))
         self.spool_root: Final = spool_root(settings.database_url.get_secret_value())

@@ -38,6 +38,8 @@ BELOW_APP: Final = frozenset(
         "gate",
         "ingress",
         "intake",
+        "job_answers",
+        "job_search",
         "ledger",
         "metering",
         "ops",
@@ -152,11 +154,14 @@ MAY_IMPORT: Final = MappingProxyType(
         "treasury": frozenset({"ledger", "policy", "shared", "state"}),
         "local_budgets": frozenset({"ledger", "policy", "state"}),
         "bookkeeper": frozenset({"ledger", "local_budgets", "metering", "policy", "ruleset", "state", "treasury"}),
+        "job_answers": frozenset({"ledger", "policy", "state"}),
+        "job_search": frozenset({"desk", "policy", "state"}),
         "outlay": frozenset({"ledger", "metering", "policy", "state"}),
         "bookkeeping": frozenset(
             {
                 "bookkeeper",
                 "bulletin",
+                "job_answers",
                 "ledger",
                 "metering",
                 "outlay",

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from gateway.state.redis_commands import Plan, beat, free, read_answer
-from gateway.state.redis_job_commands import find, read_job
+from gateway.state.redis_job_commands import find, memory_age, read_job
 from gateway.state.redis_pipeline import Call
 
 if TYPE_CHECKING:
@@ -110,6 +110,26 @@ class JobCall(Call):
     def fail(self) -> None:
         """Tell that there is no answer."""
         asyncio.get_running_loop().call_soon(self._told, None, False)  # noqa: FBT003 (call_soon's signature)
+
+
+class AgeCall(Call):
+    """The question for how many seconds the store has remembered jobs."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, told: Callable[[float], None]) -> None:
+        super().__init__(memory_age())
+        self._told = told
+
+    def accept(self, answer: object) -> None:
+        """Tell it."""
+        if not isinstance(answer, int):
+            raise ValueError("no number")  # noqa: TRY004 (what the store said is no value of this question's)
+        asyncio.get_running_loop().call_soon(self._told, answer)
+
+    def fail(self) -> None:
+        """Tell that it is not known."""
+        asyncio.get_running_loop().call_soon(self._told, -1)
 
 
 class BeatCall(Call):

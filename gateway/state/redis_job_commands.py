@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.policy.job import SETTLED, Job
 from gateway.state.redis_commands import plain, scripted
-from gateway.state.redis_purse_scripts import CLOSE
+from gateway.state.redis_purse_scripts import CLOSE, REMEMBERS
 
 if TYPE_CHECKING:
     from gateway.state.redis_commands import Command
 
 JOB_SECONDS: Final = 7 * 86_400
+_SINCE_KEY: Final = b"fgw:jobs:since"
 _TEXTS: Final = 5
 _FIELDS: Final = 8
 
@@ -51,6 +52,11 @@ def closing(state: int, closer: bytes, known: Job | None) -> tuple[bytes, ...]:
     """Return the arguments of CLOSE."""
     text = job_text(known) if known is not None else b""
     return (b"%d" % state, closer, text, b"%d" % JOB_SECONDS)
+
+
+def memory_age() -> Command:
+    """Return the question for how many seconds the store has lost no jobs, as far as it knows."""
+    return scripted(REMEMBERS, (_SINCE_KEY,), ())
 
 
 def read_job(answer: object) -> Job | None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.state import redis_job_commands
-from gateway.state.redis_calls import JobCall
+from gateway.state.redis_calls import AgeCall, JobCall
 from gateway.state.redis_job_commands import read_job
 from gateway.state.redis_pipeline import Call
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from gateway.state.redis_pipeline import Pipeline
 
 MOST_OWED: Final = 10_000
+LEAST_MEMORY_SECONDS: Final = 2
+"""What was submitted before that is in the ledger by now, ten times over."""
 
 
 class RedisJobs:
@@ -35,15 +39,19 @@ class RedisJobs:
         self._numbers = itertools.count(1)
         self._pipeline: Pipeline | None = None
         self._owed: dict[OwedCall, None] = {}  # in order
+        self._trusted_at = 0.0  # the store may have been restored to an earlier state while the connection was gone
 
     def rise(self, pipeline: Pipeline) -> None:
         """Do what is owed."""
         self._pipeline = pipeline
+        if self._trusted_at:
+            self._trusted_at = monotonic() + LEAST_MEMORY_SECONDS
         self.pay()
 
     def fall(self) -> None:
         """The connection is gone."""
         self._pipeline = None
+        self._trusted_at = math.inf
 
     def pay(self) -> None:
         """Do what is owed, where the store is there."""
@@ -59,6 +67,16 @@ class RedisJobs:
             asyncio.get_running_loop().call_soon(told, None, False)  # noqa: FBT003 (call_soon's signature)
         else:
             self._pipeline.add(JobCall(job_id, told))
+
+    def has_lost_none(self, told: Callable[[bool], None]) -> None:
+        """Tell whether a job that the store does not have was never there, or was so long ago that the ledger has it.
+
+        Not where the store began to remember only just now, or was out of reach: it may have been emptied or restored.
+        """
+        if self._pipeline is None or monotonic() < self._trusted_at:
+            asyncio.get_running_loop().call_soon(told, False)  # noqa: FBT003 (call_soon's signature)
+        else:
+            self._pipeline.add(AgeCall(lambda seconds: told(seconds >= LEAST_MEMORY_SECONDS)))
 
     def remember(self, job_id: str, job: Job) -> None:
         """Bind a job's id to its submitter for seven days."""

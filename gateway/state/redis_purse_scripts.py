@@ -87,6 +87,16 @@ redis.call('SET', KEYS[1], ARGV[1] .. body .. '\\n' .. was .. ARGV[2], 'EX', ARG
 return was .. body
 """
 
+_REMEMBERS: Final = """
+local now = tonumber(redis.call('TIME')[1])
+local since = tonumber(redis.call('GET', KEYS[1]) or now + 1) or now + 1
+if since > now then
+  since = now
+  redis.call('SET', KEYS[1], since)
+end
+return now - since
+"""
+
 STATE: Final = Script(_STATE)
 """KEYS: purses. ARGV: who states, and 1 where that is its last word; then for each purse start and edition that it
 knows, and its registers g, n, s, j, each empty where nothing is said of it.
@@ -109,3 +119,7 @@ CLOSE: Final = Script(_CLOSE)
 """Moves a job's money up. ARGV: the state, who closes it, the job as it is known here (empty: not at all), and seconds
 to live. Returns the job as it was before, also to the one who closed it and asks again; empty where there is nothing to
 be done."""
+
+REMEMBERS: Final = Script(_REMEMBERS)
+"""Returns for how many whole seconds the key has been there, and sets it where it is not: a store that was emptied has
+lost it with all jobs."""

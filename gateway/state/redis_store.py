@@ -28,7 +28,7 @@ from gateway.state.redis_jobs import RedisJobs
 from gateway.state.redis_leases import Leases
 from gateway.state.redis_link import Link, LinkError
 from gateway.state.redis_pipeline import Call, Pipeline
-from gateway.state.redis_purse_scripts import CLOSE, STATE
+from gateway.state.redis_purse_scripts import CLOSE, REMEMBERS, STATE
 from gateway.state.redis_purses import RedisPurses
 from gateway.state.redis_scripts import ASK, MOVE, RENEW
 
@@ -45,7 +45,7 @@ PROBE_SECONDS: Final = (0.75, 1.25)
 BEAT_SECONDS: Final = (5.0, 7.0)
 """Two heartbeats fit into a replica's 15 s, four renewals into a lease's 30."""
 
-_SCRIPTS: Final = (ASK, MOVE, RENEW, STATE, CLOSE)
+_SCRIPTS: Final = (ASK, MOVE, RENEW, STATE, CLOSE, REMEMBERS)
 _MOST_SPARED: Final = 4_096
 
 

@@ -1,0 +1,182 @@
+"""Who submitted a job is known or asked: never does a stranger get it because a store forgot (`isolate_jobs`).
+
+Two gateways with a Redis and a PostgreSQL in common, and no folder: what the second knows of a job that was submitted
+through the first, it has from there.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from gateway.job_search import CONFIRM_SECONDS
+from gateway.ledger.ledger import Ledger
+from tests.harness.gateway import Gateway
+from tests.harness.messages import http_response, proxy_request
+from tests.harness.origin import ScriptedOrigin, answering
+from tests.harness.policy import GatewayKey, policy_text
+from tests.harness.postgres import PostgresServer
+from tests.harness.redis import RedisServer
+from tests.harness.waiting import until
+from tests.ledger.rows import bound, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.harness.client import Response
+    from tests.harness.origin import Received
+
+OWNER: Final = GatewayKey("owner", "design")
+STRANGER: Final = GatewayKey("stranger", "research")
+SUBMIT: Final = "https://queue.fal.run/fal-ai/flux/dev"
+POLLS_SECONDS: Final = 0.3
+BACK_SECONDS: Final = 20.0
+DAY_US: Final = 86_400 * 10**6
+
+
+def queue(request: Received) -> bytes:
+    """Answer each submit with an id of its own, and all else with an empty object."""
+    return http_response(f'{{"request_id": "{uuid.uuid4()}"}}'.encode() if request.method == "POST" else b"{}")
+
+
+class Pair:
+    """The gateways and what they share."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.redis = stack.enter_context(RedisServer(folder / "redis"))
+        self.postgres = stack.enter_context(PostgresServer())
+        self.url = self.postgres.new_database()
+        self.ledger = Ledger(self.url)
+        stack.callback(self.ledger.close)
+        self.origin = stack.enter_context(ScriptedOrigin(answering(queue)))
+        self.first, self.second = (self._start(stack, folder / name) for name in ("first", "second"))
+        for gateway in (self.first, self.second):
+            gateway.wait_ready()
+
+    def _start(self, stack: ExitStack, folder: Path) -> Gateway:
+        env = {
+            "FALGW_ORIGIN_OVERRIDES": self.origin.overrides,
+            "FALGW_REDIS_URL": self.redis.url,
+            "FALGW_DATABASE_URL": self.url,
+        }
+        return stack.enter_context(Gateway(folder, policy=policy_text(OWNER, STRANGER), env=env))
+
+    def submit(self) -> str:
+        """Submit through the first gateway; return the job's id."""
+        with self.first.connect() as client:
+            response = client.ask(proxy_request(SUBMIT, key=OWNER))
+        assert response.status == 200
+        return str(response.json()["request_id"])
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Run the pair for the module; each test leaves it whole."""
+    with ExitStack() as stack:
+        yield Pair(tmp_path_factory.mktemp("pair"), stack)
+
+
+def poll(gateway: Gateway, key: GatewayKey, job_id: str) -> Response:
+    """Ask for a job's status once."""
+    with gateway.connect() as client:
+        target = f"https://queue.fal.run/fal-ai/flux/requests/{job_id}/status"
+        return client.ask(proxy_request(target, key=key, method="GET"))
+
+
+def answer(gateway: Gateway, key: GatewayKey, job_id: str) -> tuple[int, str | None]:
+    """Return (status, error type) of one poll."""
+    response = poll(gateway, key, job_id)
+    return response.status, response.field("x-fal-error-type")
+
+
+def assert_hidden(gateway: Gateway, job_id: str) -> None:
+    """A stranger's polls are refused from the first one on, and soon with certainty."""
+    seen = set()
+    deadline = time.monotonic() + POLLS_SECONDS
+    while time.monotonic() < deadline:
+        seen.add(answer(gateway, STRANGER, job_id))
+    assert seen <= {(404, "job_unknown"), (503, "state_unavailable")}
+    until(lambda: answer(gateway, STRANGER, job_id) == (404, "job_unknown"), "the owner to be found")
+
+
+def test_a_job_stays_its_owners_when_the_store_is_emptied(pair: Pair) -> None:
+    """FLUSHALL straight behind the submit: the other gateway asks the ledger, also before that has the row."""
+    for _ in range(2):
+        job_id = pair.submit()
+        pair.redis.run("FLUSHALL")
+        assert_hidden(pair.second, job_id)
+        assert answer(pair.second, OWNER, job_id) == (200, None)
+
+
+def test_a_job_stays_its_owners_while_the_store_is_down(pair: Pair) -> None:
+    """The store is killed behind the submit; then it comes back with nothing of what it knew."""
+    before = pair.submit()
+    pair.redis.kill()
+    try:
+        job_id = pair.submit()
+        assert_hidden(pair.second, job_id)
+        assert_hidden(pair.second, before)
+        assert answer(pair.second, OWNER, job_id) == (200, None)
+    finally:
+        pair.redis.start()
+    assert_hidden(pair.second, before)
+    for gateway in (pair.first, pair.second):
+        until(lambda gateway=gateway: gateway.metrics().value("state_store_up") == 1, "the store")  # type: ignore[misc]
+
+
+def seconds_to_pass(gateway: Gateway) -> float:
+    """Poll for a job that did not come through here; return how long the answer took."""
+    begun = time.monotonic()
+    assert answer(gateway, STRANGER, str(uuid.uuid4())) == (200, None)
+    return time.monotonic() - begun
+
+
+def test_a_job_that_is_known_to_nobody_may_be_polled(pair: Pair) -> None:
+    """It did not come through here: any key may ask, once the ledger has said so; at once where the store is sound."""
+    until(lambda: seconds_to_pass(pair.second) < CONFIRM_SECONDS, "a store that has remembered for a while")
+    pair.redis.run("FLUSHALL")
+    assert answer(pair.second, STRANGER, str(uuid.uuid4())) == (200, None)
+
+
+def test_a_job_whose_owner_cannot_be_looked_up_is_refused_to_all(pair: Pair) -> None:
+    """Store emptied, database down: 503 with Retry-After, also for the owner; the gateway of the submit still knows."""
+    job_id = pair.submit()
+    until(lambda: pair.ledger.find_job(job_id), "the row")
+    pair.redis.run("FLUSHALL")
+    pair.postgres.stop()
+    try:
+        sent = len(pair.origin.requests)
+        for key in (STRANGER, OWNER):
+            refused = poll(pair.second, key, job_id)
+            assert (refused.status, refused.field("x-fal-error-type")) == (503, "state_unavailable")
+            assert refused.field("retry-after") == "1"
+        assert answer(pair.second, STRANGER, str(uuid.uuid4())) == (503, "state_unavailable")
+        assert len(pair.origin.requests) == sent
+        assert answer(pair.first, OWNER, job_id) == (200, None)
+        assert answer(pair.first, STRANGER, job_id) == (404, "job_unknown")
+    finally:
+        pair.postgres.start()
+    until(lambda: answer(pair.second, OWNER, job_id) == (200, None), "the database", timeout_seconds=BACK_SECONDS)
+    assert answer(pair.second, STRANGER, job_id) == (404, "job_unknown")
+
+
+def test_a_job_of_last_month_is_its_owners(pair: Pair) -> None:
+    """No store remembers it; the ledger does, for as long as it keeps rows. The first submit of an id owns it."""
+    old, now_us = str(uuid.uuid4()), time.time_ns() // 1_000
+    mine = {"team": "design", "key": "owner", "fal_request_id": old}
+    theirs = {"team": "research", "key": "stranger", "fal_request_id": old}
+    at_us = now_us - 30 * DAY_US
+    rows = [
+        bound(901, **mine, admitted_at_us=at_us, changed_at_us=at_us),
+        bound(902, **theirs, admitted_at_us=now_us, changed_at_us=now_us),
+        settled(903, **theirs, admitted_at_us=at_us - DAY_US, changed_at_us=at_us),
+    ]
+    pair.ledger.apply(rows)
+    for gateway in (pair.first, pair.second):
+        assert answer(gateway, OWNER, old) == (200, None)
+        assert answer(gateway, STRANGER, old) == (404, "job_unknown")
