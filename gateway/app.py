@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from time import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -58,7 +57,6 @@ if TYPE_CHECKING:
     from gateway.state.redis_store import RedisStore
     from gateway.turns import Turns
 
-_BACKLOG: Final = 1024
 _SUMMARY_SECONDS: Final = 1.0
 _FOLLOW_SECONDS: Final = 0.1  # until a policy that is in force elsewhere is so here
 _OWN_FIELDS: Final = (
@@ -279,26 +277,3 @@ def _origins(settings: Settings) -> Mapping[str, str]:
     return MappingProxyType(
         {host: f"{base.scheme}://{base.netloc}{base.prefix}" for host, base in settings.origin_overrides.items()}
     )
-
-
-def bind(host: str, port: int, *, shared: bool) -> socket.socket:
-    """Return a bound socket; `shared`: others of this gateway may bind the same port. OSError where it is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind((host, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a worker's own listening socket: the kernel shares callers out among the workers (PERFORMANCE 4)."""
-    sock = bind(host, port, shared=True)
-    sock.listen(_BACKLOG)
-    sock.setblocking(False)  # noqa: FBT003 (the standard library's signature)
-    return sock

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
-from gateway import app, exchange, signals
+from gateway import exchange, signals
 from gateway.descriptors import raise_descriptor_limit
-from gateway.listeners import Listeners
+from gateway.listeners import Listeners, listen
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS, PROCESS_RESTARTS
@@ -233,7 +233,7 @@ class Supervisor:
         if child.role == "worker":
             host, port = self.listeners.reserved.getsockname()[:2]
             self.listeners.close()
-            run_worker(self._shared, child.seat, listener=app.listen(host, port), lifeline=self._lifeline)
+            run_worker(self._shared, child.seat, listener=listen(host, port), lifeline=self._lifeline)
             return
         meter = Meter(child.seat.region, self._board.endpoints, emit=self._shared.log.exchange)
         self._shared.log.count_to(meter.count_dropped)

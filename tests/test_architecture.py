@@ -175,7 +175,7 @@ MAY_IMPORT: Final = MappingProxyType(
         ),
         "app": BELOW_APP,
         "worker": BELOW_APP | {"app"},
-        "listeners": frozenset({"app", "settings"}),
+        "listeners": frozenset({"settings"}),
         "lifecycle": BELOW_APP | {"app", "listeners", "worker"},
         "configuration": frozenset({"policyfile", "ruleset", "settings"}),
         "welcome": frozenset(),
