@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.chaos.outages import measure
+from tests.chaos.plan import Draw
 from tests.chaos.report import lines_of, schedule_lines
 from tests.chaos.run import FORMS, Report, SiteForm, run_site
 
@@ -19,13 +22,20 @@ from tests.chaos.run import FORMS, Report, SiteForm, run_site
 def main(arguments: list[str]) -> int:
     """Run every site, print the tables; return 1 where something was violated."""
     asked = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs is ended
     folder = Path(tempfile.mkdtemp(prefix="falgw-chaos-"))
     if asked.outages:
         return _outages(folder, repeats=asked.repeats)
     forms = [form for form in FORMS if asked.site in {"all", form.name}]
     _say(f"chaos: seed {asked.seed}, {asked.seconds:g} s, in {folder}")
+    interrupted = threading.Event()
     with ThreadPoolExecutor(len(forms)) as pool:
-        reports = list(pool.map(lambda form: _run(form, folder, asked), forms))
+        runs = [pool.submit(_run, form, folder, interrupted, asked) for form in forms]
+        try:
+            reports = [run.result() for run in runs]
+        except KeyboardInterrupt:  # the sites end what they started, by its id
+            interrupted.set()
+            reports = [run.result() for run in runs]
     for report in reports:
         for line in [*lines_of(report), *(schedule_lines(report) if asked.schedule or report.problems else ())]:
             _say(line)
@@ -48,9 +58,11 @@ def _outages(folder: Path, *, repeats: int) -> int:
     return 0
 
 
-def _run(form: SiteForm, folder: Path, asked: argparse.Namespace) -> Report:
+def _run(form: SiteForm, folder: Path, interrupted: threading.Event, asked: argparse.Namespace) -> Report:
     try:
-        return run_site(form, folder / form.name, seed=asked.seed, seconds=asked.seconds, pause_seconds=asked.pause)
+        return run_site(
+            form, folder / form.name, interrupted, Draw(asked.seed, asked.seconds, asked.pause, asked.without)
+        )
     except Exception:  # noqa: BLE001 - one site's failure is told, and the other's table is printed too
         return Report(form, problems=[f"the run itself failed: {traceback.format_exc()}"])
 
@@ -61,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=120, help="from the first caller to the last fault's end")
     parser.add_argument("--site", choices=["all", *(form.name for form in FORMS)], default="all")
     parser.add_argument("--pause", type=float, default=0.8, help="a caller's mean pause between two calls, in seconds")
+    parser.add_argument("--without", default="", metavar="TEXT", help="leave out faults whose kind contains this")
     parser.add_argument("--outages", action="store_true", help="measure how long each fault keeps callers out instead")
     parser.add_argument("--repeats", type=int, default=3, help="of each fault, with --outages")
     parser.add_argument("--schedule", action="store_true", help="print the schedule also where all is well")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.chaos import accounts, logs
-from tests.chaos.tenants import BUDGETS, LARGE, SLOTS, WITH_SLOTS
+from tests.chaos.tenants import BUDGETS, LARGE, REVOKED, SLOTS, WITH_SLOTS
 from tests.harness.client import RawClient
 from tests.harness.messages import proxy_request
 from tests.harness.wire import Malformed, Truncated
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tests.chaos.injector import Strike
-    from tests.chaos.observed import Observed
+    from tests.chaos.observed import Call, Observed
     from tests.chaos.replica import Replica
     from tests.chaos.site import Site
     from tests.harness.policy import GatewayKey
@@ -34,6 +34,8 @@ SETTLE_SECONDS: Final = 120.0
 LOOK_SECONDS: Final = 1.0
 MEMORY_GROWTH: Final = 1.5
 MEMORY_ALLOWANCE_BYTES: Final = 64 << 20
+REVOKED_SECONDS: Final = 5.0
+"""Within which every gateway refuses a key that was taken out of the policy."""
 KEY_TAG: Final = re.compile(r"gw\.key=([a-z0-9._-]+)")
 MONEY_LOSING: Final = ("redis_flushed", "redis_restarted_empty", "redis_restored", "redis_evicted")
 """Faults behind which a small budget may be passed until the audit has found it."""
@@ -48,6 +50,7 @@ class Audit:
         self._strikes = list(strikes)
         self._memory = memory
         self._books = Books(site.database_url)
+        self._began_at = time.monotonic()
         self.settled_seconds: dict[str, float] = {}
 
     def run(self, revive: Callable[[], object]) -> list[str]:
@@ -60,12 +63,11 @@ class Audit:
         return problems
 
     def _wait(self, look: Callable[[], list[str]], what: str, revive: Callable[[], object]) -> list[str]:
-        """Look until nothing is wrong, or the time is over; return what is wrong then."""
-        began_at = time.monotonic()
-        while (problems := look()) and time.monotonic() < began_at + SETTLE_SECONDS:
+        """Look until nothing is wrong, or the time since the last fault is over; return what is wrong then."""
+        while (problems := look()) and time.monotonic() < self._began_at + SETTLE_SECONDS:
             revive()
             time.sleep(LOOK_SECONDS)
-        self.settled_seconds[what] = time.monotonic() - began_at
+        self.settled_seconds[what] = time.monotonic() - self._began_at
         return [f"after {SETTLE_SECONDS:g} s: {problem}" for problem in problems]
 
     # -- what comes right by itself -----------------------------------------------------------------------------
@@ -147,6 +149,7 @@ class Audit:
         disturbed = [*replica.kills, *self._disk_faults(replica)]
         problems = [*replica.problems, *logs.leaks(replica.logs(), self._site.secrets()), *logs.repeated(events)]
         problems += logs.missing(calls, events, disturbed)
+        problems += self._let_in_though_revoked(replica, calls)
         problems += logs.uncounted(present, replica.gateway.metrics(), kills=replica.kills_in_life)
         problems += [f"pid {each.pid} of an earlier life still runs" for each in replica.leftovers()]
         before, after = self._memory[replica.name], replica.gateway.rss()
@@ -154,14 +157,36 @@ class Audit:
             problems.append(f"memory grew from {before >> 20} to {after >> 20} MiB")
         return [f"{replica.name}: {problem}" for problem in problems]
 
+    def _let_in_though_revoked(self, replica: Replica, calls: list[Call]) -> list[str]:
+        """Return the calls of a revoked key that were answered, where nothing else disturbed the gateway meanwhile."""
+        own = [strike for strike in self._strikes if strike.fault.resource == replica.name]
+        found = []
+        for strike in self._strikes:
+            since, until = strike.began_at + REVOKED_SECONDS, strike.ended_at
+            is_disturbed = any(other.began_at < until and other.ended_at > strike.began_at - 10 for other in own)
+            if strike.fault.kind == "policy_key_revoked" and not is_disturbed:
+                found += [
+                    call
+                    for call in calls
+                    if call.key == REVOKED
+                    and call.status == http.client.OK
+                    and since < call.began_at
+                    and call.ended_at < until
+                ]
+        return [f"a revoked key was let in: {found}"] if found else []
+
     def _disk_faults(self, replica: Replica) -> list[float]:
-        """Return moments within the times at which the disk, which takes the log too, was full."""
-        return [
-            strike.began_at + second
-            for strike in self._strikes
-            if strike.fault.kind == "full_disk" and strike.fault.resource == replica.name
-            for second in range(int(strike.ended_at - strike.began_at) + 2)
-        ]
+        """Return moments within the times at which the disk was full, where it takes the log too."""
+        return (
+            []
+            if replica.disk.is_own
+            else [
+                strike.began_at + second
+                for strike in self._strikes
+                if strike.fault.kind == "full_disk" and strike.fault.resource == replica.name
+                for second in range(int(strike.ended_at - strike.began_at) + 2)
+            ]
+        )
 
 
 def _is_small(key_id: str) -> bool:

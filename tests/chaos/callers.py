@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import threading
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, Final
@@ -21,9 +20,11 @@ from tests.harness.messages import message, proxy_request
 from tests.harness.wire import Malformed, Truncated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import threading
+    from collections.abc import Callable
 
     from tests.chaos.observed import Observed
+    from tests.chaos.plan import Draw
     from tests.chaos.site import Site
     from tests.harness.policy import GatewayKey
 
@@ -44,12 +45,13 @@ POLLS_MOST: Final = 12
 class Caller:
     """One caller, in a thread of its own until `stop` is set."""
 
-    def __init__(self, site: Site, number: int, seed: int, *, seen: Observed, pause_seconds: float) -> None:
+    def __init__(self, site: Site, number: int, draw: Draw, *, seen: Observed) -> None:
         self._site = site
         self._seen = seen
-        self._pause_seconds = pause_seconds
+        self._pause_seconds = draw.pause_seconds
+        self._faults = [line for line in ORIGIN_FAULTS if not draw.leaves_out(line)]
         self._number = number
-        self._draw = random.Random(f"{seed} {site.name} {number}")  # noqa: S311 - a schedule, not a secret
+        self._draw = random.Random(f"{draw.seed} {site.name} {number}")  # noqa: S311 - a schedule, not a secret
         self._clients: dict[int, RawClient] = {}
         self._count = 0
         names = list(site.tenants.keys)
@@ -81,7 +83,7 @@ class Caller:
     def run_endpoint(self) -> None:
         """Run an endpoint; half of the time the origin does something wrong."""
         content = self._content()
-        answer = self._ask("run", self._run(content, self._draw.choice(ORIGIN_FAULTS)))
+        answer = self._ask("run", self._run(content, self._draw.choice(self._faults)))
         self._compare(answer, content)
 
     def upload(self) -> None:
@@ -289,11 +291,3 @@ ACTIONS: Final[dict[Callable[[Caller], None], int]] = {
     Caller.call_for_free: 4,
     Caller.look_at_usage: 2,
 }
-
-
-def start_callers(callers: Sequence[Caller], stop: threading.Event) -> list[threading.Thread]:
-    """Start each caller in a thread; return the threads."""
-    threads = [threading.Thread(target=each.run, args=(stop,), daemon=True) for each in callers]
-    for thread in threads:
-        thread.start()
-    return threads

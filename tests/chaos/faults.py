@@ -63,6 +63,9 @@ def inject(site: Site, fault: Fault) -> Undo | None:
 def _strike_gateway(site: Site, fault: Fault) -> Undo | None:
     replica = site.replica(fault.resource)
     how, _, what = fault.kind.partition("_")
+    if fault.kind == "full_disk" and replica.disk.is_own:
+        replica.disk.fill()
+        return replica.disk.free
     if fault.kind == "full_disk":
         limited = replica.limit_files(0)
         return partial(_each, limited, lambda member: limit(member, UNLIMITED))

@@ -26,6 +26,21 @@ RECOVERY_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
+class Draw:
+    """What a run is drawn from: the seed, how long callers and faults go on, and a caller's mean pause."""
+
+    seed: int
+    seconds: float
+    pause_seconds: float
+    without: str = ""
+    """Leaves out the faults whose kind, or line to the emulator, contains this; empty: none."""
+
+    def leaves_out(self, name: str) -> bool:
+        """Say whether a fault is left out."""
+        return bool(self.without) and self.without in name
+
+
+@dataclass(frozen=True, slots=True)
 class FaultKind:
     """A kind of fault: how often it is drawn, and the least and the most seconds that it lasts (0: a moment)."""
 

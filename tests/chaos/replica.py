@@ -23,17 +23,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from tests.chaos.disk import Disk
+
 SHORTEST_LIFE_SECONDS: Final = 0.5
+SPOOL: Final = "fal-gateway.spool"
 STDERR: Final = "stderr.txt"
 
 
 class Replica:
     """A gateway of a site. `problems` collects what it did that no gateway may do, as sentences."""
 
-    def __init__(self, name: str, folder: Path, *, env: Mapping[str, str], workers: int) -> None:
+    def __init__(self, name: str, folder: Path, *, env: Mapping[str, str], workers: int, disk: Disk) -> None:
         self.name = name
         self.folder = folder
         self.workers = workers
+        self.disk = disk
         self.life = 0
         self.began_at = 0.0
         self.kills: list[float] = []
@@ -44,6 +48,9 @@ class Replica:
         self.port, self.ops_port = (each.number for each in self._ports)
         self._members: dict[int, psutil.Process] = {}
         self._gateway: Gateway | None = None
+        folder.mkdir()
+        (folder / SPOOL).symlink_to(disk.folder / SPOOL)  # where its journals are with PostgreSQL
+        (disk.folder / SPOOL).mkdir()
 
     @property
     def gateway(self) -> Gateway:

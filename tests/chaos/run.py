@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from tests.chaos.audit import Audit
-from tests.chaos.callers import Caller, start_callers
+from tests.chaos.callers import Caller
 from tests.chaos.injector import Injector, Strike
 from tests.chaos.observed import Observed
-from tests.chaos.plan import FIRST_SECONDS, resources_of, schedule
+from tests.chaos.plan import FIRST_SECONDS, Draw, resources_of, schedule
 from tests.chaos.site import Site
 
 if TYPE_CHECKING:
@@ -51,28 +51,32 @@ class Report:
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     settled_seconds: dict[str, float] = field(default_factory=dict)
     executions: int = 0
-    failure: BaseException | None = None
 
 
-def run_site(form: SiteForm, folder: Path, *, seed: int, seconds: float, pause_seconds: float) -> Report:
-    """Run one site; return what it showed."""
+def run_site(form: SiteForm, folder: Path, interrupted: threading.Event, draw: Draw) -> Report:
+    """Run one site; return what it showed. Once it is interrupted it ends early, without an audit."""
     report = Report(form)
-    faults = schedule(seed, seconds, resources_of(gateways=form.gateways, is_shared=form.is_shared))
+    resources = resources_of(gateways=form.gateways, is_shared=form.is_shared)
+    faults = [each for each in schedule(draw.seed, draw.seconds, resources) if not draw.leaves_out(each.kind)]
     with Site(form.name, folder, gateways=form.gateways, workers=form.workers, is_shared=form.is_shared) as site:
         site.start()
         seen, stop = Observed(), threading.Event()
-        callers = [Caller(site, number, seed, seen=seen, pause_seconds=pause_seconds) for number in range(form.callers)]
-        threads = start_callers(callers, stop)
+        callers = [Caller(site, number, draw, seen=seen) for number in range(form.callers)]
+        threads = [threading.Thread(target=caller.run, args=(stop,), daemon=True) for caller in callers]
+        for thread in threads:
+            thread.start()
         injector = Injector(site, faults)
         memory: dict[str, int] = {}
         warm = threading.Timer(FIRST_SECONDS / 2, lambda: memory.update(_memory(site)))
         warm.start()
         try:
-            injector.run(lambda: any(not thread.is_alive() for thread in threads))
+            injector.run(interrupted.is_set)
         finally:
             stop.set()
             warm.join()
         report.problems += _join(threads)
+        if interrupted.is_set():
+            return report
         audit = Audit(site, seen, injector.strikes, memory)
         report.problems += audit.run(injector.revive)
         report.strikes, report.settled_seconds = injector.strikes, audit.settled_seconds

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
+from tests.chaos.disk import Disk
 from tests.chaos.replica import Replica
 from tests.chaos.tenants import PRICES, Tenants
 from tests.harness.emulator import Emulator
@@ -57,7 +58,7 @@ class Site:
     def _open_stores(self, stack: ExitStack) -> str:
         """Start the stores; return the database's URL, past the proxy: for whoever reads the ledger."""
         if not self.is_shared:
-            return f"sqlite:///{self.folder}/ledger.db"
+            return f"sqlite:///{self.folder}/disk-1/ledger.db"
         self.redis = stack.enter_context(RedisServer(self.folder / "redis"))
         self.redis_proxy = stack.enter_context(FaultProxy(self.redis.port))
         self.postgres = stack.enter_context(PostgresServer())
@@ -71,7 +72,8 @@ class Site:
             env["FALGW_REDIS_URL"] = self.redis_proxy.url
             database = urlsplit(self.database_url).path
             env["FALGW_DATABASE_URL"] = f"postgresql://{USER}:{CANARY}@{LOOPBACK}:{self.database_proxy.port}{database}"
-        replica = Replica(f"gateway-{number}", self.folder / f"gateway-{number}", env=env, workers=workers)
+        disk = stack.enter_context(Disk(self.folder / f"disk-{number}"))
+        replica = Replica(f"gateway-{number}", self.folder / f"gateway-{number}", env=env, workers=workers, disk=disk)
         stack.callback(replica.close)
         return replica
 
