@@ -40,6 +40,7 @@ LEFT_OUT: Final = frozenset(
         "metering/cells.py",
         "metering/exemplars.py",
         "metering/exposition.py",
+        "metering/ledger_health.py",
         "metering/log.py",
         "metering/metrics.py",
         "metering/pulse.py",

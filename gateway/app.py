@@ -21,7 +21,7 @@ from gateway.gate import Gatehouse
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
 from gateway.job_search import JobSearch, LedgerQuestions
-from gateway.ledger.journal import Journal
+from gateway.ledger_watch import WATCH_SECONDS, JournalWatch
 from gateway.metering.meter import Meter
 from gateway.metering.refusals import RefusalSampler
 from gateway.policy.address import counted_peers
@@ -73,13 +73,13 @@ class Worker:
     def __init__(self, turns: Turns, shared: Shared, seat: Seat) -> None:
         self._shared, self._seat = shared, seat
         settings, board = shared.settings, shared.board
+        self._journal = shared.open_journal(seat)
         number = board.workers.index(seat)
-        self._journal = Journal(shared.spool.path, name=shared.journal_name(seat), mark=seat.mark)
         self._store = LocalStore(shared.quotas, seat=number, lines=self._journal)
         turns.at_end(self._write_down)
         before = self._write_down  # nothing is sent whose purchase is not written down
-        options = _curl_options(settings)
-        self.relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=_alarm, before=before)
+        options, alarm = _curl_options(settings), structlog.get_logger().error
+        self.relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=alarm, before=before)
         self.tracer = open_tracer(settings.tracing, RandomIds().next, shared.replica, ca_file=system_ca_file())
         self._refusals = RefusalSampler(finishing(shared.log.exchange, self.tracer))
         self._meter = Meter(seat.region, board.endpoints, emit=self._refusals.emit)
@@ -99,13 +99,8 @@ class Worker:
         desk = self._desk(*_rules_of(content))
         seat.generation = self._followed
         pressure = MemoryPressure(own_group())
-        self._periodic = (
-            PeriodicCallback(pressure.look, LOOK_SECONDS * 1000),
-            PeriodicCallback(self._follow, _FOLLOW_SECONDS * 1000),
-            PeriodicCallback(self._refusals.summarize, _SUMMARY_SECONDS * 1000),
-        )
-        for callback in self._periodic:
-            callback.start()
+        self._journal_watch = JournalWatch(self._journal, self._meter)
+        self._periodic = self._start_periodic(pressure)
         self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure, tracer=self.tracer)
         self.server = CallerServer(
             self.gate,
@@ -120,6 +115,19 @@ class Worker:
             address_of=counted_peers(settings.trusted_proxies),
             report=_log_limited_connections,
         )
+
+    def _start_periodic(self, pressure: MemoryPressure) -> list[PeriodicCallback]:
+        """Begin what is done again and again."""
+        calls = (
+            (pressure.look, LOOK_SECONDS),
+            (self._follow, _FOLLOW_SECONDS),
+            (self._refusals.summarize, _SUMMARY_SECONDS),
+            (self._journal_watch.look, WATCH_SECONDS),
+        )
+        periodic = [PeriodicCallback(call, seconds * 1000) for call, seconds in calls]
+        for callback in periodic:
+            callback.start()
+        return periodic
 
     async def start(self) -> None:
         """Make ready what takes a while, before the first caller comes."""
@@ -250,6 +258,7 @@ class Worker:
             self._shared_store.purses.write()  # what was cut just now, in case that the store is away
             await self._shared_store.close()
         self._store.write()
+        self._journal_watch.look()
         self._journal.close()
         return cut
 
@@ -257,10 +266,6 @@ class Worker:
 def _rules_of(content: bytes) -> tuple[Edition, Ruleset]:
     edition = edition_of(content)
     return edition, compile_rules(edition.document)
-
-
-def _alarm(event: str) -> None:
-    structlog.get_logger().error(event)
 
 
 def _log_limited_connections(closed: int, refused: int) -> None:

@@ -10,6 +10,7 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.process import Gauges, Listeners, serve_ledger
 from gateway.ledger.spool import Spool
 from gateway.metering.board import Seat, State
+from gateway.metering.ledger_health import LedgerHealth
 from gateway.outlay import Outlay
 from gateway.overseer import Overseer
 from gateway.policy.edition import edition_of
@@ -73,7 +74,10 @@ def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
     )
     answers.start()
 
+    health = LedgerHealth(seat.ledger_health)
+
     def on_gauges(gauges: Gauges) -> None:
+        health.show(is_up=gauges.is_up, read_bytes=shared.spool_bytes() - gauges.spool_bytes)
         answers.note(is_up=gauges.is_up)
         keeper.on_gauges(gauges)
         overseer.tick(is_up=gauges.is_up)
@@ -83,7 +87,7 @@ def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
         outlay.show_totals(is_up=up)  # first: its endpoints were there before those that callers bring now
         keeper.on_ready(up)
 
-    listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, on_gauges)
+    listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, health.live, on_gauges)
     try:
         serve_ledger(ledger, spool, listeners=listeners, stop_signal=STOP)
     finally:

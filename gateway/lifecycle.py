@@ -21,6 +21,7 @@ import structlog
 
 from gateway import exchange, signals
 from gateway.descriptors import raise_descriptor_limit
+from gateway.ledger_watch import LedgerWatch
 from gateway.listeners import Listeners, listen
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
@@ -85,6 +86,7 @@ class Supervisor:
         region = self._board.supervisor.region
         self._reload_errors = region.claim_spare(POLICY_RELOAD_ERRORS.name, ())
         self._restarts = {role: region.claim_spare(PROCESS_RESTARTS.name, (role,)) for role in _ROLES}
+        self._ledger_watch = LedgerWatch(self._board, self._shared.spool)
         self._put_in_force(policy)
         self._reloads = Reloads(
             policy,
@@ -134,6 +136,7 @@ class Supervisor:
             elif number == signal.SIGHUP:
                 self._reloads.reload()
         self._reloads.look(monotonic())
+        self._ledger_watch.look(monotonic())
         self._reap()
         for child in self._children:
             if not child.pid and self._is_wanted(child) and monotonic() >= child.due_at:
@@ -161,7 +164,7 @@ class Supervisor:
 
     def _bury(self, child: Child, code: int, *, cpu_us: int) -> None:
         if child.role == "worker":
-            self._shared.settle_with_dead(child.seat)
+            self._ledger_watch.count_lost(self._shared.settle_with_dead(child.seat))
         child.seat.vacate(cpu_us=cpu_us)
         if self._is_wanted(child) and not self._is_ending:
             steady = monotonic() - child.started_at > _STEADY_SECONDS
@@ -239,7 +242,8 @@ class Supervisor:
         self._shared.log.count_to(meter.count_dropped)
         if child.role == "ops":
             self.listeners.reserved.close()
-            serve_ops(self.listeners.ops, self._board, on_orphaned=self._lifeline.on_cut)
+            spool_bytes, on_orphaned = self._shared.spool_bytes, self._lifeline.on_cut
+            serve_ops(self.listeners.ops, self._board, spool_bytes=spool_bytes, on_orphaned=on_orphaned)
         else:
             self.listeners.close()
             from gateway.bookkeeping import run_ledger  # noqa: PLC0415 (a database's libraries: 36 MB that others spare)

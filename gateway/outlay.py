@@ -1,4 +1,4 @@
-"""What operators see of money: budgets, the ledger's health, and what it says was spent over all time.
+"""What operators see of money: budgets, and what the ledger says was spent over all time.
 
 The decision: `ledger_cost_usd` is asked of the database every few seconds, all of its sums, so that the gauge is the
 ledger's and not this process's: no restart changes it, and gateways that share a database show the same. Reading 1,000
@@ -68,8 +68,6 @@ class Outlay:
         now = self._clock()
         if now >= self._show_at:
             self._show_at = now + SHOW_SECONDS
-            self._set(metrics.LEDGER_UP, (), int(gauges.is_up))
-            self._set(metrics.SPOOL_BYTES, (), gauges.spool_bytes)
             self._show_budgets()
         self.show_totals(is_up=gauges.is_up)
 

@@ -73,12 +73,19 @@ class Account(Protocol):
 class Journal(Protocol):
     """Takes lines for the ledger; they are on their way to it before anything more is sent."""
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no new hold may be made."""
+    def is_full_for(self, key: str) -> bool:
+        """Say whether no new hold of a key may be made."""
 
-    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
-        """Add a line; `refused` is called where it cannot be written, before anything more is sent."""
+    def append(
+        self,
+        line: bytes,
+        refused: Callable[[], None] | None = None,
+        optional: bool = False,  # noqa: FBT001, FBT002 (hot)
+    ) -> None:
+        """Add a line; `refused` is called where it cannot be written, before anything more is sent.
+
+        `optional`: of a key without a budget; such a line may be dropped, and is counted then.
+        """
 
     def flush(self) -> bool:
         """Write what was added; False where not all of it could be."""

@@ -10,7 +10,8 @@ from uuid import uuid4
 from gateway.bulletin import Bulletin
 from gateway.ledger.address import parse_database_url
 from gateway.ledger.folder import SpoolFolder, claim_folder
-from gateway.ledger.journal import seal
+from gateway.ledger.journal import Journal
+from gateway.ledger.segments import WAITING, seal, segments_bytes
 from gateway.metering.board import Board
 from gateway.state.job_channel import JobChannel
 from gateway.state.jobs import JobTable
@@ -55,19 +56,30 @@ class Shared:
         """Return the name of the journal of the worker that sits there."""
         return f"worker-{self.board.workers.index(seat)}-{seat.pid}"
 
+    def open_journal(self, seat: Seat) -> Journal:
+        """Make the journal of the worker that sits there; OSError where that fails."""
+        name, writers = self.journal_name(seat), self.settings.workers
+        return Journal(self.spool.path, name=name, mark=seat.mark, writers=writers)
+
     def is_seated(self, journal: str) -> bool:
         """Say whether a journal's worker lives, or is dead and was not settled with yet (`settle_with_dead`)."""
         return any(seat.pid and self.journal_name(seat) == journal for seat in self.board.workers)
 
-    def settle_with_dead(self, seat: Seat) -> None:
+    def spool_bytes(self) -> int:
+        """Return how many bytes are in this gateway's folder of journals, read or not."""
+        return segments_bytes(str(self.spool.path))
+
+    def settle_with_dead(self, seat: Seat) -> int:
         """Count what a worker left that is gone, as far as its journal tells it; for the supervisor.
 
+        Returns how many purchases it had in memory only, because the disk took no lines.
         Its seat is vacated only then: that is what the ledger's process waits for, with the journal and with what the
         worker had to say to the store.
         """
         end = seal(self.spool.path, self.journal_name(seat), seat.mark)
         self.quotas.vacate(self.board.workers.index(seat), end)
         self.last_words.conclude(seat.pid, end)
+        return int(seat.mark[WAITING])
 
 
 def spool_root(database_url: str) -> Path:

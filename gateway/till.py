@@ -10,14 +10,15 @@ The decisions it carries (RELIABILITY 2, column "money"):
 * A queue job keeps what its submit held, under fal's request id, for whoever paid. It is settled once, by the first
   result that carries units, whoever fetches it.
 * Every purchase is in the journal before anything of it is sent, so that no death of a process can lose it. Under a
-  budget one that could not be written there is not sent.
+  budget one that could not be written there is not sent. Without a budget it is sent all the same, and counted if it is
+  lost: a full disk does not stop those who have no limit.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.ledger.entry import LineForm
+from gateway.ledger.entry import LineForm, bounded_endpoint
 from gateway.policy.budget import moment_within, period_start
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import MOST_COST_NS, Estimates, Price, cost_ns, usd_of_picodollars
@@ -100,7 +101,7 @@ class Till:
         estimate_ns = self._estimates.estimate_ns(call.endpoint, price) if price is not None else None
         hold = None
         if principal.budgets:
-            if self._journal.is_full:
+            if self._journal.is_full_for(principal.key):
                 return NO_ROOM
             if price is None:
                 if self._refuses_unpriced:
@@ -143,7 +144,8 @@ class Till:
         purchase.is_recorded = True
         hold = purchase.hold
         if hold is None:
-            self._journal.append(purchase.line("held", changed_at_us=purchase.admitted_at_us, source="estimated"))
+            line = purchase.line("held", changed_at_us=purchase.admitted_at_us, source="estimated")
+            self._journal.append(line, None, True)
             return
         if hold.starts:
             purchase.admitted_at_us = moment_within(purchase.admitted_at_us, hold.budgets, hold.starts)
@@ -188,14 +190,15 @@ class Till:
         job = Job(
             principal.team,
             principal.key,
-            purchase.call.endpoint,
+            bounded_endpoint(purchase.call.endpoint),
             purchase.id,
             purchase.admitted_at_us,
             purchase.estimate_ns or 0,
             price.picodollars if price is not None else -1,
             price.unit if price is not None else "",
         )
-        self._journal.append(purchase.line("held", changed_at_us=self._now_us(), fal_id=job_id, source="estimated"))
+        line = purchase.line("held", changed_at_us=self._now_us(), fal_id=job_id, source="estimated")
+        self._journal.append(line, None, purchase.hold is None)
         if purchase.hold is not None:
             self._store.bind(purchase.hold)
         self._journal.flush()
@@ -214,9 +217,10 @@ class Till:
         purchase.is_over = True
         if purchase.hold is not None:
             self._store.settle(purchase.hold, cost or 0)
-        self._journal.append(
-            purchase.line(status, changed_at_us=self._now_us(), fal_id=fal_id, units=units, cost_ns=cost, source=source)
+        line = purchase.line(
+            status, changed_at_us=self._now_us(), fal_id=fal_id, units=units, cost_ns=cost, source=source
         )
+        self._journal.append(line, None, purchase.hold is None)
         purchase.account.count(units, cost, source)
         return Charge(cost, source)
 
@@ -274,10 +278,9 @@ class Till:
             cost_ns=spent_ns,
             source=source,
         )
-        self._journal.append(line)
-        self._store.settle_job(
-            self._purses_of(job), freed_ns=job.estimate_ns if job.state == OPEN else 0, spent_ns=spent_ns or 0
-        )
+        purses = self._purses_of(job)
+        self._journal.append(line, None, not purses)
+        self._store.settle_job(purses, freed_ns=job.estimate_ns if job.state == OPEN else 0, spent_ns=spent_ns or 0)
         self._takings.account(job.team, job.key, job.endpoint, unit).count(units, spent_ns, source)
         return Charge(spent_ns, source, is_garbled=is_garbled)
 

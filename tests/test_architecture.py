@@ -41,6 +41,7 @@ BELOW_APP: Final = frozenset(
         "job_answers",
         "job_search",
         "ledger",
+        "ledger_watch",
         "metering",
         "ops",
         "outlay",
@@ -92,7 +93,9 @@ MAY_IMPORT: Final = MappingProxyType(
         "reload": frozenset({"filewatch", "policy", "policyfile", "ruleset", "teamkeys"}),
         "state": frozenset({"policy", "redaction", "state"}),
         "ledger.entry": frozenset(),
-        "ledger.journal": frozenset(),
+        "ledger.segments": frozenset(),
+        "ledger.unwritten": frozenset(),
+        "ledger.journal": frozenset({"ledger.segments", "ledger.unwritten"}),
         "ledger": frozenset({"ledger", "redaction", "signals"}),
         "falapi": frozenset({"falapi", "ledger", "redaction"}),
         "turns": frozenset(),
@@ -149,13 +152,23 @@ MAY_IMPORT: Final = MappingProxyType(
             }
         ),
         "shared": frozenset(
-            {"bulletin", "ledger.address", "ledger.folder", "ledger.journal", "metering", "settings", "state"}
+            {
+                "bulletin",
+                "ledger.address",
+                "ledger.folder",
+                "ledger.journal",
+                "ledger.segments",
+                "metering",
+                "settings",
+                "state",
+            }
         ),
         "treasury": frozenset({"ledger", "policy", "shared", "state"}),
         "local_budgets": frozenset({"ledger", "policy", "state"}),
         "bookkeeper": frozenset({"ledger", "local_budgets", "metering", "policy", "ruleset", "state", "treasury"}),
         "job_answers": frozenset({"ledger", "policy", "state"}),
         "job_search": frozenset({"desk", "policy", "state"}),
+        "ledger_watch": frozenset({"ledger.folder", "metering"}),
         "outlay": frozenset({"ledger", "metering", "policy", "state"}),
         "bookkeeping": frozenset(
             {
@@ -226,6 +239,7 @@ MAY_USE: Final = MappingProxyType(
         "overseer": frozenset({"structlog"}),
         "quotes": frozenset({"orjson"}),
         "statement": frozenset({"orjson"}),
+        "ledger_watch": frozenset({"structlog"}),
         "lifecycle": frozenset({"structlog"}),
     }
 )

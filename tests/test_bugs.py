@@ -109,13 +109,15 @@ def never(_seconds: float, _call: object) -> NoReturn:
 class Nowhere:
     """A journal that nobody reads."""
 
-    is_full = False
+    def is_full_for(self, key: str) -> bool:  # noqa: ARG002 (for everybody)
+        """Say that there is room (`Journal`)."""
+        return False
 
     def flush(self) -> bool:
         """Say that it is written (`Journal`)."""
         return True
 
-    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
+    def append(self, line: bytes, refused: Callable[[], None] | None = None, optional: bool = False) -> None:  # noqa: FBT001, FBT002
         """Let it go."""
 
 

@@ -76,16 +76,22 @@ class Scene:
 
     is_full = False
     is_disk_full = False
+    optional = 0  # lines that may be dropped
     written_down = 0
+
+    def is_full_for(self, key: str) -> bool:  # noqa: ARG002 (for everybody)
+        """Say whether there is no room (`Journal`)."""
+        return self.is_full
 
     def flush(self) -> bool:
         """Note how much is written down (`Journal`)."""
         self.written_down = len(self.lines)
         return True
 
-    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
+    def append(self, line: bytes, refused: Callable[[], None] | None = None, optional: bool = False) -> None:  # noqa: FBT001, FBT002
         """Take a line (`Journal`)."""
         self.lines.append(line)
+        self.optional += optional
         if self.is_disk_full and refused is not None:
             refused()
 

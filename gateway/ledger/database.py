@@ -4,6 +4,9 @@ The decision: SQLite and PostgreSQL go through SQLAlchemy's Core, so that each s
 trouble leave this module: `LedgerAwayError`, which passes by itself or by an operator's hand on the database, and
 `LedgerUnusableError`, which takes another setting or another release. Neither quotes the URL's user or password.
 
+PostgreSQL: a statement, a wait for a lock and an idle transaction have deadlines that the server keeps. One that hangs
+keeps none, so at the end of its own deadline the client cuts the connection: libpq waits for an answer for ever.
+
 SQLite: transactions are begun by us, those that write with the write lock from the first statement on, or two writers
 that both have read could not both go on. In WAL mode a report reads while a gateway writes; with synchronous=NORMAL a
 loss of power may take the last commits with it, but not the file.
@@ -12,6 +15,9 @@ loss of power may take the last commits with it, but not the file.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+import threading
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +37,11 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS: Final = 5
 STATEMENT_SECONDS: Final = 30
-"""A statement that takes longer waits for somebody's lock, or on a server that hangs; migrations may."""
+"""A statement that takes longer waits on a server that hangs; migrations may."""
+
+_LOCK_SECONDS: Final = 10
+_IDLE_SECONDS: Final = 60  # within a transaction: its process was stopped, and holds rows that others wait for
+_GRACE_SECONDS: Final = 5  # for the server to say itself that it was too slow
 
 _SQLITE_CACHE_KIBIBYTES: Final = 8_192
 _SQLITE_LOG_PAGES: Final = 4_000
@@ -61,6 +71,9 @@ class Database:
         self.file: Final[Path | None] = address.file
         self.is_sqlite: Final = address.file is not None
         self._engine = _sqlite_engine(address) if self.is_sqlite else _postgresql_engine(address)
+        self._wire = Wire()
+        if not self.is_sqlite:
+            event.listen(self._engine, "connect", self._wire.connected)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -72,7 +85,7 @@ class Database:
     def writing(self, *, most_seconds: int = STATEMENT_SECONDS) -> Iterator[Connection]:
         """Give a connection within a transaction that writes, committed at the end. Raises LedgerAwayError.
 
-        On PostgreSQL a statement is given up after `most_seconds`; 0: never.
+        On PostgreSQL a statement is given up after `most_seconds`, and the transaction soon behind; 0: never.
         """
         with self._transaction(writes=True, most_seconds=most_seconds) as connection:
             yield connection
@@ -89,12 +102,19 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool, most_seconds: int = STATEMENT_SECONDS) -> Iterator[Connection]:
-        with self._faults_named(), self._engine.connect() as connection:
+        with (
+            self._faults_named(),
+            self._wire.cut_after(self._patience(most_seconds)),
+            self._engine.connect() as connection,
+        ):
             connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE" if writes else "BEGIN"})
             with connection.begin():
-                if not self.is_sqlite:  # for this transaction only: the session may be a pooler's, shared with others
-                    connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{most_seconds}s'")
+                if not self.is_sqlite:
+                    connection.exec_driver_sql(_deadlines(most_seconds))
                 yield connection
+
+    def _patience(self, most_seconds: int) -> float:
+        return most_seconds + _GRACE_SECONDS if most_seconds and not self.is_sqlite else 0
 
     @contextlib.contextmanager
     def _faults_named(self) -> Iterator[None]:
@@ -105,6 +125,47 @@ class Database:
 
     def _reason(self, fault: DBAPIError) -> str:
         return redacted(" ".join(str(fault.orig).split()), self._secrets)
+
+
+class Wire:
+    """The socket of a connection to PostgreSQL, which can be cut while a thread waits on it."""
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+
+    def connected(self, connection: Any, _record: object) -> None:  # noqa: ANN401 (the driver's own)
+        """Take the connection that was opened last."""
+        self._connection = connection
+
+    @contextlib.contextmanager
+    def cut_after(self, seconds: float) -> Iterator[None]:
+        """Cut the connection after so many seconds, unless what is done in here is over; 0: never."""
+        if not seconds:
+            yield
+            return
+        timer = threading.Timer(seconds, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+                wire.shutdown(socket.SHUT_RDWR)
+
+
+def _deadlines(most_seconds: int) -> str:
+    """Return what sets them for this transaction only: the session may be a pooler's, shared with others."""
+    wanted = {
+        "statement_timeout": most_seconds,
+        "lock_timeout": _LOCK_SECONDS if most_seconds else 0,
+        "idle_in_transaction_session_timeout": _IDLE_SECONDS if most_seconds else 0,
+    }
+    return "SELECT " + ", ".join(f"set_config('{name}', '{seconds}s', true)" for name, seconds in wanted.items())
 
 
 def _parsed(url: str) -> DatabaseAddress:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
@@ -40,6 +41,10 @@ _HEIGHTS: Final = MappingProxyType({HELD: 0, RELEASED: 2, UNKNOWN: 3, SETTLED: 4
 _HEIGHT_OF_BOUND: Final = 1
 _SOURCES: Final = frozenset(("exact", "estimated", "unknown", "reconciled"))
 _LONGEST_TEXT: Final = 4_096
+LONGEST_ENDPOINT: Final = 256
+"""A caller may make up an endpoint of 4 KiB; a row has no more of it than this, or few requests would fill the disk."""
+
+_DIGEST_BYTES: Final = 16
 _MOST_MICROSECONDS: Final = 2**53  # the year 2255
 _MOST_DIGITS: Final = 40
 _QUANTITIES_KEPT: Final = 1_024
@@ -107,7 +112,7 @@ class LineForm:
     def __init__(  # noqa: PLR0913 (fields of `Entry`)
         self, team: str, key: str, endpoint: str, kind: str, *, unit: str | None, unit_price: str | None
     ) -> None:
-        self._names: Final = _fragment(team, key, endpoint, kind)
+        self._names: Final = _fragment(team, key, bounded_endpoint(endpoint), kind)
         self._price: Final = _fragment(unit, unit_price)
 
     def line(  # noqa: PLR0913 (fields of `Entry`)
@@ -147,6 +152,14 @@ class LineForm:
         return b"".join(
             (octets[high >> 8], octets[high & 0xFF], octets[low >> 8], octets[low & 0xFF], b" ", body, b"\n")
         )
+
+
+def bounded_endpoint(endpoint: str) -> str:
+    """Return an endpoint as rows have it: one that is too long is cut, and ends with its digest."""
+    if len(endpoint) <= LONGEST_ENDPOINT:
+        return endpoint
+    digest = blake2b(endpoint.encode("utf-8", "replace"), digest_size=_DIGEST_BYTES).hexdigest()
+    return f"{endpoint[: LONGEST_ENDPOINT - len(digest) - 1]}~{digest}"
 
 
 def _fragment(*texts: str | None) -> orjson.Fragment:

@@ -13,16 +13,37 @@ inside, and only those may use the rest.
 The journal's lock file is locked before it gets its name, and the kernel lets go of it however the writer ends: who
 finds it free knows that no line will follow.
 
+Where more than half of the bound is taken, each key has a share of the rest: then a key's flood closes its own budgets
+and leaves room for the others'. Lines of a key without a budget that find no room are dropped, and counted.
+
+A file that somebody deletes or moves under the writer is noticed within a second, and written again with all that was
+in it; until that can be done the journal is full.
+
 What a writer does elsewhere by its lines (budgets: state/holdings.py) it marks with the place where these end, before
 they are written. So whoever finds it dead can tell how much of that came to be: as much as the file reaches (`seal`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from time import monotonic
 from typing import TYPE_CHECKING, Final
+
+from gateway.ledger.segments import (
+    BEGIN,
+    END,
+    SEGMENT_PLACES,
+    WAITING,
+    is_at,
+    lock_again,
+    lock_path_of,
+    locked_file,
+    open_segment,
+    path_of,
+    segments_bytes,
+    write_again,
+)
+from gateway.ledger.unwritten import KeyShares, Unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,19 +58,15 @@ SPARE_BYTES: Final = 4 << 20
 """Kept for the ends of purchases under way: 2,000 in flight, two lines of 500 bytes each, is half of it."""
 
 LOOK_SECONDS: Final = 1.0
-_PRIVATE: Final = 0o600
-SEGMENT_PLACES: Final = 1 << 40
-"""A place in a journal as one number: that of the segment times this, and bytes from its beginning."""
-
-_BEGIN, _END = 0, 1
-MARK_CELLS: Final = 2
-"""Where the piece begins and ends that a writer writes just now, or has written last."""
+_SHARES: Final = 8
+"""Once half of the bound is taken, one key may fill an eighth of it: so a flood leaves room for the others."""
 
 
 class Journal:
     """Takes lines, and writes them at `flush()`; never waits but for the kernel's memory.
 
-    `dropped_lines` counts what found neither room in the file nor in memory: at most `spare_bytes` wait here.
+    `lost_purchases` counts those that found room neither in the file nor in memory: at most `spare_bytes` wait here.
+    `restored` counts how often files were written again that somebody had deleted or moved.
     """
 
     def __init__(  # noqa: PLR0913 (its bounds, by name)
@@ -61,14 +78,15 @@ class Journal:
         most_bytes: int = MOST_BYTES,
         spare_bytes: int = SPARE_BYTES,
         mark: memoryview | None = None,
+        writers: int = 1,
     ) -> None:
         """Make a new journal in `folder`, which is there; OSError where that fails.
 
         `name` is of one writer's life: a second one under it is refused with FileExistsError while files of the first
         are there, or it would take the first one's place in the eyes of who looks at the lock. `mark`: MARK_CELLS
-        numbers for `seal`, in memory that outlives the writer.
+        numbers for `seal`, in memory that outlives the writer. `writers` share the bound, and so each key's share.
         """
-        self.dropped_lines = 0
+        self.restored = 0
         self._folder = str(folder)
         self._name = name
         self._segment_bytes = segment_bytes
@@ -81,11 +99,15 @@ class Journal:
         self._is_refused = False
         self._is_cut = False  # what is written first belongs to what the file ends with
         self._mark = mark
+        self._unwritten = Unwritten()
+        self._shares = KeyShares(most_bytes // _SHARES // writers)
+        self._is_crowded = False  # more than half of the bound is taken
+        self._is_missing = False  # files were deleted or moved, and cannot be written again just now
         self._spool_bytes = 0
         self._look_at = 0.0
         self._number = 0
         self._written_bytes = 0  # in this segment
-        self._lock = _locked_file(self._folder, name)
+        self._lock = locked_file(self._folder, name)
         self._fd = -1
         try:
             self._open_segment()
@@ -103,7 +125,16 @@ class Journal:
             self.flush()
         else:
             self._look()
-        return self._is_refused or self._spool_bytes > self._most_bytes - self._spare_bytes
+        return self._is_refused or self._is_missing or self._spool_bytes > self._most_bytes - self._spare_bytes
+
+    def is_full_for(self, key: str) -> bool:
+        """Say whether no new hold of a key may be made: the journal is full, or the key has used its share."""
+        return self.is_full or (self._is_crowded and self._shares.is_used(key))
+
+    @property
+    def lost_purchases(self) -> int:
+        """How many purchases were dropped for good, since the start."""
+        return self._unwritten.lost
 
     @property
     def reach(self) -> int:
@@ -118,14 +149,25 @@ class Journal:
             return (self._number + 1) * SEGMENT_PLACES + waiting
         return self.reach + waiting
 
-    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
+    def append(
+        self,
+        line: bytes,
+        refused: Callable[[], None] | None = None,
+        optional: bool = False,  # noqa: FBT001, FBT002 (hot: a keyword costs as much as the check)
+    ) -> None:
         """Take one whole line, line feed included; it is in the file after the next `flush` that says so.
 
         `refused` is called by the next `flush` if that fails, or at once where the line is dropped: nothing may be sent
-        then, and it is to be said that the hold was released.
+        then, and it is to be said that the hold was released. `optional`: of a key without a budget, whose purchases go
+        on where they cannot be written down; it is dropped where the key has used its share.
         """
+        if self._is_crowded:
+            if optional and self._shares.is_used_by(line):
+                self._unwritten.drop(line)
+                return
+            self._shares.add(line)
         if self._is_refused and self._lines_bytes + len(self._rest) + len(line) > self._spare_bytes:
-            self.dropped_lines += 1
+            self._unwritten.drop(line)
             if refused is not None:
                 refused()
             return
@@ -140,25 +182,41 @@ class Journal:
             return True
         self._look()
         if self._lines:
+            if self._is_refused:
+                self._unwritten.wait(self._lines)
             self._rest += b"".join(self._lines)
             self._lines = []
             self._lines_bytes = 0
         if self._rest:
-            mark = self._mark
-            if mark is not None:
-                mark[_BEGIN] = self.reach
-                mark[_END] = self.end
-            written = self._write(self._rest)
-            self._rest = self._rest[written:]
-            if mark is not None and self._rest:
-                mark[_END] = self.reach  # the disk has cut it, and not this writer's death
-        self._is_refused = bool(self._rest)
+            self._write_rest()
         refusals, self._refusals = self._refusals, []
         if self._is_refused:
             for refused in refusals:
                 refused()
             return False
         return True
+
+    def _write_rest(self) -> None:
+        mark = self._mark
+        if mark is not None:
+            mark[BEGIN] = self.reach
+            mark[END] = self.end
+        written = self._write(self._rest)
+        self._rest = self._rest[written:]
+        was_refused, self._is_refused = self._is_refused, bool(self._rest)
+        if mark is not None and self._rest:
+            mark[END] = self.reach  # the disk has cut it, and not this writer's death
+        if self._is_refused or was_refused:
+            self._note_unwritten(is_less=written > 0 or not was_refused)
+
+    def _note_unwritten(self, *, is_less: bool) -> None:
+        """Keep, where it outlives this writer, of how many purchases something is in memory only."""
+        if not self._is_refused:
+            self._unwritten.clear()
+        elif is_less:
+            self._unwritten.wait_only(self._rest)
+        if self._mark is not None:
+            self._mark[WAITING] = len(self._unwritten)
 
     def close(self) -> None:
         """Write what is left, as far as it can be, and let go of files and lock; harmless when done twice."""
@@ -171,7 +229,7 @@ class Journal:
 
     def _write(self, data: bytes) -> int:
         """Return how many bytes the file took; 0 where the disk refuses or the bound is reached."""
-        if self._spool_bytes + len(data) > self._most_bytes:
+        if self._is_missing or self._spool_bytes + len(data) > self._most_bytes:
             return 0
         try:
             if self._is_next_due():
@@ -189,8 +247,7 @@ class Journal:
 
     def _open_segment(self) -> None:
         """Go on in a new file; the old one is closed only then, so that a failure leaves things as they are."""
-        path = os.path.join(self._folder, f"{self._name}-{self._number + 1:06d}.journal")  # noqa: PTH118 (hot)
-        opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
+        opened = open_segment(self._folder, self._name, self._number + 1)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = opened
@@ -202,56 +259,28 @@ class Journal:
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
+            self._is_missing = not self._is_there() and not self._restore()
             self._spool_bytes = segments_bytes(self._folder)
+            self._is_crowded = self._spool_bytes > self._most_bytes // 2
+            if not self._is_crowded:
+                self._shares.clear()
 
+    def _is_there(self) -> bool:
+        segment = path_of(self._folder, self._name, self._number)
+        return is_at(segment, self._fd) and is_at(lock_path_of(self._folder, self._name), self._lock)
 
-def seal(folder: Path, name: str, mark: memoryview) -> int:
-    """Return where the journal of a writer ends that is dead; -1 where it has none, or the disk does not say it.
-
-    A death within the write of a piece can leave a part of it. That goes, since nothing was sent that follows from it,
-    and the marks of what it tells lie behind the end.
-    """
-    try:
-        segments = sorted(folder.glob(f"{name}-*.journal"))
-        if not segments:
-            return -1
-        number, size = int(segments[-1].stem.rpartition("-")[2]), segments[-1].stat().st_size
-        if mark[_BEGIN] < number * SEGMENT_PLACES + size < mark[_END]:
-            size = max(0, mark[_BEGIN] - number * SEGMENT_PLACES)
-            os.truncate(segments[-1], size)
-    except OSError:
-        return -1
-    return number * SEGMENT_PLACES + size
-
-
-def segments_bytes(folder: str) -> int:
-    """Return the size of all segments in a folder; those that go meanwhile count for nothing."""
-    total = 0
-    with os.scandir(folder) as found:
-        for file in found:
-            if file.name.endswith(".journal"):
-                total += _size(file)
-    return total
-
-
-def _size(file: os.DirEntry[str]) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _locked_file(folder: str, name: str) -> int:
-    """Return the descriptor of the journal's lock file, locked before others can see it by its name."""
-    path = os.path.join(folder, f"{name}.lock")  # noqa: PTH118
-    if os.path.exists(path):  # noqa: PTH110
-        raise FileExistsError(f"{path} is there: the journal has a writer, or lines of one that are not applied")
-    hidden = os.path.join(folder, f".{name}.lock")  # noqa: PTH118
-    lock = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(hidden, path)  # noqa: PTH104
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
+    def _restore(self) -> bool:
+        """Write files again that somebody has deleted or moved; False where that is not possible now."""
+        try:
+            if not is_at(lock_path_of(self._folder, self._name), self._lock):
+                lock = lock_again(self._folder, self._name)
+                os.close(self._lock)
+                self._lock = lock
+            if not is_at(path_of(self._folder, self._name, self._number), self._fd):
+                number, copy, size = write_again(self._fd, self._folder, self._name, self._number + 1)
+                os.close(self._fd)
+                self._fd, self._number, self._written_bytes = copy, number, size
+        except OSError:
+            return False
+        self.restored += 1
+        return True

@@ -56,12 +56,14 @@ class Listeners:
 
     `on_ready` once, after the first attempt: whether everything could be applied. `on_changed` after each batch that
     changed rows. `on_finished` with holds that dead writers left, once the database has them as unknown: at least
-    once, so the listener goes by their ids. `on_gauges` after each attempt.
+    once, so the listener goes by their ids. `on_batch` after each batch that the database has: this process works.
+    `on_gauges` after each attempt.
     """
 
     on_ready: Callable[[bool], None]
     on_changed: Callable[[Sequence[Change]], None]
     on_finished: Callable[[Sequence[Entry]], None]
+    on_batch: Callable[[], None]
     on_gauges: Callable[[Gauges], None]
 
 
@@ -183,6 +185,7 @@ class Clerk:
         if batch.finished:
             self._listeners.on_finished(batch.finished)
         self._spool.applied(batch)
+        self._listeners.on_batch()
         self._skipped += batch.skipped
         self._oldest_us = None
 

@@ -16,7 +16,7 @@ import orjson
 
 from gateway.ledger.entry import HELD, UNKNOWN, Entry, from_line
 from gateway.ledger.folder import is_free
-from gateway.ledger.journal import SEGMENT_PLACES
+from gateway.ledger.segments import SEGMENT_PLACES
 
 if TYPE_CHECKING:
     from pathlib import Path

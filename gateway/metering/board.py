@@ -17,9 +17,9 @@ from gateway.metering.cells import Region
 from gateway.metering.endpoints import EndpointLabels
 from gateway.metering.metrics import OF_A_LIFE
 
-_PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _INFLIGHT_LIMIT, _CPU_US, _MARK = range(8)
-_SEAT_CELLS: Final = _MARK + 2
-"""Layout of a seat's status: one int64 for each, two for the mark."""
+_PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _INFLIGHT_LIMIT, _CPU_US, _LEDGER, _MARK = *range(8), 11
+_SEAT_CELLS: Final = _MARK + 3
+"""Layout of a seat's status: one int64 for each, three for the ledger's health and for the mark."""
 
 _OTHERS: Final = 3  # seats before the workers'
 
@@ -125,6 +125,11 @@ class Seat:
     def mark(self) -> memoryview:
         """Where this process marks what it is writing to its journal (ledger/journal.py)."""
         return self._status[_MARK:_SEAT_CELLS]
+
+    @property
+    def ledger_health(self) -> memoryview:
+        """What the ledger process says of itself (metering/ledger_health.py); it outlives the process."""
+        return self._status[_LEDGER:_MARK]
 
     @property
     def past_cpu_us(self) -> int:

@@ -64,6 +64,7 @@ class Meter:
         }
         self._gone = self._cell(metrics.CLIENTS_GONE, ())
         self._dropped = self._cell(metrics.LOG_LINES_DROPPED, ())
+        self._lost = self._cell(metrics.LOST_PURCHASES, ())
         self._spans_dropped = self._cell(metrics.TRACE_SPANS_DROPPED, ())
         self._store_errors = self._cell(metrics.STATE_STORE_ERRORS, ())
         self._degraded = self._cell(metrics.DEGRADED_REQUESTS, ())
@@ -144,6 +145,10 @@ class Meter:
     def count_dropped(self, lines: int) -> None:
         """Count log lines that were lost."""
         self._cells[self._dropped] += lines
+
+    def count_lost_purchases(self, purchases: int) -> None:
+        """Count purchases that could not be written down."""
+        self._cells[self._lost] += purchases
 
     def count_dropped_spans(self, spans: int) -> None:
         """Count spans that were lost."""

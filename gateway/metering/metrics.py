@@ -166,8 +166,9 @@ BUDGET_WARNINGS: Final = Family(
 BILLING_DRIFT: Final = Family(
     "billing_drift_usd", "gauge", ("endpoint",), "fal's bill less our figures, as of the last comparison.", 10**9
 )
-LEDGER_UP: Final = Family("ledger_up", "gauge", (), "Whether the ledger's database takes what is written down.")
-SPOOL_BYTES: Final = Family("ledger_spool_bytes", "gauge", (), "Journals that the ledger has still to take.")
+LOST_PURCHASES: Final = Family(
+    "ledger_lost_purchases_total", "counter", (), "Purchases, or ends of them, that could not be written down."
+)
 STATE_STORE_ERRORS: Final = Family(
     "state_store_errors_total", "counter", (), "Calls to the shared store that failed, or came too late."
 )
@@ -210,8 +211,7 @@ COUNTED: Final = (
     BUDGET_RESERVED,
     BUDGET_WARNINGS,
     BILLING_DRIFT,
-    LEDGER_UP,
-    SPOOL_BYTES,
+    LOST_PURCHASES,
     COST,
     LEDGER_COST,
     ABANDONED_COST,
@@ -228,6 +228,8 @@ COUNTED: Final = (
 OF_A_LIFE: Final = (INFLIGHT_REQUESTS, UPSTREAM_CONNECTIONS, CLIENT_CONNECTIONS)
 """Those among them that tell of a process's present, and are 0 once it is gone."""
 
+LEDGER_UP: Final = Family("ledger_up", "gauge", (), "Whether the ledger's database takes what is written down.")
+SPOOL_BYTES: Final = Family("ledger_spool_bytes", "gauge", (), "Journals that the ledger has still to take.")
 STATE_STORE_UP: Final = Family(
     "state_store_up", "gauge", (), "Whether the state of limits is to be had; always 1 where it is local."
 )
@@ -252,6 +254,8 @@ CPU_SECONDS: Final = Family(
 
 READ_AT_A_SCRAPE: Final = (
     WORKERS,
+    LEDGER_UP,
+    SPOOL_BYTES,
     STATE_STORE_UP,
     REPLICAS,
     POLICY_GENERATION,

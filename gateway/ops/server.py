@@ -14,6 +14,7 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, HTTPError, RequestHandler
 
 from gateway.metering.exposition import expose
+from gateway.metering.ledger_health import LedgerHealth
 from gateway.ops.processes import ProcessTable
 from gateway.signals import call_on_stop
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.metering.board import Board
+    from gateway.metering.exposition import Reading
 
 HEAD_BYTES: Final = 16_384
 BODY_BYTES: Final = 1_024
@@ -32,10 +34,10 @@ IDLE_SECONDS: Final = 60
 class OpsHandler(RequestHandler):
     """What all answers here share: JSON errors, no cache, no name of the server."""
 
-    def initialize(self, *, board: Board, processes: ProcessTable) -> None:
-        """Take the board to read, and what looks at the processes."""
+    def initialize(self, *, board: Board, readings: Callable[[], list[Reading]]) -> None:
+        """Take the board to read, and what gives families that are not on it."""
         self.board = board
-        self.processes = processes
+        self.readings = readings
 
     def set_default_headers(self) -> None:
         """Say nothing of the server, and keep caches out."""
@@ -85,7 +87,7 @@ class MetricsHandler(OpsHandler):
     def get(self) -> None:
         """Answer with the exposition that the Accept field asks for."""
         accept = self.request.headers.get("Accept", "")
-        page, content_type = expose(self.board, accept, self.processes.readings())
+        page, content_type = expose(self.board, accept, self.readings())
         self.set_header("Content-Type", content_type)
         self.write(page)
 
@@ -100,9 +102,14 @@ class UnknownPathHandler(OpsHandler):
         raise HTTPError(HTTPStatus.NOT_FOUND)
 
 
-def make_app(board: Board) -> Application:
-    """Return the application over a board; it writes no access log."""
-    arguments = {"board": board, "processes": ProcessTable(board)}
+def make_app(board: Board, spool_bytes: Callable[[], int]) -> Application:
+    """Return the application over a board; it writes no access log. `spool_bytes` gives the size of all journals."""
+    processes, ledger = ProcessTable(board), LedgerHealth(board.ledger.ledger_health)
+
+    def readings() -> list[Reading]:
+        return [*ledger.readings(spool_bytes()), *processes.readings()]
+
+    arguments = {"board": board, "readings": readings}
     return Application(
         [
             ("/livez", LiveHandler, arguments),
@@ -115,20 +122,27 @@ def make_app(board: Board) -> Application:
     )
 
 
-def serve_ops(listener: socket.socket, board: Board, *, on_orphaned: Callable[[Callable[[], None]], None]) -> None:
+def serve_ops(
+    listener: socket.socket,
+    board: Board,
+    *,
+    spool_bytes: Callable[[], int],
+    on_orphaned: Callable[[Callable[[], None]], None],
+) -> None:
     """Serve on a listening socket until the supervisor asks to stop, in an event loop of its own.
 
-    `on_orphaned` takes what to call, within the loop, when the supervisor is gone: else the port would stay taken.
+    `spool_bytes` gives the size of all journals. `on_orphaned` takes what to call, within the loop, when the supervisor
+    is gone: else the port would stay taken.
     """
-    asyncio.run(_serve(listener, board, on_orphaned))
+    asyncio.run(_serve(listener, make_app(board, spool_bytes), on_orphaned))
 
 
-async def _serve(listener: socket.socket, board: Board, on_orphaned: Callable[[Callable[[], None]], None]) -> None:
+async def _serve(listener: socket.socket, app: Application, on_orphaned: Callable[[Callable[[], None]], None]) -> None:
     stop = asyncio.Event()
     call_on_stop(asyncio.get_running_loop(), stop.set)
     on_orphaned(stop.set)
     server = HTTPServer(
-        make_app(board),
+        app,
         max_header_size=HEAD_BYTES,
         max_body_size=BODY_BYTES,
         idle_connection_timeout=IDLE_SECONDS,

@@ -251,11 +251,12 @@ LEANS: Final = Section(
                 8,
                 graph(
                     "Lost on the way out",
-                    "Rates of log lines that were dropped (a full queue, a stalled reader, a full disk), and of trace "
-                    "spans. Requests are not held up by either.",
+                    "Rates of log lines that were dropped (a full queue, a stalled reader, a full disk), of trace "
+                    "spans, and of purchases that could not be written down. Requests are not held up by them.",
                     "cps",
                     Line(per_second("log_lines_dropped_total"), "log lines"),
                     Line(per_second("trace_spans_dropped_total"), "trace spans"),
+                    Line(per_second("ledger_lost_purchases_total"), "purchases"),
                 ),
             ),
             (

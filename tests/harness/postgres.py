@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
+import psutil
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 DEBIAN: Final = Path("/usr/lib/postgresql")
 USER: Final = "postgres"
@@ -78,6 +81,19 @@ class PostgresServer:
     def stop(self) -> None:
         """Stop it: whoever is connected is cut off."""
         self._run("pg_ctl", "stop", "--wait", "--pgdata", self._data, "--mode", "fast")
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all of its processes by SIGSTOP: connections stay open and say nothing, new ones are not answered."""
+        server = psutil.Process(int((self._data / "postmaster.pid").read_text().split("\n", 1)[0]))
+        stopped = [server, *server.children(recursive=True)]
+        for process in stopped:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
 
     def close(self) -> None:
         """End it and delete its folder; harmless when done twice."""

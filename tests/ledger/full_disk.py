@@ -12,7 +12,8 @@ import sys
 from array import array
 from pathlib import Path
 
-from gateway.ledger.journal import MARK_CELLS, Journal, seal
+from gateway.ledger.journal import Journal
+from gateway.ledger.segments import MARK_CELLS, seal
 from tests.ledger.rows import held, tell
 
 

@@ -25,6 +25,7 @@ def main(url: str, root: str, gateway_id: str) -> None:
         on_ready=lambda is_up: tell("ready", is_up),
         on_changed=lambda changes: tell("changed", [(old and old.status, new.status, new.id) for old, new in changes]),
         on_finished=lambda entries: tell("finished", [entry.id for entry in entries]),
+        on_batch=lambda: None,
         on_gauges=lambda gauges: tell("gauges", gauges),
     )
     serve_ledger(Ledger(url), Spool(Path(root), folder.path), listeners=listeners)

@@ -130,3 +130,17 @@ def test_fal_s_id_once_known_is_kept() -> None:
     assert merged(settled(), bound()).fal_request_id == "job-0"
     assert merged(bound(), settled()).fal_request_id == "job-0"
     assert merged(bound(), bound(fal_request_id="other")).fal_request_id == "job-0"
+
+
+def test_an_endpoint_that_a_caller_made_up_is_cut() -> None:
+    """A line has 256 bytes of it at most, ends that differ stay apart, and what is cut stays as it is."""
+    one, two = held(endpoint="a/" * 1_950 + "b"), held(endpoint="a/" * 1_950 + "c")
+    entries = [from_line(entry.to_line()) for entry in (one, two)]
+    cut = [entry.endpoint for entry in entries if entry is not None]
+    assert [len(endpoint) for endpoint in cut] == [256, 256]
+    assert cut[0] != cut[1]
+    assert cut[0].startswith("a/a/")
+    again = from_line(held(endpoint=cut[0]).to_line())
+    assert again is not None
+    assert again.endpoint == cut[0]
+    assert len(one.to_line()) < 600

@@ -12,10 +12,11 @@ import pytest
 
 from gateway.ledger.entry import from_line
 from gateway.ledger.folder import is_free
-from gateway.ledger.journal import MARK_CELLS, Journal, seal, segments_bytes
+from gateway.ledger.journal import Journal
+from gateway.ledger.segments import MARK_CELLS, WAITING, seal, segments_bytes
 from gateway.ledger.trail import Trail
 from tests.harness.waiting import until
-from tests.ledger.rows import held, settled
+from tests.ledger.rows import held, released, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,10 +98,10 @@ def test_at_the_bound_no_new_hold_is_let_in_but_the_ends_are(tmp_path: Path) -> 
     for _ in range(2):
         journal.append(LINE)
         assert journal.flush()
-    for _ in range(4):
-        journal.append(LINE)
+    for line in (LINE, LINE, LINE, settled(1).to_line()):
+        journal.append(line)
         assert not journal.flush()
-    assert (journal.is_full, journal.dropped_lines, segments_bytes(str(tmp_path))) == (True, 1, 20 * len(LINE))
+    assert (journal.is_full, journal.lost_purchases, segments_bytes(str(tmp_path))) == (True, 1, 20 * len(LINE))
     for number in (1, 2):
         segment(tmp_path, number).unlink()  # as the ledger process does once it is applied
     until(lambda: not journal.is_full, "room after a segment was deleted")
@@ -186,7 +187,7 @@ def test_what_a_dead_writer_was_writing_is_cut(tmp_path: Path) -> None:
         journal.append(held(number).to_line())
         assert journal.flush()
     whole = segment(tmp_path, 1).read_bytes()
-    begin, end = mark.tolist()
+    begin, end, _ = mark.tolist()
     assert seal(tmp_path, "w", mark) == end
     os.truncate(segment(tmp_path, 1), len(whole) - 1)
     assert seal(tmp_path, "w", mark) == begin
@@ -213,10 +214,109 @@ def test_a_part_that_the_disk_took_is_not_cut(tmp_path: Path, start_program: Cal
     """Its lines may be in the ledger by now: its writer lived on."""
     program = start_program("full_disk", tmp_path)
     program.wait(30)
-    assert program.told("sealed") == [[10 * len(LINE) + 7, 10 * len(LINE) + 7]] * 3
+    assert program.told("sealed") == [[10 * len(LINE), 10 * len(LINE) + 7]] * 3
 
 
 def test_a_writer_without_a_journal_has_written_nothing(tmp_path: Path) -> None:
     """It died before it had one, or its folder is gone."""
     assert seal(tmp_path, "w", unmarked()) == -1
     assert seal(tmp_path / "gone", "w", unmarked()) == -1
+
+
+# -- files that others delete, and lines that find no room ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("victim", ["w-000001.journal", "w.lock", "."])
+def test_deleted_files_are_written_again(tmp_path: Path, victim: str) -> None:
+    """A segment, the lock, or the folder: a second later all lines are in a file again, and the lock is held."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    journal = Journal(folder, name="w")
+    journal.append(held(1).to_line())
+    assert journal.flush()
+    if victim == ".":
+        folder.rename(tmp_path / "elsewhere")
+        until(lambda: journal.is_full, "the loss to be noticed")
+        journal.append(held(2).to_line())
+        assert not journal.flush()
+        folder.mkdir()  # as the supervisor does
+        until(lambda: not journal.is_full, "the journal's return")
+    else:
+        (folder / victim).unlink()
+        journal.append(held(2).to_line())
+        assert journal.flush()
+        until(lambda: not journal.is_full and journal.restored, "the loss to be noticed")
+    assert not is_free(folder / "w.lock")
+    assert b"".join(path.read_bytes() for path in sorted(folder.glob("*.journal"))) == b"".join(
+        held(number).to_line() for number in (1, 2)
+    )
+    journal.append(held(3).to_line())
+    assert journal.flush()
+    assert journal.reach == seal(folder, "w", unmarked())
+    assert (journal.restored, journal.lost_purchases) == (1, 0)
+    journal.close()
+
+
+def full_journal(folder: Path, mark: memoryview) -> Journal:
+    """Return a journal that takes no more lines into its file, with nothing in memory."""
+    most_bytes = 20 * len(LINE)
+    journal = Journal(folder, name="w", most_bytes=most_bytes, spare_bytes=4 * len(LINE), mark=mark)
+    journal.append(b"x" * (most_bytes - 2) + b"\n")
+    assert journal.flush()
+    assert journal.is_full
+    return journal
+
+
+def test_what_waits_in_memory_is_known_to_others(tmp_path: Path) -> None:
+    """Of how many purchases: that outlives the writer. One that was released costs nothing, and is not counted."""
+    journal = full_journal(tmp_path, mark := unmarked())
+    for line in (held(1).to_line(), held(2).to_line(), settled(1).to_line()):
+        journal.append(line)
+        assert not journal.flush()
+    assert mark[WAITING] == 2
+    journal.append(released(2).to_line())
+    assert not journal.flush()
+    assert (mark[WAITING], journal.lost_purchases) == (1, 0)
+    segment(tmp_path, 1).write_bytes(b"")  # room again
+    until(journal.flush, "what waited to be written")
+    assert mark[WAITING] == 0
+    journal.close()
+
+
+def test_a_dropped_purchase_is_counted_once(tmp_path: Path) -> None:
+    """By its end, and not by its hold; one whose hold was dropped is lost if the writer dies before its end."""
+    journal = full_journal(tmp_path, mark := unmarked())
+    for number in range(4):
+        journal.append(held(number).to_line())
+        assert not journal.flush()
+    for line in (held(5), settled(5), held(6), released(6), held(7)):
+        journal.append(line.to_line())
+        assert not journal.flush()
+    assert (journal.lost_purchases, mark[WAITING]) == (1, 4 + 1)
+    journal.close()
+
+
+def test_one_key_s_flood_leaves_room_for_others(tmp_path: Path) -> None:
+    """Beyond half of the bound a key fills an eighth of it; then its optional lines are dropped, its ends kept."""
+    most_bytes = 400 * len(LINE)
+    journal = Journal(tmp_path, name="w", most_bytes=most_bytes, spare_bytes=40 * len(LINE))
+    journal.append(LINE * 201)
+    assert journal.flush()
+    until(lambda: journal._is_crowded or journal.is_full, "the spool to be seen as half full")
+    wrote = 0
+    while not journal.is_full_for("web-prod"):
+        journal.append(LINE, None, True)
+        assert journal.flush()
+        wrote += 1
+    assert wrote == 51
+    assert not journal.is_full_for("other")
+    before = segments_bytes(str(tmp_path))
+    journal.append(LINE, None, True)
+    journal.append(settled(1).to_line(), None, True)
+    assert journal.flush()
+    assert (segments_bytes(str(tmp_path)), journal.lost_purchases) == (before, 1)
+    journal.append(settled(2).to_line())
+    journal.append(held(3, key="other").to_line(), None, True)
+    assert journal.flush()
+    assert segments_bytes(str(tmp_path)) > before + len(LINE)
+    journal.close()

@@ -77,9 +77,9 @@ def test_who_sits_down_has_marked_nothing(board: Board) -> None:
     seat.take(123)
     seat.mark[0], seat.mark[1] = 7, 8
     seat.vacate()
-    assert (seat.mark.tolist(), other.mark.tolist(), seat.past_cpu_us) == ([7, 8], [0, 0], 0)
+    assert (seat.mark.tolist(), other.mark.tolist(), seat.past_cpu_us) == ([7, 8, 0], [0, 0, 0], 0)
     seat.take(124)
-    assert seat.mark.tolist() == [0, 0]
+    assert seat.mark.tolist() == [0, 0, 0]
 
 
 def test_a_vacated_seat_keeps_counts_and_loses_gauges(board: Board, meter: Meter, record: Exchanged) -> None:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 import pytest
 
 from gateway.ledger.folder import SpoolFolder, claim_folder
-from gateway.ledger.journal import MARK_CELLS, Journal, seal
+from gateway.ledger.journal import Journal
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.segments import MARK_CELLS, seal
 from gateway.ledger.spool import Spool
 from gateway.policy.budget import Budget, Calendar, period_start
 from gateway.policy.credential import Principal
@@ -59,8 +60,6 @@ Sums = dict[str, tuple[int, int]]
 class Mortal:
     """A journal whose writer kills itself at step `last`: before it looks or writes, within a write, or behind it."""
 
-    is_full: Final = False
-
     def __init__(self, folder: Path, mark: memoryview, last: int) -> None:
         self._journal = Journal(folder, name=NAME, segment_bytes=SMALL_SEGMENT, mark=mark)
         self._left = last
@@ -84,9 +83,13 @@ class Mortal:
         self.step()
         return self._journal.end
 
-    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:
+    def is_full_for(self, key: str) -> bool:  # noqa: ARG002 (for everybody)
+        """Say that there is room (`Journal`)."""
+        return False
+
+    def append(self, line: bytes, refused: Callable[[], None] | None = None, optional: bool = False) -> None:  # noqa: FBT001, FBT002
         """Pass on."""
-        self._journal.append(line, refused)
+        self._journal.append(line, refused, optional)
 
     def flush(self) -> bool:
         """Write, in a way that can end after a part of it."""

@@ -76,8 +76,6 @@ class Rules:
 class Gateway:
     """One gateway's money on the clock `now`, over a ledger that each of its lives finds again."""
 
-    is_full: Final = False
-
     def __init__(self, url: str) -> None:
         self.now = BEFORE
         self.ledger = Ledger(url)
@@ -119,11 +117,20 @@ class Gateway:
         self._jobs.close()
         self._begin()
 
+    def is_full_for(self, key: str) -> bool:  # noqa: ARG002 (for everybody)
+        """Say that there is room (`Journal`)."""
+        return False
+
     def flush(self) -> bool:
         """Say that it is written (`Journal`)."""
         return True
 
-    def append(self, line: bytes, refused: Callable[[], None] | None = None) -> None:  # noqa: ARG002 (never refused)
+    def append(
+        self,
+        line: bytes,
+        refused: Callable[[], None] | None = None,  # noqa: ARG002 (never refused)
+        optional: bool = False,  # noqa: ARG002, FBT001, FBT002 (and never dropped)
+    ) -> None:
         """Bring a line to the ledger (`Journal`)."""
         entry = from_line(line)
         assert entry is not None

@@ -38,7 +38,7 @@ def listener() -> Iterator[socket.socket]:
 def _serve_and_leave(listener: socket.socket, board: Board) -> None:
     status = 1
     try:
-        serve_ops(listener, board, on_orphaned=lambda _call: None)
+        serve_ops(listener, board, spool_bytes=lambda: 0, on_orphaned=lambda _call: None)
         status = 0
     finally:
         os._exit(status)
