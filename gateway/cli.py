@@ -14,33 +14,24 @@ import argparse
 import json
 import os
 import sys
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING
 
+from gateway import ledgercommands
 from gateway.configuration import ConfigurationError, read_configuration, summary
 from gateway.console import say, say_if_read
-from gateway.falapi.report import FORMS
-from gateway.ledger import question
-from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
+from gateway.ledgercommands import EXIT_CONFIG, EXIT_FAILED, log_of, read_by
 from gateway.policy.credential import digest_of, new_key_text
 from gateway.policy.edition import Edition
 from gateway.policy.grammar import identifier
 from gateway.ruleset import document_with_key
-from gateway.settings import HIGHEST_PORT, Settings, SettingsError, load_settings
+from gateway.settings import HIGHEST_PORT
 from gateway.version import VERSION
 from gateway.welcome import key_lines, welcome_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from gateway.lifecycle import Supervisor
-    from gateway.metering.log import Log
-
-Value = TypeVar("Value")
-
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_CONFIG: Final = 78
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
 
     keys = commands.add_parser("keys", help="gateway keys").add_subparsers(required=True, metavar="COMMAND")
     new = keys.add_parser("new", help="make a key: its secret, shown once, and its entry for the policy")
-    new.add_argument("--id", required=True, type=_read_by(identifier), help="id of the key")
-    new.add_argument("--team", required=True, type=_read_by(identifier), help="id of its team")
+    new.add_argument("--id", required=True, type=read_by(identifier), help="id of the key")
+    new.add_argument("--team", required=True, type=read_by(identifier), help="id of its team")
     new.add_argument("--json", action="store_true", help="one JSON object and nothing else")
     new.set_defaults(run=_new_key)
 
@@ -79,52 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         "--key", help="the only fal key that is taken (default: any); the emulator's, never fal's own"
     )
     stand_in.set_defaults(run=_emulate)
-    _add_usage(commands)
-    _add_reconcile(commands)
+    ledgercommands.add_to(commands, environ=_environ)
     return parser
-
-
-def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    usage = commands.add_parser("usage", help="spend out of the ledger (FALGW_DATABASE_URL)")
-    _add_span(usage)
-    usage.add_argument(
-        "--by",
-        type=_read_by(question.names),
-        default="team,key",
-        metavar="NAMES",
-        help=f"{', '.join(question.NAMES)} (default: %(default)s)",
-    )
-    usage.add_argument("--format", default="table", choices=question.FORMS, help="default: %(default)s")
-    usage.set_defaults(run=_usage)
-
-
-def _add_reconcile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    reconcile = commands.add_parser("reconcile", help="correct the ledger by fal's bill (FAL_ADMIN_KEY)")
-    _add_span(reconcile)
-    reconcile.add_argument("--format", default="table", choices=FORMS, help="default: %(default)s")
-    reconcile.add_argument("--dry-run", action="store_true", help="compare, and change nothing")
-    reconcile.set_defaults(run=_reconcile)
-
-
-def _add_span(command: argparse.ArgumentParser) -> None:
-    moment = "ISO date or time in UTC; a date is its first moment"
-    for name, default in (
-        ("--since", " (default: the month's first)"),
-        ("--until", ", itself left out (default: now)"),
-    ):
-        command.add_argument(name, type=_read_by(question.moment), metavar="D", help=moment + default)
-
-
-def _read_by(parse: Callable[[str], Value]) -> Callable[[str], Value]:
-    """Return a reader of an argument that says on the command line what `parse` says in its ValueError."""
-
-    def read(text: str) -> Value:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return read
 
 
 def _port(text: str) -> int:
@@ -158,7 +105,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             settings,
             policy.edition if policy else _edition_with_key(secret),
             environ=environ,
-            log=_log(settings),
+            log=log_of(settings),
             announce=announce,
         )
     except OSError as error:  # a line for each listener that cannot be had
@@ -202,77 +149,6 @@ def _emulate(arguments: argparse.Namespace) -> int:
         say(f"cannot start: cannot listen on {place} (--host, --port): {reason_of(error)}", to=sys.stderr)
         return EXIT_FAILED
     return 0
-
-
-def _usage(arguments: argparse.Namespace) -> int:
-    from gateway.ledger.report import rendered, report  # noqa: PLC0415 (36 MiB that `serve` and its workers do without)
-
-    settings = _settings_or_none()
-    if settings is None:
-        return EXIT_CONFIG
-    url = settings.database_url.get_secret_value()
-    return _report("usage", arguments, lambda span: rendered(report(url, span, by=arguments.by), form=arguments.format))
-
-
-def _reconcile(arguments: argparse.Namespace) -> int:
-    from gateway.falapi.audit import SpanError  # noqa: PLC0415 (the ledger's weight, as for `usage`, and libcurl's)
-    from gateway.falapi.client import HOST, FalApi, FalApiError  # noqa: PLC0415
-    from gateway.falapi.command import reconciled  # noqa: PLC0415
-
-    settings = _settings_or_none()
-    if settings is None:
-        return EXIT_CONFIG
-    if settings.fal_admin_key is None:
-        say("FAL_ADMIN_KEY: no key of the scope ADMIN, which alone may read fal's bills", to=sys.stderr)
-        return EXIT_CONFIG
-    _log(settings).install()  # what it meets in the bill is told on stderr
-    place = settings.origin_overrides.get(HOST)
-    ca_file = None if settings.ca_file is None else str(settings.ca_file)
-    api = FalApi(settings.fal_admin_key.get_secret_value(), base_url=place.url if place else None, ca_file=ca_file)
-    url, form = settings.database_url.get_secret_value(), arguments.format
-
-    def compose(span: question.Span) -> str:
-        return reconciled(api, url, span, form=form, dry_run=arguments.dry_run)
-
-    faults = (FalApiError, LedgerAwayError, LedgerUnusableError, SpanError)
-    return _report("reconcile", arguments, compose, faults=faults)
-
-
-def _report(
-    command: str,
-    arguments: argparse.Namespace,
-    compose: Callable[[question.Span], str],
-    *,
-    faults: tuple[type[Exception], ...] = (LedgerAwayError, LedgerUnusableError),
-) -> int:
-    """Print what `compose` makes of the span asked for, or why it can't (one of `faults`), and return the exit code."""
-    try:
-        span = question.span_of(arguments.since, arguments.until, now=datetime.now(UTC))
-    except ValueError as error:
-        say(f"{command}: {error}", to=sys.stderr)
-        return EXIT_USAGE
-    try:
-        sys.stdout.write(compose(span))
-    except faults as error:
-        say(f"{command}: {error}", to=sys.stderr)
-        return EXIT_FAILED
-    return 0
-
-
-def _settings_or_none() -> Settings | None:
-    """Return the settings of a command that needs no fal credential; None once it was said what is wrong with them."""
-    try:
-        return load_settings(_environ(), need_credential=False)
-    except SettingsError as error:
-        say(*str(error).splitlines(), to=sys.stderr)
-        return None
-
-
-def _log(settings: Settings) -> Log:
-    from gateway.metering.log import Log  # noqa: PLC0415 (structlog)
-
-    console = settings.log_format == "console" or (settings.log_format is None and sys.stderr.isatty())
-    return Log(level=settings.log_level, console=console)
 
 
 def _environ(**flags: str | None) -> dict[str, str]:

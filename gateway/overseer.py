@@ -22,6 +22,8 @@ from gateway.ledger.ledger import Ledger
 from gateway.metering import metrics
 from gateway.metering.account import fitting
 from gateway.metering.zeros import introduce
+from gateway.policy.edition import edition_of
+from gateway.policy.principals import team_credentials
 from gateway.quotes import content_of
 from gateway.statement import Statement
 
@@ -86,7 +88,12 @@ class Overseer:
         if key is None:
             return None
         url = self._shared.settings.database_url.get_secret_value()
-        auditor = Auditor(self._api(key.get_secret_value()), lambda: Ledger(url), on_audit=self._audits.append)
+        auditor = Auditor(
+            self._api(key.get_secret_value()),
+            lambda: Ledger(url),
+            on_audit=self._audits.append,
+            credentials=lambda: team_credentials(edition_of(self._shared.bulletin.read()[1]).document),
+        )
         auditor.start()
         return auditor
 

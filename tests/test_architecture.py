@@ -75,6 +75,7 @@ MAY_IMPORT: Final = MappingProxyType(
         "version": frozenset(),
         "signals": frozenset(),
         "console": frozenset(),
+        "progress": frozenset(),
         "protocol": frozenset({"protocol"}),
         "policy": frozenset({"policy", "protocol"}),
         "yamltree": frozenset(),
@@ -192,7 +193,20 @@ MAY_IMPORT: Final = MappingProxyType(
         "lifecycle": BELOW_APP | {"app", "listeners", "worker"},
         "configuration": frozenset({"policyfile", "ruleset", "settings"}),
         "welcome": frozenset(),
-        "cli": BELOW_APP | {"app", "configuration", "console", "emulator", "lifecycle", "listeners", "welcome"},
+        "ledgercommands": frozenset(
+            {
+                "configuration",
+                "console",
+                "falapi",
+                "ledger",
+                "metering.log",
+                "policy.principals",
+                "progress",
+                "settings",
+            }
+        ),
+        "cli": BELOW_APP
+        | {"app", "configuration", "console", "emulator", "ledgercommands", "lifecycle", "listeners", "welcome"},
         "__main__": frozenset({"cli", "signals"}),
     }
 )

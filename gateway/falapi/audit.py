@@ -3,6 +3,9 @@
 The decision: the bill is read for a span, which is few questions, and by request ids only for what a span cannot show
 whole: rows whose bill may have come behind its end, and rows from before its beginning. Everything is read before
 anything is written, so that a bill of which a part is missing changes nothing.
+
+Rows whose answer was lost are matched with the bills that no row has (matching.py): also those of the day before the
+span, since a queue job may be billed in it.
 """
 
 from __future__ import annotations
@@ -10,12 +13,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.falapi.billing import events_between, events_of
-from gateway.falapi.reconciliation import Reconciliation, reconcile
+from gateway.falapi.billing import Unreadable, events_between, events_of
+from gateway.falapi.matching import LATE_JOB_US
+from gateway.falapi.reconciliation import Lost, Reconciliation, reconcile
 from gateway.ledger.entry import RECONCILED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gateway.falapi.billing import BillingEvent
     from gateway.falapi.client import FalApi
@@ -46,28 +50,39 @@ class Audit(NamedTuple):
     changes: list[Change]
 
 
-def audit(api: FalApi, ledger: Ledger, span: Span, *, now: datetime) -> Audit:
+def audit(
+    api: FalApi, ledger: Ledger, span: Span, *, now: datetime, credentials: Mapping[str, str] | None = None
+) -> Audit:
     """Compare what was admitted in a span with fal's bill, and correct the ledger.
+
+    `credentials` names the one of each team, "" for the gateway's own (None: not known, see `Lost`).
 
     Raises FalApiError, LedgerAwayError, and SpanError.
     """
-    found = compare(api, ledger, span, now=now)
-    corrected = [correction.new for correction in found.corrections]
+    found = compare(api, ledger, span, now=now, credentials=credentials)
+    corrected = [correction.new for correction in (*found.corrections, *found.matches)]
     batches = (corrected[at : at + _BATCH_ROWS] for at in range(0, len(corrected), _BATCH_ROWS))
     return Audit(found, [change for batch in batches for change in ledger.apply(batch)])
 
 
-def compare(api: FalApi, ledger: Ledger, span: Span, *, now: datetime, lag: timedelta = LAG) -> Reconciliation:
-    """Compare and change nothing; a bill that is not there after `lag` is missing. Raises as `audit` does."""
+def compare(
+    api: FalApi, ledger: Ledger, span: Span, *, now: datetime, credentials: Mapping[str, str] | None = None
+) -> Reconciliation:
+    """Compare and change nothing; a bill that is not there after LAG is missing. Raises as `audit` does."""
     rows = _open_rows(ledger, span)
     until_us = microseconds(span.until)
-    events = list(events_between(api, span.since, min(now, span.until + LATEST_BILL)))
+    unreadable = Unreadable()
+    events = list(events_between(api, span.since, min(now, span.until + LATEST_BILL), unreadable=unreadable))
     strays = _strays(ledger, rows, events, until_us=until_us)
-    events += events_of(api, _to_ask(rows, strays, events, span=span, now=now), now=now)
+    asked = _to_ask(rows, strays, events, span=span, now=now)
+    events += events_of(api, asked, now=now, unreadable=unreadable)
+    lost = Lost(_unnamed_rows(ledger, span), credentials)
     known = [*rows, *strays]
     named = {row.fal_request_id for row in known}
     told = [event for event in events if event.at_us < until_us or event.request_id in named]
-    return reconcile(known, told, now_us=microseconds(now), lag_us=lag // _MICROSECOND)
+    return reconcile(
+        known, told, now_us=microseconds(now), lag_us=LAG // _MICROSECOND, lost=lost, unreadable=unreadable
+    )
 
 
 def microseconds(at: datetime) -> int:
@@ -82,6 +97,17 @@ def _open_rows(ledger: Ledger, span: Span) -> list[Entry]:
         rows += page
         if len(rows) > ROWS_MOST:
             raise SpanError(f"there are more than {ROWS_MOST} open purchases in this span; take a shorter one")
+    return rows
+
+
+def _unnamed_rows(ledger: Ledger, span: Span) -> list[Entry]:
+    """Return the rows without a request id of fal's: those whose answer was lost, and those under way."""
+    rows: list[Entry] = []
+    since_us, until_us = microseconds(span.since) - LATE_JOB_US, microseconds(span.until)
+    while page := ledger.unnamed(since_us, until_us, after=rows[-1] if rows else None):
+        rows += page
+        if len(rows) > ROWS_MOST:
+            raise SpanError(f"there are more than {ROWS_MOST} lost purchases in this span; take a shorter one")
     return rows
 
 

@@ -19,7 +19,7 @@ from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
 from gateway.ledger.question import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway.ledger.ledger import Ledger
 
@@ -33,6 +33,10 @@ class Timetable:
     back: timedelta = timedelta(hours=48)
 
 
+def _not_known() -> None:
+    return None
+
+
 class Auditor:
     """The thread; `start` it once, in the process that uses it."""
 
@@ -42,11 +46,14 @@ class Auditor:
         open_ledger: Callable[[], Ledger],
         *,
         on_audit: Callable[[Audit], None],
+        credentials: Callable[[], Mapping[str, str] | None] = _not_known,
         timetable: Timetable | None = None,
     ) -> None:
         """Ask `api`, under an admin key and the auditor's own from here on, and correct the ledger that is opened.
 
         `open_ledger` is called in the thread, which alone uses what it returns.
+
+        `credentials` is called in the thread before each comparison; see `audit`.
 
         `on_audit` is called from the thread, after each comparison that came to its end: `changes` are rows that the
         ledger has changed, for whoever counts money; `found.total` and `found.drift` are for metrics.
@@ -54,6 +61,7 @@ class Auditor:
         self._api = api
         self._open_ledger = open_ledger
         self._on_audit = on_audit
+        self._credentials = credentials
         self._timetable = timetable or Timetable()
         self._closing = threading.Event()
         self._failing = False
@@ -83,7 +91,8 @@ class Auditor:
     def _run(self, ledger: Ledger) -> None:
         now = datetime.now(UTC)
         try:
-            done = audit(self._api, ledger, Span(now - self._timetable.back, now), now=now)
+            span = Span(now - self._timetable.back, now)
+            done = audit(self._api, ledger, span, now=now, credentials=self._credentials())
         except (FalApiError, LedgerAwayError, LedgerUnusableError, SpanError) as fault:
             if not self._closing.is_set():
                 self._fail(fault)
@@ -93,9 +102,11 @@ class Auditor:
         structlog.get_logger().info(
             "bill_compared",
             corrected=len(done.changes),
+            matched=len(found.matches),
             unbilled=len(found.unbilled),
             unknown_events=len(found.unknown_events),
             amended=len(found.amendments),
+            unreadable=found.unreadable,
             drift_ns=found.total.drift_ns,
         )
         self._on_audit(done)

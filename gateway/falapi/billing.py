@@ -3,6 +3,9 @@
 The decision: the cost of an event is the integer of nano-dollars that fal states, which is exact; `cost_total` is the
 same amount through a float, and stands in where there is no integer. The question always says from when on: left out,
 fal looks at the last 24 hours only, also for requests that are named by their ids.
+
+A line with a figure that is none (negative, absurd, no number) is left out and counted, and whoever compares leaves out
+whatever else the bill says of that request: a part of a bill is not a bill.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import structlog
 
 from gateway.falapi.client import IDS_MOST
 from gateway.falapi.pricing import amount_of
+from gateway.ledger.entry import MOST_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +31,7 @@ DAYS_BACK: Final = 90
 
 _PAGE_EVENTS: Final = 1_000
 _NANO: Final = Decimal(10) ** 9
-_HIGHEST_NS: Final = 10**15  # a million dollars for one request: the ledger's own bound
+_LATEST_US: Final = 2**53
 _LONGEST_ID: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -49,38 +53,57 @@ class BillingEvent(NamedTuple):
     cost_ns: int
 
 
-def events_of(api: FalApi, request_ids: Sequence[str], *, now: datetime) -> Iterator[BillingEvent]:
-    """Yield what was billed for these requests in the last 90 days. Raises FalApiError."""
+class Unreadable:
+    """Lines of a bill that make no sense: how many, and which requests they are of, as far as that can be read."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.request_ids: set[str] = set()
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Count a line."""
+        self.count += 1
+        if _is_id(entry.get("request_id")):
+            self.request_ids.add(str(entry["request_id"]))
+
+
+def events_of(
+    api: FalApi, request_ids: Sequence[str], *, now: datetime, unreadable: Unreadable | None = None
+) -> Iterator[BillingEvent]:
+    """Yield what was billed for these requests in the last 90 days; count what makes no sense. Raises FalApiError."""
     since = [("start", _iso(now - timedelta(days=DAYS_BACK, minutes=-1)))]  # the minute is for a clock that goes after
     for at in range(0, len(request_ids), IDS_MOST):
         asked = request_ids[at : at + IDS_MOST]
-        yield from _events(api, [("request_id", request_id) for request_id in asked] + since)
+        yield from _events(api, [("request_id", request_id) for request_id in asked] + since, unreadable)
 
 
-def events_between(api: FalApi, since: datetime, until: datetime) -> Iterator[BillingEvent]:
-    """Yield what was billed in [since, until), a span of at most 90 days. Raises FalApiError.
+def events_between(
+    api: FalApi, since: datetime, until: datetime, *, unreadable: Unreadable | None = None
+) -> Iterator[BillingEvent]:
+    """Yield what was billed in [since, until), a span of at most 90 days; count what makes no sense.
 
-    The end is always told: fal's cursor is the number of a page, and pages of a list that still grows would shift.
+    Raises FalApiError. The end is always told: fal's cursor is the number of a page, and pages of a list that still
+    grows would shift.
     """
-    return _events(api, [("start", _iso(since)), ("end", _iso(until))])
+    return _events(api, [("start", _iso(since)), ("end", _iso(until))], unreadable)
 
 
-def _events(api: FalApi, query: Sequence[tuple[str, str]]) -> Iterator[BillingEvent]:
+def _events(api: FalApi, query: Sequence[tuple[str, str]], unreadable: Unreadable | None) -> Iterator[BillingEvent]:
     listed = api.entries(PATH, name="billing_events", query=[*query, ("limit", str(_PAGE_EVENTS))])
-    return _readable(listed)
+    return _readable(listed, unreadable or Unreadable())
 
 
-def _readable(listed: Iterable[Mapping[str, Any]]) -> Iterator[BillingEvent]:
-    """Yield the entries that make sense; the others are counted in one event of the log."""
-    unreadable = 0
+def _readable(listed: Iterable[Mapping[str, Any]], unreadable: Unreadable) -> Iterator[BillingEvent]:
+    """Yield the entries that make sense; the others are counted, also in one event of the log."""
+    before = unreadable.count
     for entry in listed:
         event = _event_or_none(entry)
         if event is None:
-            unreadable += 1
+            unreadable.add(entry)
         else:
             yield event
-    if unreadable:
-        structlog.get_logger().warning("billing_events_unreadable", count=unreadable)
+    if unreadable.count > before:
+        structlog.get_logger().warning("billing_events_unreadable", count=unreadable.count - before)
 
 
 def _event_or_none(entry: Mapping[str, Any]) -> BillingEvent | None:
@@ -89,18 +112,23 @@ def _event_or_none(entry: Mapping[str, Any]) -> BillingEvent | None:
     if not _is_id(request_id) or not _is_id(endpoint) or at_us is None or cost_ns is None:
         return None
     units, price, discount = (_figure(entry.get(name)) for name in ("output_units", "unit_price", "percent_discount"))
+    if (units is None) != (entry.get("output_units") is None):
+        return None
     return BillingEvent(str(request_id), str(endpoint), at_us, units, price, discount, cost_ns)
 
 
 def _cost_ns(entry: Mapping[str, Any]) -> int | None:
-    exact, total = _figure(entry.get("cost_estimate_nano_usd")), _figure(entry.get("cost_total"))
+    told = [entry.get(name) for name in ("cost_estimate_nano_usd", "cost_total")]
+    exact, total = (_figure(value) for value in told)
+    if any(value is not None and figure is None for value, figure in zip(told, (exact, total), strict=True)):
+        return None
     amount = exact if exact is not None else total * _NANO if total is not None else None
     rounded = None if amount is None else int(amount.to_integral_value(ROUND_HALF_EVEN))
-    return rounded if rounded is not None and rounded <= _HIGHEST_NS else None
+    return rounded if rounded is not None and rounded <= MOST_NS else None
 
 
 def _figure(value: object) -> Decimal | None:
-    return amount_of(value, most=Decimal(_HIGHEST_NS))
+    return amount_of(value, most=Decimal(MOST_NS))
 
 
 def _is_id(value: object) -> bool:
@@ -114,7 +142,8 @@ def _moment_us(value: object) -> int | None:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+    at_us = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+    return at_us if 0 <= at_us <= _LATEST_US else None
 
 
 def _iso(moment: datetime) -> str:

@@ -20,7 +20,7 @@ from gateway.falapi.transport import ANSWER_SECONDS, CONNECT_SECONDS, Answer, Tr
 from gateway.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 HOST: Final = "api.fal.ai"
 IDS_MOST: Final = 50
@@ -52,6 +52,10 @@ class Patience:
     answer_seconds: float = ANSWER_SECONDS
 
 
+def _unseen(_entries: int) -> None:
+    """Stand in where nobody looks."""
+
+
 class FalApi:
     """The API under one key; for one thread, but for `stop`."""
 
@@ -62,8 +66,13 @@ class FalApi:
         base_url: str | None = None,
         ca_file: str | None = None,
         patience: Patience | None = None,
+        on_entries: Callable[[int], None] = _unseen,
     ) -> None:
-        """Ask as `Authorization: Key …`; `base_url` says where to connect in place of fal, the Host field stays."""
+        """Ask as `Authorization: Key …`; `base_url` says where to connect in place of fal, the Host field stays.
+
+        `on_entries` is told after each page how many entries of lists were read in all.
+        """
+        self._on_entries, self._entries = on_entries, 0
         self._patience = patience or Patience()
         self._transport = Transport(
             ca_file=ca_file,
@@ -86,6 +95,8 @@ class FalApi:
             found, following = page.get(name), page.get("next_cursor")
             if not isinstance(found, list):
                 raise FalApiError(f"fal's answer has no list of {name}")
+            self._entries += len(found)
+            self._on_entries(self._entries)
             yield from (entry for entry in found if isinstance(entry, dict))
             if not page.get("has_more"):
                 return

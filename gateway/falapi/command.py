@@ -12,11 +12,17 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.question import Span
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.falapi.client import FalApi
 
 
-def reconciled(api: FalApi, database_url: str, span: Span, *, form: Form, dry_run: bool) -> str:
+def reconciled(  # noqa: PLR0913 (what the command line says, by name)
+    api: FalApi, database_url: str, span: Span, *, credentials: Mapping[str, str] | None, form: Form, dry_run: bool
+) -> str:
     """Return the report of a comparison, after which the ledger is corrected unless it is a dry run.
+
+    `credentials` names the one of each team, "" for the gateway's own (None: not known).
 
     Raises SpanError, FalApiError, LedgerAwayError and LedgerUnusableError; what was corrected by then stays corrected.
     """
@@ -29,7 +35,10 @@ def reconciled(api: FalApi, database_url: str, span: Span, *, form: Form, dry_ru
     ledger = Ledger(database_url)
     try:
         ledger.require_schema()
-        found = compare(api, ledger, past, now=now) if dry_run else audit(api, ledger, past, now=now).found
+        if dry_run:
+            found = compare(api, ledger, past, now=now, credentials=credentials)
+        else:
+            found = audit(api, ledger, past, now=now, credentials=credentials).found
     finally:
         ledger.close()
     return rendered(Report(span, dry_run, found), form=form)

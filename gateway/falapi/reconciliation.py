@@ -1,12 +1,13 @@
 """What fal's bill says about the ledger's rows. Pure.
 
-The decision: a row is found by fal's request id and by nothing else; to guess by endpoint and time would move money
-between teams. What fal billed is true, whatever the row said: also a hold, and also a row that was released. What fal
-did not bill stays as it is and is listed, because a bill comes later, and some of it never.
+The decision: a row is found by fal's request id. Only a row whose answer was lost has none; it is matched with a bill
+that no row has (matching.py). What fal billed is true, whatever the row said: also a hold, and also a row that was
+released. What fal did not bill stays as it is and is listed, because a bill comes later, and some of it never.
 
 fal's pages speak of one event for a request. Where there are several, they are lines of one bill and are added up; but
 the very same line, seen twice while the bill was read in pages, counts once. So nothing depends on the order in which
-events come, and a second reconciliation changes nothing.
+events come, and a second reconciliation changes nothing. A request of which a line makes no sense, or whose lines come
+to more than one request may cost, is left out, row and bill.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.ledger.entry import CHARGED, RECONCILED, RELEASED, Entry
+from gateway.falapi.matching import OWN_CREDENTIAL, Stray, match
+from gateway.ledger.entry import CHARGED, MOST_NS, RECONCILED, RELEASED, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from decimal import Decimal
 
-    from gateway.falapi.billing import BillingEvent
-
+    from gateway.falapi.billing import BillingEvent, Unreadable
 
 _LONGEST_FIGURE: Final = 40
 
@@ -32,6 +33,20 @@ class Correction(NamedTuple):
 
     old: Entry
     new: Entry
+
+
+class Lost(NamedTuple):
+    """Rows without a request id of fal's, lost ones and those under way; and which credential each team uses, by name.
+
+    A team that is not in `credentials` is not matched. None: not known; a team is then taken to use the gateway's own,
+    unless it has other purchases and none of them is on the bill.
+    """
+
+    rows: Sequence[Entry]
+    credentials: Mapping[str, str] | None
+
+
+_NONE_LOST: Final = Lost((), None)
 
 
 class Amendment(NamedTuple):
@@ -66,13 +81,18 @@ class Drift(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What a bill changes, and what it leaves open; `drift` is by endpoint as the ledger has it."""
+    """What a bill changes, and what it leaves open; `drift` is by endpoint as the ledger has it.
+
+    `matches` are corrections of rows that had no request id of fal's; `unreadable` counts lines that were left out.
+    """
 
     corrections: tuple[Correction, ...]
+    matches: tuple[Correction, ...]
     unbilled: tuple[Entry, ...]
     unknown_events: tuple[BillingEvent, ...]
     amendments: tuple[Amendment, ...]
     agreeing: int
+    unreadable: int
     drift: Mapping[str, Drift]
     total: Drift
 
@@ -85,16 +105,30 @@ class _Bill(NamedTuple):
     unit_price: Decimal | None
 
 
-def reconcile(rows: Iterable[Entry], events: Iterable[BillingEvent], *, now_us: int, lag_us: int) -> Reconciliation:
+def reconcile(  # noqa: PLR0913 (what there is to compare, by name)
+    rows: Iterable[Entry],
+    events: Iterable[BillingEvent],
+    *,
+    now_us: int,
+    lag_us: int,
+    lost: Lost = _NONE_LOST,
+    unreadable: Unreadable | None = None,
+) -> Reconciliation:
     """Compare rows with the events about them.
 
     `now_us` becomes the moment of the changes, microseconds since the epoch. A row without an event is listed only once
     it is older than `lag_us`, by which time fal has billed what it bills. Of rows with the same request id of fal's,
     which there should not be, the first admitted gets the bill.
     """
-    known = sorted({row.id: row for row in rows}.values(), key=lambda row: (row.admitted_at_us, row.id))
-    lines = sorted(set(events), key=_place)
+    told = sorted(set(events), key=_place)
+    absurd = {request_id for request_id, bill in _bills(told).items() if bill.cost_ns > MOST_NS}
+    left_out = absurd | (unreadable.request_ids if unreadable is not None else set())
+    lines = [line for line in told if line.request_id not in left_out]
     bills = _bills(lines)
+    known = sorted(
+        {row.id: row for row in rows if row.fal_request_id not in left_out}.values(),
+        key=lambda row: (row.admitted_at_us, row.id),
+    )
     payers = _payers(known)
     named = [(row, bills[row.fal_request_id]) for row in payers.values() if row.fal_request_id in bills]
     corrections = tuple(Correction(row, _corrected(row, bill, now_us)) for row, bill in named if _is_open(row))
@@ -102,15 +136,43 @@ def reconcile(rows: Iterable[Entry], events: Iterable[BillingEvent], *, now_us: 
         Amendment(row, bill.cost_ns) for row, bill in named if not _is_open(row) and row.cost_ns != bill.cost_ns
     )
     billed = {row.id for row, _ in named}
-    drift = _drift(corrections)
+    unknown = [line for line in lines if line.request_id not in payers]
+    on_bill = {row.team for row, _ in named}
+    credentials = lost.credentials if lost.credentials is not None else _guessed(lost.rows, payers.values(), on_bill)
+    matches = _matches(Lost(lost.rows, credentials), unknown, bills, on_bill=on_bill, now_us=now_us)
+    claimed = {correction.new.fal_request_id for correction in matches}
+    drift = _drift((*corrections, *matches))
     return Reconciliation(
         corrections=corrections,
+        matches=matches,
         unbilled=tuple(row for row in known if row.id not in billed and _is_late(row, now_us - lag_us)),
-        unknown_events=tuple(event for event in lines if event.request_id not in payers),
+        unknown_events=tuple(line for line in unknown if line.request_id not in claimed),
         amendments=amendments,
         agreeing=len(named) - len(corrections) - len(amendments),
+        unreadable=(unreadable.count if unreadable is not None else 0)
+        + sum(line.request_id in absurd for line in told),
         drift=MappingProxyType(drift),
         total=_added(drift.values()),
+    )
+
+
+def _guessed(lost: Iterable[Entry], named: Iterable[Entry], on_bill: set[str]) -> dict[str, str]:
+    """Return the credentials of lost rows' teams where no policy tells: another's account bills nothing here."""
+    elsewhere = {row.team for row in named} - on_bill
+    return {row.team: f"of {row.team}" if row.team in elsewhere else OWN_CREDENTIAL for row in lost}
+
+
+def _matches(
+    lost: Lost, unknown: Sequence[BillingEvent], bills: Mapping[str, _Bill], *, on_bill: set[str], now_us: int
+) -> tuple[Correction, ...]:
+    """Return the lost rows with the bills that are theirs; `on_bill`: teams of which a row was found by its id."""
+    credentials = lost.credentials or {}
+    firsts = {line.request_id: line for line in reversed(unknown)}
+    strays = [Stray(line.at_us, name, line.endpoint, bills[name].cost_ns) for name, line in firsts.items()]
+    proven = frozenset(credentials[team] for team in on_bill if team in credentials)
+    pairs = match(lost.rows, strays, credentials=credentials, proven=proven, now_us=now_us)
+    return tuple(
+        Correction(row, _corrected(row, bills[name], now_us)._replace(fal_request_id=name)) for row, name in pairs
     )
 
 

@@ -27,6 +27,7 @@ Form = Literal["table", "json"]
 
 FORMS: Final = ("table", "json")
 SHOWN_MOST: Final = 20
+_MATCHED: Final = ("matched with a bill", "would be matched with a bill")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Line = dict[str, object]
@@ -52,10 +53,12 @@ def _as_json(report: Report) -> str:
         "until": iso(report.span.until),
         "dry_run": report.dry_run,
         "corrected": [_correction(one) for one in found.corrections],
+        "matched": [_match(one) for one in found.matches],
         "only_fal": [_event(one) for one in found.unknown_events],
         "only_ours": [_row(one) for one in found.unbilled],
         "changed_since": [_amendment(one) for one in found.amendments],
         "agreeing": found.agreeing,
+        "unreadable": found.unreadable,
         "drift": [{"endpoint": name, **_drift(one)} for name, one in found.drift.items()],
         "total": _drift(found.total),
     }
@@ -69,6 +72,10 @@ def _as_table(report: Report) -> str:
     only_fal_ns = sum(event.cost_ns for event in found.unknown_events)
     sections = [
         _section(f"{len(found.corrections)} purchases {corrected}", map(_correction, found.corrections)),
+        _section(
+            f"{len(found.matches)} purchases whose answer was lost {_MATCHED[report.dry_run]}",
+            map(_match, found.matches),
+        ),
         _section(
             f"{len(found.unknown_events)} lines of fal's bill without a purchase here, {usd(only_fal_ns)} USD",
             map(_event, found.unknown_events),
@@ -90,6 +97,10 @@ def _summary(report: Report) -> str:
     lines = (
         f"{iso(report.span.since)} to {iso(report.span.until)}",
         f"{report.found.agreeing} purchases agreed already",
+        *(
+            [f"{report.found.unreadable} lines of fal's bill make no sense; they, and what they are of, are left out"]
+            * bool(report.found.unreadable)
+        ),
         f"{charged}, billed {usd(total.true_ns)} USD, drift {usd(total.drift_ns)} USD",
     )
     return "".join(f"{line}\n" for line in lines)
@@ -123,6 +134,10 @@ def _correction(one: Correction) -> Line:
         "true_units": new.units,
         "true_cost_usd": usd(new.cost_ns or 0),
     }
+
+
+def _match(one: Correction) -> Line:
+    return {**_correction(one), "fal_request_id": one.new.fal_request_id}
 
 
 def _amendment(one: Amendment) -> Line:

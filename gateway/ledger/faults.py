@@ -13,3 +13,7 @@ class LedgerAwayError(Exception):
 
 class LedgerUnusableError(Exception):
     """The URL, or the schema that is there, is none that this release can work with; the text says why."""
+
+
+class LedgerNewerError(LedgerUnusableError):
+    """The schema was made by a newer release than this one; the text says which, and what to do."""

@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, or_, select, tuple_
 from gateway.ledger import daily_totals, schema, totals
 from gateway.ledger.daily_totals import DAY_US, LedgerSums, Spending
 from gateway.ledger.database import Database
-from gateway.ledger.entry import CHARGED, HELD, RECONCILED, RELEASED, SETTLED, Entry, folded, merged
+from gateway.ledger.entry import CHARGED, HELD, RECONCILED, RELEASED, SETTLED, UNKNOWN, Entry, folded, merged
 from gateway.ledger.statements import insert_new, insert_warning, write_back
 from gateway.ledger.tables import PURCHASES
 
@@ -199,6 +199,13 @@ class Ledger:
         """
         conditions = (*_within(since_us, until_us), _ROW.status != RECONCILED, _ROW.fal_request_id.is_not(None))
         return self._page(*conditions, after=after, most=most)
+
+    def unnamed(
+        self, since_us: int, until_us: int, *, after: Entry | None = None, most: int = PAGE_ROWS
+    ) -> list[Entry]:
+        """Return what has no request id of fal's, of a span of admission: unknown, for its answer was lost, or held."""
+        of_lost = (_ROW.status.in_((UNKNOWN, HELD)), _ROW.fal_request_id.is_(None))
+        return self._page(*_within(since_us, until_us), *of_lost, after=after, most=most)
 
     def find_job(self, fal_request_id: str) -> Entry | None:
         """Return the purchase that fal knows under an id (the last one where there are several), None without one."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import func, insert, inspect, select
 
 from gateway.ledger.database import BUSY_SECONDS, Database
-from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
+from gateway.ledger.faults import LedgerAwayError, LedgerNewerError, LedgerUnusableError
 from gateway.ledger.tables import METADATA, RELEASE, VERSION, VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -88,5 +88,8 @@ def _climb(connection: Connection, revision: str) -> None:
     climb(connection)
 
 
-def _newer(revision: str) -> LedgerUnusableError:
-    return LedgerUnusableError(f"the ledger's schema ({revision}) was made by a newer release than this one")
+def _newer(revision: str) -> LedgerNewerError:
+    return LedgerNewerError(
+        f"the ledger's schema ({revision}) was made by a newer release than this one ({RELEASE}): run that release, "
+        "or restore the backup from before the upgrade"
+    )

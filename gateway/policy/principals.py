@@ -56,6 +56,12 @@ def owned_budgets(policy: document.Document) -> dict[str, tuple[Budget, ...]]:
     return {owner: budgets_of(owner, budgets, tag=team) for owner, team, budgets in owned if budgets}
 
 
+def team_credentials(policy: document.Document) -> dict[str, str]:
+    """Return where the fal credential of each team comes from, "" for the gateway's own."""
+    places = {team.id: team.fal_key_env or team.fal_key_file or "" for team in policy.teams}
+    return {ANONYMOUS.team: "", **places}
+
+
 def unit_price(price: document.Price) -> Price:
     """Return a price of the file as the till has it."""
     picodollars = picodollars_of(price.usd)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.cli import EXIT_CONFIG, main
+from gateway.cli import main
+from gateway.ledgercommands import EXIT_CONFIG
 from gateway.policy.credential import digest_of, is_mistyped
 from gateway.ruleset import load_ruleset
 from gateway.version import VERSION

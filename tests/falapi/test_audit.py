@@ -14,7 +14,8 @@ from gateway.falapi.auditor import Auditor, Timetable
 from gateway.ledger.entry import Entry
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.question import Span
-from tests.falapi.stand import ENDPOINT, KEY, Gathered, buy, named
+from tests.falapi.stand import ENDPOINT, KEY, Gathered, buy, named, page
+from tests.harness.origin import answering
 from tests.harness.ports import refused_port
 from tests.harness.process import GatewayProcess
 from tests.harness.waiting import until
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.falapi.audit import Audit
     from gateway.falapi.client import FalApi
     from tests.harness.emulator import Emulator
+    from tests.harness.origin import StartOrigin
 
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
@@ -95,7 +97,7 @@ def test_the_ledger_becomes_what_fal_billed(
     states = ("settled", "unknown", "held", "released")
     bought = [put(ledger, buy(fal), status=status) for status in states]
     unbilled = put(ledger, "nobody's", ago=2 * HOUR)
-    lost = put(ledger, None, status="unknown", source="unknown")
+    lost = put(ledger, None, status="unknown", source="unknown", endpoint="fal-ai/another")
     past = buy(fal)
     done = audited(fal, open_api, ledger)
     assert sorted(change.new.id for change in done.changes) == sorted(one.id for one in bought)
@@ -109,6 +111,43 @@ def test_the_ledger_becomes_what_fal_billed(
     assert again.overdue(FOREVER[1]) == []
     again.close()
     assert lost.id not in {one.new.id for one in done.changes}
+
+
+def test_a_lost_answer_is_matched_with_its_bill_once(
+    fal: Emulator, open_api: Callable[..., FalApi], ledger: Ledger
+) -> None:
+    """The row gets fal's id, figures and the source `reconciled`; another audit finds it by that id."""
+    lost = put(ledger, None, status="unknown", source="unknown", ago=timedelta(minutes=1))
+    billed = buy(fal, faults="units=2")
+    done = audited(fal, open_api, ledger)
+    [match] = done.found.matches
+    assert (match.old.id, done.found.corrections, done.found.unknown_events) == (lost.id, (), ())
+    [change] = done.changes
+    assert (change.new.fal_request_id, change.new.status, change.new.source) == (billed, "reconciled", "reconciled")
+    assert (change.new.cost_ns, change.new.units) == (2 * PRICE_NS, "2.0")
+    assert done.found.total.drift_ns == 2 * PRICE_NS - 10**7
+    again = audited(fal, open_api, ledger)
+    assert (again.changes, again.found.matches, again.found.agreeing) == ([], (), 1)
+
+
+def test_a_bill_that_makes_no_sense_leaves_its_request_alone(
+    open_api: Callable[..., FalApi], ledger: Ledger, start_origin: StartOrigin
+) -> None:
+    """A negative line, and lines that come to more than a request may cost: rows and sums stay, and it is counted."""
+    rows = [put(ledger, name) for name in ("fal-negative", "fal-absurd", "fal-fine")]
+    at = datetime.now(UTC).isoformat()
+    usual = {"endpoint_id": ENDPOINT, "timestamp": at, "output_units": 1, "cost_estimate_nano_usd": 5}
+    lines = [
+        usual | {"request_id": "fal-fine"},
+        usual | {"request_id": "fal-negative"},
+        usual | {"request_id": "fal-negative", "cost_estimate_nano_usd": -5, "cost_total": 0.01},
+        *(usual | {"request_id": "fal-absurd", "cost_estimate_nano_usd": 10**15 - number} for number in range(20)),
+    ]
+    origin = start_origin(answering(page("billing_events", lines)))
+    done = audit(open_api(origin.port), ledger, span(), now=datetime.now(UTC))
+    assert [change.new.fal_request_id for change in done.changes] == ["fal-fine"]
+    assert (done.found.unreadable, done.found.unknown_events, done.found.unbilled) == (21, (), ())
+    assert ledger.spent_since(0).teams == {"design": 2 * rows[0].cost_ns + 5}  # type: ignore[operator]
 
 
 def test_a_second_audit_changes_nothing(fal: Emulator, open_api: Callable[..., FalApi], ledger: Ledger) -> None:
@@ -244,6 +283,25 @@ def test_the_command_tells_and_corrects(fal: Emulator, ledger: Ledger, database:
     assert "0 purchases corrected" in out
     assert "1 purchases agreed already" in out
     assert past in out
+
+
+def test_the_command_marks_what_it_matched(fal: Emulator, ledger: Ledger, database: str, tmp_path: Path) -> None:
+    """In JSON and in the table; a dry run says what would be; the policy says which teams have other credentials."""
+    fal.settings(admin_key=KEY)
+    put(ledger, None, status="unknown", source="unknown", ago=timedelta(minutes=1))
+    billed = buy(fal)
+    policy = tmp_path / "policy.yaml"
+    env, since = settings_of(fal.port, database), f"--since={(datetime.now(UTC) - DAY).date()}"
+    policy.write_text("teams: [{id: design, fal_key_env: ANOTHER}]", encoding="utf-8")
+    code, out, err = ran(tmp_path / "other", env | {"FALGW_POLICY": str(policy)}, since, "--format", "json")
+    assert (code, err, json.loads(out)["matched"]) == (0, "", [])
+    _, out, _ = ran(tmp_path / "dry", env, since, "--dry-run")
+    assert "1 purchases whose answer was lost would be matched with a bill" in out
+    policy.write_text("teams: [{id: design}]", encoding="utf-8")
+    _, out, _ = ran(tmp_path / "json", env | {"FALGW_POLICY": str(policy)}, since, "--format", "json")
+    told = json.loads(out)
+    assert [one["fal_request_id"] for one in told["matched"]] == [billed]
+    assert (told["corrected"], told["only_fal"], told["unreadable"]) == ([], [], 0)
 
 
 def test_a_table_cuts_long_lists_short(fal: Emulator, ledger: Ledger, database: str, tmp_path: Path) -> None:
