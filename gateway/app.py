@@ -78,8 +78,8 @@ class Worker:
         self._store = LocalStore(shared.quotas, seat=number, lines=self._journal)
         turns.at_end(self._write_down)
         before = self._write_down  # nothing is sent whose purchase is not written down
-        options, alarm = _curl_options(settings), structlog.get_logger().error
-        self.relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=alarm, before=before)
+        options = _curl_options(settings)
+        self.relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=_alarm, before=before)
         self.tracer = open_tracer(settings.tracing, RandomIds().next, shared.replica, ca_file=system_ca_file())
         self._refusals = RefusalSampler(finishing(shared.log.exchange, self.tracer))
         self._meter = Meter(seat.region, board.endpoints, emit=self._refusals.emit)
@@ -270,6 +270,10 @@ def _rules_of(content: bytes) -> tuple[Edition, Ruleset]:
 
 def _log_limited_connections(closed: int, refused: int) -> None:
     structlog.get_logger().warning("connections_limited", limit=most_connections(), closed=closed, refused=refused)
+
+
+def _alarm(event: str) -> None:
+    structlog.get_logger().error(event)
 
 
 def _curl_options(settings: Settings) -> CurlOptions:
