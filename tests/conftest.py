@@ -16,6 +16,7 @@ from tests.harness.policy import GatewayKey, policy_text
 from tests.harness.scene import Scene
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -89,15 +90,15 @@ def connect() -> Iterator[Callable[..., RawClient]]:
 
 @pytest.fixture(scope="module")
 def build_scene(tmp_path_factory: pytest.TempPathFactory, key: GatewayKey) -> Iterator[Callable[..., Scene]]:
-    """Return `build(**env)`: a gateway with these settings before an origin of its own, both ended after the module."""
+    """Return `build(*, tls, **env)`: a gateway with these settings before an origin; both end after the module."""
     with ExitStack() as stack:
 
-        def build(**env: str) -> Scene:
+        def build(*, tls: ssl.SSLContext | None = None, **env: str) -> Scene:
             def start(origin: ScriptedOrigin) -> Gateway:
                 settings = {"FALGW_ORIGIN_OVERRIDES": origin.overrides, **env}
                 return Gateway(tmp_path_factory.mktemp("scene"), policy=policy_text(key), env=settings).wait_ready()
 
-            scene = Scene(start, key)
+            scene = Scene(start, key, tls=tls)
             stack.callback(scene.close)
             return scene
 

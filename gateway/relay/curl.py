@@ -125,6 +125,8 @@ class CurlRelay(CurlAsyncHTTPClient):
     def _end(self, handle: Handle, code: int) -> None:
         transfer = handle.transfer
         self._multi.remove_handle(handle.curl)
+        if code == 0:
+            handle.pool()
         self._release(handle)
         if transfer is not None:
             del self._handles[transfer]

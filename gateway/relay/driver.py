@@ -18,6 +18,8 @@ from gateway.turns import READ
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.relay.handle import Handle
+    from gateway.relay.sockets import OriginSocket
     from gateway.turns import Turns
 
 _EVENTS_A_TURN: Final = 256
@@ -65,6 +67,8 @@ class Driver:
         self._due_at = 0.0
         self.clock: Final = Clock()
         self.known: Final[set[int]] = set()  # sockets just seen to be alive: what they are registered for still holds
+        self.pooled: Final[dict[int, OriginSocket]] = {}  # between two requests, as far as known
+        self.held: Handle | None = None  # its request is in the kernel and may not leave yet
         self.urgent = False  # a transfer holds much that should be told before the next one is read
         self._open_set()
 
@@ -80,6 +84,8 @@ class Driver:
     def reset(self) -> None:
         """Begin again with an empty set, for a new multi."""
         self.close()
+        self.pooled.clear()
+        self.held = None
         self._open_set()
 
     def watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
@@ -116,10 +122,33 @@ class Driver:
     def opened(self, fd: int) -> None:
         """Note that a number stands for a new socket."""
         self.known.discard(fd)
+        self.pooled.pop(fd, None)
         self._interests.pop(fd, None)
 
+    def release(self) -> None:
+        """Let the request go whose transfer libcurl acted on last: it has looked for an answer by now."""
+        held, self.held = self.held, None
+        if held is not None:
+            held.release()
+
+    def _on_idle(self, fd: int, events: int, *, kicked: bool) -> None:
+        """Take an event of a socket that libcurl has no interest in: a pooled one's origin has closed it, or wrote.
+
+        Others are let go of, unless libcurl may ask for them in this very turn.
+        """
+        pooled = self.pooled.get(fd)
+        if pooled is None:
+            if not kicked:
+                self._forget(fd)
+        elif events == select.EPOLLOUT:  # what it was registered for while its request was sent
+            self._epoll.modify(fd, select.EPOLLIN)
+            self._interests[fd] = select.EPOLLIN
+        else:
+            del self.pooled[fd]
+            self._forget(fd)
+            pooled.retire()
+
     def _forget(self, fd: int) -> None:
-        """Let go of a pooled socket that has become readable: its origin has closed it, or speaks out of turn."""
         self._idle.discard(fd)
         self._interests.pop(fd, None)
         try:
@@ -156,6 +185,7 @@ class Driver:
         self._take_events(kicked=True)  # what has come is read before more is sent: see `_selected`
         self._before()  # an urgent one's end may have let others in
         self._act(_TIMER_SOCKET, 0)
+        self.release()
         self.known.clear()
         self._after()
 
@@ -169,7 +199,7 @@ class Driver:
         self._after()
 
     def _take_events(self, *, kicked: bool) -> None:
-        """Pass events on; what is of no interest is let go of, unless libcurl may ask for it in this very turn."""
+        """Pass events on."""
         self._before()
         self.clock.tick()
         try:
@@ -180,12 +210,14 @@ class Driver:
         for fd, events in ready:
             if fd not in self._idle:
                 self._act(fd, _SELECTED[events & 31])
+                if self.held is not None:
+                    self.release()
                 if self.urgent:  # a window each for all that are ready would be tens of megabytes
                     self.urgent = False
                     self._after()
                     self._before()
-            elif not kicked:
-                self._forget(fd)
+            else:
+                self._on_idle(fd, events, kicked=kicked)
 
     def close(self) -> None:
         """Stop watching."""

@@ -1,9 +1,14 @@
 """One easy handle for the life of the client: options set once, callbacks bound once, never reset.
 
 `reset()` and the options of a request cost less than a microsecond each; the Python around them in Tornado's own client
-takes sixty (PERFORMANCE 3). No request is executed twice: libcurl silently repeats one whose reused connection died, so
-the call before a request is sent (`PREREQFUNCTION`) refuses a second time, and refuses a pooled connection that is
-closed already (RELIABILITY 1, rows 1 and 2).
+takes sixty. No request is executed twice: libcurl silently repeats one whose reused connection died, so the call before
+a request is sent (`PREREQFUNCTION`) refuses a second time, and refuses a pooled connection that was retired.
+
+No answer reaches a caller that did not ask for it. An origin may write more than its answer, and libcurl takes what it
+finds on a reused connection for the next answer. What arrives while the connection is idle retires it (driver.py). What
+OpenSSL has read ahead makes no event, but libcurl takes it directly after it has sent, while the request is still held
+in the kernel. What was on its way shows by TCP's acknowledgements: whoever answers a request has received some of it.
+Such a connection is closed; the request is sent again where it never left this machine.
 """
 
 from __future__ import annotations
@@ -13,13 +18,13 @@ from typing import TYPE_CHECKING, Final
 
 import pycurl
 
-from gateway.relay.sockets import CLOSED, UNKNOWN
+from gateway.relay.sockets import reset_on_close
 from gateway.relay.transfer import WINDOW_BYTES
 
 if TYPE_CHECKING:
     from gateway.relay.driver import Driver
     from gateway.relay.options import CurlOptions
-    from gateway.relay.sockets import Sockets
+    from gateway.relay.sockets import OriginSocket, Sockets
     from gateway.relay.transfer import Transfer
 
 _OK: Final = 0  # CURL_PREREQFUNC_OK and CURL_SOCKOPT_OK
@@ -33,6 +38,8 @@ _LARGE_BYTES: Final = 65_536  # content of one transfer that is passed on before
 _HEAD_BYTES: Final = 16_384  # libcurl's least: it keeps such a buffer for each open request, for its head
 _IDLE_CONNECTION_SECONDS: Final = 20  # younger than any origin's own bound, so that few pooled connections are stale
 _CONTENT_KEPT_BYTES: Final = 4096  # a pooled handle keeps no larger content alive
+_UNKNOWN: Final = -1
+_UNCOUNTED_BYTES: Final = 512  # more than libcurl and TLS add to what `_least_bytes` counts
 
 _URL: Final[int] = pycurl.URL
 _HTTPHEADER: Final[int] = pycurl.HTTPHEADER
@@ -49,7 +56,18 @@ class Handle:
     Three kinds, because options stay: "get" has no content, "post" has it in one piece, "feed" takes it piece by piece.
     """
 
-    __slots__ = ("_custom", "_driver", "_fd", "_fresh", "_sockets", "curl", "kind", "transfer")
+    __slots__ = (
+        "_custom",
+        "_driver",
+        "_fd",
+        "_fresh",
+        "_is_unproven",
+        "_socket",
+        "_sockets",
+        "curl",
+        "kind",
+        "transfer",
+    )
 
     def __init__(self, kind: str, options: CurlOptions, driver: Driver, sockets: Sockets) -> None:
         self._driver = driver
@@ -58,7 +76,9 @@ class Handle:
         self.transfer: Transfer | None = None
         self._custom: str | None = None
         self._fresh = False
-        self._fd = UNKNOWN  # of the connection that the transfer is on, as far as it was found out
+        self._fd = _UNKNOWN  # of the connection that the transfer is on, as far as it was found out
+        self._socket: OriginSocket | None = None
+        self._is_unproven = False  # what comes first on a reused connection may be no answer to this request
         self.curl = pycurl.Curl()
         self.curl.handle = self
         self._set_options(options)
@@ -102,7 +122,9 @@ class Handle:
         request = transfer.request
         kind = self.kind
         self.transfer = transfer
-        self._fd = UNKNOWN
+        self._fd = _UNKNOWN
+        self._socket = None
+        self._is_unproven = False
         setopt = self.curl.setopt
         setopt(_URL, request.url)
         setopt(_HTTPHEADER, request.lines)
@@ -125,9 +147,14 @@ class Handle:
         """Give libcurl the wanted pause flags. Not from within a callback."""
         if self._fd < 0:
             self._fd = self.curl.getinfo(_ACTIVESOCKET)
-        self._driver.known.add(self._fd)  # it is this transfer's, so nobody else can have got its number
+        self._driver.known.add(self._fd)  # it is this transfer's, so no other socket can have its number
         with suppress(pycurl.error):  # it failed while paused; its end is on its way through info_read
             self.curl.pause(transfer.pauses)
+
+    def pool(self) -> None:
+        """Note that libcurl keeps the connection for another request, unless it has closed it."""
+        if self._socket is not None:
+            self._driver.pooled[self._socket.fd] = self._socket
 
     def unload(self) -> None:
         """Let go of the transfer and of content worth mentioning."""
@@ -146,19 +173,64 @@ class Handle:
         transfer = self.transfer
         if transfer is None or transfer.attempted:  # libcurl would repeat a request that may have been executed
             return _ABORT
-        if not self._fresh:
-            fd = self._sockets.established(local_port)
-            if fd == CLOSED:
+        driver = self._driver
+        driver.release()
+        found = self._socket = self._sockets.find(local_port)
+        if found is not None:
+            self._fd = found.fd
+            if found.is_used and not self._is_usable(found):
                 transfer.stale = True
                 return _ABORT
-            self._fd = fd
-            self._driver.known.add(fd)
+            if not found.is_used:
+                found.is_used = True
+                found.is_secure = transfer.request.url.startswith("https:")
         transfer.attempted = True
-        transfer.touched = self._driver.clock.now
+        transfer.touched = driver.clock.now
         return _OK
+
+    def _is_usable(self, found: OriginSocket) -> bool:
+        """Return whether a request may go out on a connection that has carried others; within TLS it is held."""
+        driver = self._driver
+        driver.pooled.pop(found.fd, None)
+        if found.is_retired or not found.is_quiet():
+            return False
+        if found.is_secure:
+            try:
+                found.hold()
+            except OSError:  # reset by the origin
+                return False
+            driver.held = self
+        driver.known.add(found.fd)
+        self._is_unproven = True
+        return True
+
+    def release(self) -> None:
+        """Send what is held; where libcurl has closed the connection, note whether the request can go out again.
+
+        It can if it was shorter than a segment, so that none of it was sent, and if its content is at hand.
+        """
+        found, transfer = self._socket, self.transfer
+        if found is None or found.release() or transfer is None:
+            return
+        if transfer.given == 0 and _least_bytes(transfer) + _UNCOUNTED_BYTES < found.segment_bytes:
+            transfer.stale = True
+
+    def _is_answer(self, transfer: Transfer, found: OriginSocket) -> bool:
+        """Return whether what comes first on a reused connection can be an answer to this request."""
+        waiting = found.unacknowledged_bytes()
+        if waiting == 0 or waiting < _least_bytes(transfer):
+            return True
+        if self._driver.held is self and transfer.given == 0 and found.unsent_bytes() > 0:
+            reset_on_close(found.fd)
+            transfer.stale = True
+        return False
 
     def _header(self, line: bytes) -> int | None:
         transfer = self.transfer
+        if self._is_unproven and transfer is not None and self._socket is not None:
+            self._is_unproven = False
+            if not self._is_answer(transfer, self._socket):
+                return _REFUSED
         return None if transfer is not None and transfer.put_line(line) else _REFUSED
 
     def _write(self, piece: bytes) -> int | None:
@@ -180,3 +252,13 @@ class Handle:
 
     def _seek(self, _offset: int, _origin: int) -> int:
         return _NO_SEEK  # content is not kept: it cannot be sent again
+
+
+def _least_bytes(transfer: Transfer) -> int:
+    """Return a little less than what was written for a request: its own lines and content as given to libcurl.
+
+    TCP acknowledges whole segments, and one is longer than what is left out here.
+    """
+    request = transfer.request
+    content = transfer.given if request.content is None else len(request.content)
+    return sum(map(len, request.lines)) + content

@@ -1,20 +1,25 @@
-"""Whether a pooled connection is still open, asked of the kernel a moment before a request goes out on it.
+"""The sockets of connections to origins, and what the kernel knows of them that libcurl does not tell.
 
-libcurl looks at its idle connections at most once a second; in between it writes a request into a connection that the
-origin has closed, and for a POST that ends as an error or as a second execution (RELIABILITY 1, rows 1 and 2).
+libcurl looks at its idle connections at most once a second. In between it writes a request into a connection that the
+origin has closed, which for a POST ends as an error or as a second execution; and it takes whatever the origin wrote
+after the last answer for the next one. handle.py says what is done against both.
 """
 
 from __future__ import annotations
 
+import fcntl
+import select
 import socket
 import struct
+from array import array
+from contextlib import suppress
 from typing import Final
 
-UNKNOWN: Final = -1
-CLOSED: Final = -2
 _ESTABLISHED: Final = 1  # the first byte of struct tcp_info: include/net/tcp_states.h
 
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+_UNACKNOWLEDGED: Final = 0x5411  # SIOCOUTQ (tcp(7)): bytes written to the socket that the peer has not acknowledged
+_UNSENT: Final = 0x894B  # SIOCOUTQNSD: those of them that have not left this machine
 
 
 def borrow(fd: int) -> socket.socket:
@@ -30,51 +35,112 @@ def reset_on_close(fd: int) -> None:
         sock.detach()
 
 
-class Sockets:
-    """Which descriptor stands behind which local port: libcurl names a connection by its port alone.
+class OriginSocket:
+    """One connection to an origin. The descriptor is libcurl's: it is borrowed, and given back before it is closed."""
 
-    Each is kept as a socket object to ask the kernel with; it is borrowed, and given up before it could be closed here.
-    """
+    __slots__ = ("_count", "_poll", "_sock", "fd", "is_retired", "is_secure", "is_used", "segment_bytes")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.is_used = False  # a request has gone out on it: the next one is on a reused connection
+        self.is_secure = False  # it speaks TLS
+        self.is_retired = False
+        self.segment_bytes = 0
+        self._sock = borrow(fd)
+        self._count = array("i", [0])
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN | select.POLLRDHUP)
+
+    def forget(self) -> None:
+        """Give the descriptor back unclosed: it is libcurl's, or by now another owner's."""
+        self._sock.detach()
+
+    def is_established(self) -> bool:
+        """Return whether the connection is open in both directions."""
+        try:
+            return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
+        except OSError:
+            return False
+
+    def is_quiet(self) -> bool:
+        """Return whether the origin has neither closed the connection nor written what was not read."""
+        return not self._poll.poll(0)
+
+    def retire(self) -> None:
+        """Shut an idle connection down that the origin has closed, or has written to without a request."""
+        self.is_retired = True
+        with suppress(OSError):  # reset by the origin
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def hold(self) -> None:
+        """Keep in the kernel the end of what is written from now on (TCP_CORK), until `release`.
+
+        If the connection is closed meanwhile, what is held is never sent: a close is a reset from here on.
+        """
+        if self.segment_bytes == 0:
+            self.segment_bytes = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+
+    def release(self) -> bool:
+        """Send what is held; False where libcurl has closed the connection since."""
+        try:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        except OSError:
+            return False
+        return True
+
+    def unacknowledged_bytes(self) -> int:
+        """Return how much of what was written the origin's kernel has not acknowledged."""
+        return self._ask(_UNACKNOWLEDGED)
+
+    def unsent_bytes(self) -> int:
+        """Return how much of what was written has not been sent."""
+        return self._ask(_UNSENT)
+
+    def _ask(self, what: int) -> int:
+        try:
+            fcntl.ioctl(self.fd, what, self._count)
+        except OSError:
+            return 0
+        return self._count[0]
+
+
+class Sockets:
+    """Which socket has which local port: libcurl names a connection by its port alone."""
 
     def __init__(self) -> None:
         self._unnamed: set[int] = set()
-        self._of_port: dict[int, socket.socket] = {}
+        self._of_port: dict[int, OriginSocket] = {}
         self._port_of: dict[int, int] = {}
 
     def opened(self, fd: int) -> None:
         """Note a new descriptor; it has no local port yet."""
         port = self._port_of.pop(fd, None)
         if port is not None:
-            self._of_port.pop(port).detach()
+            self._of_port.pop(port).forget()
         self._unnamed.add(fd)
 
     def forget(self) -> None:
-        """Give every borrowed descriptor back unclosed: they are libcurl's, or by now somebody else's."""
-        for sock in self._of_port.values():
-            sock.detach()
+        """Give every borrowed descriptor back unclosed: they are libcurl's, or by now another owner's."""
+        for known in self._of_port.values():
+            known.forget()
         self._of_port.clear()
         self._port_of.clear()
         self._unnamed.clear()
 
-    def established(self, port: int) -> int:
-        """Return the descriptor of the connection from this local port; CLOSED where it has ended, or UNKNOWN."""
+    def find(self, port: int) -> OriginSocket | None:
+        """Return the socket of the connection from this local port."""
         if self._unnamed:
             self._name()
-        sock = self._of_port.get(port)
-        if sock is None:
-            return UNKNOWN
-        try:
-            state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        except OSError:
-            return CLOSED
-        return sock.fileno() if state == _ESTABLISHED else CLOSED
+        return self._of_port.get(port)
 
     def count_open(self) -> int:
-        """Return how many connections stand: libcurl does not say which of those it opened it has closed since."""
+        """Return how many connections are open: libcurl does not say which of those it opened it has closed since."""
         if self._unnamed:
             self._name()
-        known = list(self._port_of.items())  # a look may name another one meanwhile
-        return sum(_local_port(fd) == port and self.established(port) >= 0 for fd, port in known)
+        known = list(self._of_port.items())
+        return sum(_local_port(one.fd) == port and one.is_established() for port, one in known)
 
     def _name(self) -> None:
         for fd in list(self._unnamed):
@@ -88,8 +154,9 @@ class Sockets:
     def _keep(self, fd: int, port: int) -> None:
         former = self._of_port.pop(port, None)  # closed since, and the port given to another
         if former is not None:
-            self._port_of.pop(former.detach(), None)
-        self._of_port[port] = borrow(fd)
+            former.forget()
+            self._port_of.pop(former.fd, None)
+        self._of_port[port] = OriginSocket(fd)
         self._port_of[fd] = port
 
 

@@ -20,6 +20,7 @@ from tests.harness.origin import OriginConnection, ScriptedOrigin, answering
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from tests.harness.gateway import Gateway, Metrics
@@ -40,11 +41,11 @@ JSON_TYPE: Final = ("Content-Type", "application/json")
 class ScriptSlot:
     """An origin whose connections all run the script of the moment; a script reports by `tell`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self._script: Callable[[OriginConnection], object] = answering()
         self._connections: list[OriginConnection] = []
         self._reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.origin = ScriptedOrigin(self._run)
+        self.origin = ScriptedOrigin(self._run, tls=tls)
 
     def _run(self, connection: OriginConnection) -> None:
         self._connections.append(connection)
@@ -76,8 +77,10 @@ class ScriptSlot:
 class Scene(ScriptSlot):
     """One gateway with one key, before one origin."""
 
-    def __init__(self, start: Callable[[ScriptedOrigin], Gateway], key: GatewayKey) -> None:
-        super().__init__()
+    def __init__(
+        self, start: Callable[[ScriptedOrigin], Gateway], key: GatewayKey, *, tls: ssl.SSLContext | None = None
+    ) -> None:
+        super().__init__(tls=tls)
         self.key = key
         self.gateway = start(self.origin)
         self.open_books()

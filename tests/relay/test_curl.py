@@ -255,3 +255,35 @@ def test_what_is_written_down_goes_before_whatever_is_sent(start_origin: StartOr
     behind = steps[steps.index("open") :]
     assert behind.index("before") < behind.index("act")
     assert "relay_rebuilt" not in steps
+
+
+@pytest.mark.parametrize("last_word", [http_response(b"stolen"), b"\r\n", b""], ids=["answer", "line end", "end"])
+def test_what_comes_just_before_a_request_is_no_answer_to_it(start_origin: StartOrigin, last_word: bytes) -> None:
+    """The origin writes, or closes, after the last look at its socket: the request has not left, and goes elsewhere."""
+    may_write, written = threading.Event(), threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        while (received := connection.read_request()) is not None:
+            connection.send(http_response(received.target))
+            if connection.number == 1:
+                assert may_write.wait(10)
+                connection.send(last_word)
+                if not last_word:
+                    connection.close()
+                written.set()
+
+    origin = start_origin(script)
+
+    async def story(relay: CurlRelay) -> None:
+        assert await answered(relay, origin.port) == 200
+        may_write.set()
+        assert written.wait(10)
+        relay._driver.pooled.clear()  # as if there had been no look
+        _, exchange = opened(relay, origin.port, "/next")
+        await exchange.wait()
+        assert (exchange.failures, exchange.pieces) == ([], [b"/next"])
+
+    assert tell(story) == []
+    first, following = origin.executions
+    assert (first.connection, following.target) == (1, b"/next")
+    assert following.connection != 1

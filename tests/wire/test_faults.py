@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.harness.certificate import make_certificate
 from tests.harness.messages import http_response, message, proxy_request
 from tests.harness.origin import ScriptedOrigin
 from tests.harness.policy import policy_text
@@ -32,7 +32,6 @@ PHASE_SECONDS: Final = 0.8
 SLACK_SECONDS: Final = 1.5
 BACKLOG_FILLERS: Final = 4
 ANY_HOST: Final = {"allowed_url_patterns": ["*.fal.run/**"]}
-CERTIFICATE: Final = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=origin.test"
 
 
 @pytest.fixture
@@ -50,12 +49,7 @@ def unreachable() -> Iterator[int]:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """Return a file with a key and a certificate for 127.0.0.1 that nobody signed but itself."""
-    file = tmp_path / "origin.pem"
-    made = tmp_path / "certificate.pem"
-    names = ["-addext", f"subjectAltName=IP:{LOOPBACK}", "-keyout", str(file), "-out", str(made)]
-    subprocess.run(["openssl", *CERTIFICATE.split(), *names], check=True, capture_output=True)
-    file.write_text(file.read_text() + made.read_text())
-    return file
+    return make_certificate(tmp_path)
 
 
 @pytest.fixture
