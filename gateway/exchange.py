@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.intake import Intake
 from gateway.protocol.problem import Problem, origin_problem, refusal
-from gateway.protocol.refused import FIRST_REFUSED, Refused, refused
+from gateway.protocol.refused import FIRST_REFUSED, UNAUTHORIZED, UPSTREAM_UNAUTHORIZED, Refused, refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +64,8 @@ class Exchange(Intake):
             self._busy_since = monotonic()
         if head is not None:
             self._on_head(*head)
+            if self.record.closed:
+                return
         if self._refused is not None:
             self._refused.take(pieces)
         if self._gone:
@@ -77,10 +79,21 @@ class Exchange(Intake):
         answer = self._note_head(status, raw, self._admission)
         if status >= FIRST_REFUSED:
             self._refused = refused(status)
+            if status == UNAUTHORIZED:
+                self._on_unauthorized()
+                return
         if self._paid and answer.is_json and (answer.length or 0) <= HELD_BYTES:
             self._held = []
         elif not self._gone:
             self._respond(answer.length)
+
+    def _on_unauthorized(self) -> None:
+        """End a request that fal refused for the credential that the gateway sent with it."""
+        self.record.error_type = UPSTREAM_UNAUTHORIZED.error_type
+        if self._gone:
+            self.let_go()
+        else:
+            self.give_up(UPSTREAM_UNAUTHORIZED, "origin_failed")
 
     def _hold(self, pieces: Sequence[bytes], *, whole: bool) -> None:
         held = self._held or []

@@ -34,6 +34,9 @@ LEVEL_OF: Final = MappingProxyType(
 )
 """Log level of an exchange by its outcome."""
 
+_OPERATORS_ERRORS: Final = frozenset({"upstream_unauthorized"})
+"""Error types that only the operator can mend: level `error`, whatever the outcome."""
+
 IDENTIFIER_CHARS: Final = 128
 NAME_CHARS: Final = 256
 METHOD_CHARS: Final = 32
@@ -54,7 +57,7 @@ def exchange_event(record: Exchanged) -> Event:
     """
     event: Event = {
         "timestamp": record.timestamp,
-        "level": LEVEL_OF[record.outcome],
+        "level": "error" if record.error_type in _OPERATORS_ERRORS else LEVEL_OF[record.outcome],
         "event": "exchange",
         "request_id": record.request_id,
         "fal_request_id": _cut(record.fal_request_id, IDENTIFIER_CHARS),

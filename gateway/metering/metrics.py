@@ -24,6 +24,7 @@ ORIGIN_ERRORS: Final = (
     "connection_timeout",
     "origin_failed",
     "origin_timeout",
+    "upstream_unauthorized",
 )
 """Error types that are the origin's fault, and not a refusal of ours (CONTRACT 4)."""
 

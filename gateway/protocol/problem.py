@@ -35,6 +35,7 @@ STATUS_OF: Final = MappingProxyType(
         "quota_exceeded": 429,
         "head_too_large": 431,
         "gateway_error": 500,
+        "upstream_unauthorized": 500,
         "dns_error": 502,
         "connection_refused": 502,
         "tls_error": 502,

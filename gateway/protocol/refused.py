@@ -1,8 +1,9 @@
 """How fal says that it will not serve this account, this credential, or so much at once (PROTOCOL 3 and 5).
 
 The decision: 401, 402, 403 and 429 speak about us. Other answers of 4xx speak about the request (a model's validation,
-an unknown job), and their caller is the one to read them. An account that is locked is told from other 403s by fal's
-own sentence, `User is locked. Reason: …`, so the beginning of such an answer's content is kept until it is whole.
+an unknown job), and their caller is the one to read them. A 401 is the operator's fault and is not passed on. A locked
+account is told from other 403s by fal's own sentence, `User is locked. Reason: …`, so the beginning of such an answer's
+content is kept until it is whole.
 """
 
 from __future__ import annotations
@@ -11,14 +12,25 @@ import zlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from gateway.protocol.problem import refusal
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FIRST_REFUSED: Final = 400
 """Below it no status is a refusal: one compare on the way of a good answer."""
 
+UNAUTHORIZED: Final = 401
+UPSTREAM_UNAUTHORIZED: Final = refusal(
+    "upstream_unauthorized",
+    "fal refused the gateway's own credential. Your key is valid; tell the operator of this gateway.",
+)
+"""What a caller gets in place of fal's 401, which a client would take for a verdict on its own key."""
+
 _FORBIDDEN: Final = 403
-_REASONS: Final = MappingProxyType({401: "credential_rejected", 402: "other", _FORBIDDEN: "other", 429: "rate_limited"})
+_REASONS: Final = MappingProxyType(
+    {UNAUTHORIZED: "credential_rejected", 402: "other", _FORBIDDEN: "other", 429: "rate_limited"}
+)
 _KEPT_BYTES: Final = 4_096
 _LOCK: Final = b"user is locked"
 _GZIP_OR_ZLIB: Final = 47  # zlib: a window of 32 KiB, and the head of either

@@ -21,7 +21,7 @@ NOTE: Final = """\
 dashboard.
 * **rate_limited**: fal's own 429, of the account and not of a key here. Fewer at once (`concurrent-requests`), or ask \
 fal for more.
-* **credential_rejected**: 401. The fal key was revoked or mistyped.
+* **credential_rejected**, **upstream_unauthorized**: 401. The fal key was revoked or mistyped; callers get 500.
 * **dns_error**, **connection_refused**, **tls_error**, **connection_timeout**: not reached; nothing was sent or bought.
 * **origin_failed**, **origin_timeout**: sent, and no whole answer came; a paid one may have been executed and billed.
 """

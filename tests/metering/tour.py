@@ -181,8 +181,12 @@ class Tour:
         self.refuse(b"GET /api/fal/proxy HTTP/1.1\r\nno field\r\n\r\n", 400, "request_invalid")
 
     def refusals_of_fal(self) -> None:
-        """What fal says no to: passed on, and counted apart from ours."""
-        for status, reason in ((429, "rate_limited"), (403, "account_locked"), (401, "credential_rejected")):
+        """What fal says no to: passed on, but for a 401, and counted apart from ours."""
+        request = run_of(REFUSED, emulate="status=401,units=none")
+        self.ask(request, 500, key=REFUSED, endpoint=FLUX, billing="paid")
+        self.count("upstream_refusals_total", "credential_rejected")
+        self.count("upstream_failures_total", "upstream_unauthorized")
+        for status, reason in ((429, "rate_limited"), (403, "account_locked")):
             request = run_of(REFUSED, emulate=f"status={status},units=none")
             self.ask(request, status, key=REFUSED, endpoint=FLUX, billing="paid")
             self.count("upstream_refusals_total", reason)
