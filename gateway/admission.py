@@ -13,9 +13,10 @@ from gateway.policy.credential import Principal, identify
 from gateway.policy.endpoint import admit_apps, admit_endpoint
 from gateway.policy.job import Job, admit_job
 from gateway.policy.target import Target, admit_target, parse_target
-from gateway.protocol.fal import Call, allowed_apps, classify, is_canonical_queue_path
+from gateway.protocol.fal import Call, classify, is_canonical_queue_path, is_token_path
 from gateway.protocol.fields import Fields, first, repeated
 from gateway.protocol.problem import Problem, refusal
+from gateway.protocol.realtime import bounded_token_request
 from gateway.protocol.reply import ALLOW, METHODS
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ _OTHER_SPELLING: Final = refusal(
 )
 _OWNER_NOT_KNOWN: Final = refusal(
     "state_unavailable", "It is not known just now who submitted this job; try again.", ((b"retry-after", b"1"),)
+)
+_OTHER_TOKEN_PATH: Final = refusal(
+    "target_invalid", "Realtime tokens are asked for at https://rest.fal.ai/tokens/ only."
+)
+_NO_TOKEN_REQUEST: Final = refusal("request_invalid", "A token request is a POST of plain JSON, not encoded.")
+_NO_REALTIME: Final = refusal(
+    "realtime_not_budgeted",
+    "This key gets no realtime tokens: what they buy at fal is counted in no budget (the policy's realtime.mode).",
 )
 _LONG_TOKEN_REQUEST: Final = refusal("content_too_large", "A token request is not as long as this one.")
 
@@ -118,6 +127,8 @@ class Door:
             return problem
         if admission.call.job is not None:
             return self._job(admission.call, admission)
+        if admission.call.kind == "tokens":
+            return _token_problem(head, admission.principal)
         return admit_endpoint(admission.call, admission.principal.endpoints)
 
     def _job(self, call: Call, admission: Admission) -> Problem | None:
@@ -156,6 +167,8 @@ class Door:
         call = classify(target.host, target.path, method=method, named=self._rules.named_endpoints)
         if call.kind == "queue" and self._rules.isolate_jobs != "none" and not is_canonical_queue_path(target.path):
             return None, None, _OTHER_SPELLING
+        if call.kind == "other" and is_token_path(target.host, target.path):
+            return None, None, _OTHER_TOKEN_PATH
         verdict = (target, call, admit_endpoint(call, self._rules.endpoint_globs))
         if len(text) <= _LONGEST_KEPT_BYTES:
             if len(self._targets) >= _TARGETS_KEPT:
@@ -180,21 +193,15 @@ class Door:
             return True
         return target is not None and self._rules.binary_patterns.matches(target.url.partition("://")[2])
 
-    def checks_apps(self, admission: Admission) -> bool:
-        """Return whether a token request's content has to be looked into."""
-        if admission.call is None or admission.call.kind != "tokens" or admission.principal is None:
-            return False
-        return self._rules.endpoint_globs is not None or admission.principal.endpoints is not None
-
-    def admit_apps(self, admission: Admission, content: bytes) -> Problem | None:
-        """Judge the apps that a token request asks for."""
+    def token_content(self, principal: Principal, content: bytes) -> bytes | Problem:
+        """Judge the content of a token request; return what is sent in its place."""
         if len(content) > LONGEST_TOKEN_REQUEST_BYTES:
             return _LONG_TOKEN_REQUEST
-        apps = allowed_apps(content)
-        if isinstance(apps, Problem):
-            return apps
-        own = admission.principal.endpoints if admission.principal else None
-        return admit_apps(apps, self._rules.endpoint_globs) or admit_apps(apps, own)
+        request = bounded_token_request(content, max_token_seconds=principal.max_token_seconds)
+        if isinstance(request, Problem):
+            return request
+        problem = admit_apps(request.apps, self._rules.endpoint_globs) or admit_apps(request.apps, principal.endpoints)
+        return request.content if problem is None else problem
 
 
 def _wants_another_protocol(fields: Fields) -> bool:
@@ -211,6 +218,14 @@ def _wants_another_protocol(fields: Fields) -> bool:
         elif name == b"sec-websocket-key":
             return True
     return False
+
+
+def _token_problem(head: RequestHead, principal: Principal) -> Problem | None:
+    """Return why a token request is refused whatever it asks for."""
+    if not principal.may_open_realtime:
+        return _NO_REALTIME
+    encoding = first(head.fields, b"content-encoding") or b"identity"
+    return None if head.method == "POST" and encoding == b"identity" else _NO_TOKEN_REQUEST
 
 
 def too_large(most: int) -> Problem:

@@ -61,7 +61,7 @@ class Intake(Delivery):
                 return
             self._purchase = purchase
         self._most_bytes = door.most_bytes(principal)
-        if door.checks_apps(admission):
+        if call.kind == "tokens":
             self._most_bytes = min(self._most_bytes, LONGEST_TOKEN_REQUEST_BYTES)
             self._caller.proceed()
         elif call.job is not None and admission.job is None and self._desk.find_job is not None:
@@ -149,13 +149,20 @@ class Intake(Delivery):
         if self._is_looking:
             return
         if self._ticket is None:  # a token request, which its content decides about
-            problem = self._desk.door.admit_apps(self._admission, b"".join(self._kept))
-            if problem is not None:
-                self.give_up(problem, "refused")
-            else:
-                self._enter()
+            self._take_token_request()
         elif not self._ticket.waits:
             self._open_whole()
+
+    def _take_token_request(self) -> None:
+        principal = self._admission.principal
+        if principal is None:
+            raise AssertionError("a token request without an admission")
+        content = self._desk.door.token_content(principal, b"".join(self._kept))
+        if isinstance(content, Problem):
+            self.give_up(content, "refused")
+        else:
+            self._kept = [content]
+            self._enter()
 
     def _open_whole(self) -> None:
         if self._request.length is None and self._request.method not in ("POST", "PUT"):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from gateway.policy.glob import GlobSet
 
 MAX_CREDENTIAL_BYTES: Final = 512
+MAX_TOKEN_SECONDS: Final = 120
+"""How long a realtime token lives at most where the policy does not say."""
 
 PREFIX: Final = "gwk_"
 ID_CHARACTERS: Final = 8
@@ -61,7 +63,7 @@ class Principal:
     """Who calls: `expires_at` in seconds since the epoch; None there and in the next two means no bound.
 
     `paid` and `free` are the limits that its calls of either class meet. `by_address`: they are each address's own.
-    `budgets`: the key's, then its team's.
+    `budgets`: the key's, then its team's. `may_open_realtime`: it gets realtime tokens, of at most `max_token_seconds`.
     """
 
     key: str
@@ -73,6 +75,8 @@ class Principal:
     free: LimitSet = NO_LIMITS
     by_address: bool = False
     budgets: tuple[Budget, ...] = ()
+    may_open_realtime: bool = True
+    max_token_seconds: int = MAX_TOKEN_SECONDS
 
 
 ANONYMOUS: Final = Principal("anonymous", "anonymous", None, None, None, by_address=True)

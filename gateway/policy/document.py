@@ -11,7 +11,7 @@ import json
 from decimal import Decimal  # noqa: TC003 (pydantic reads annotations)
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from gateway.policy.grammar import (
@@ -97,6 +97,24 @@ class Budget(Part):
     warn_at: list[Annotated[float, Field(gt=0, le=1, strict=False)]] = []
 
 
+def _no_hold(mode: object) -> object:
+    if mode == "hold":
+        raise ValueError("hold is not supported yet: use refuse or allow")
+    return mode
+
+
+class Realtime(Part):
+    """Whether realtime tokens are given out, and how long they live at most; key, team and top level, nearest first.
+
+    What a token buys at fal is counted in no budget.
+    """
+
+    mode: Annotated[Literal["refuse", "allow"], BeforeValidator(_no_hold)] | None = Field(
+        default=None, description="left out: refuse for callers under a budget, else allow"
+    )
+    max_token_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = Field(default=None, description="left out: 120")
+
+
 class Targets(Part):
     """Where requests may go, and (`isolate_jobs`) who may poll, fetch or cancel a queue job that came through here."""
 
@@ -128,6 +146,7 @@ class Team(Part):
     fal_key_env: EnvName | None = Field(default=None, description="variable with the team's own fal credential")
     fal_key_file: Annotated[str, Field(min_length=1)] | None = Field(default=None, description="file with it")
     budgets: list[Budget] = []
+    realtime: Realtime = Realtime()
 
 
 class Key(Part):
@@ -140,6 +159,7 @@ class Key(Part):
     allowed_endpoints: Annotated[list[EndpointGlob], Field(min_length=1)] | None = None
     limits: list[Limit] = []
     budgets: list[Budget] = []
+    realtime: Realtime = Realtime()
     max_body_bytes: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -175,6 +195,7 @@ class Document(Part):
     teams: list[Team] = []
     keys: list[Key] = []
     attribution: Attribution = Attribution()
+    realtime: Realtime = Realtime()
     prices: list[Price] = []
     price_source: Literal["policy", "fal"] = "policy"
     on_state_loss: Literal["open", "local", "closed"] | None = None

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.policy.budget import Budget
-from gateway.policy.credential import ANONYMOUS, Principal
+from gateway.policy.credential import ANONYMOUS, MAX_TOKEN_SECONDS, Principal
 from gateway.policy.glob import GlobSet
 from gateway.policy.price import NANODOLLARS, Price, picodollars_of
 from gateway.policy.quota import Limit, LimitSet
@@ -24,11 +24,18 @@ Owned = tuple[str, "Sequence[document.Limit]"]
 """An owner as the store names it (`key/web-prod`, `team/design`, `anonymous`), and its limits."""
 
 
-def key_principal(key: document.Key, teams: Mapping[str, document.Team]) -> Principal:
-    """Return whom a key stands for; `teams` by id."""
+def key_principal(key: document.Key, teams: Mapping[str, document.Team], *, realtime: document.Realtime) -> Principal:
+    """Return whom a key stands for; `teams` by id, `realtime` what holds where neither it nor its team says more."""
     team = teams.get(key.team)
     shared = [(f"team/{team.id}", team.limits)] if team else []
     paid, free = _limit_sets(key.team, (f"key/{key.id}", key.limits), *shared)
+    budgets = (
+        *budgets_of(f"key/{key.id}", key.budgets, tag=key.team),
+        *(budgets_of(f"team/{team.id}", team.budgets, tag=key.team) if team else ()),
+    )
+    may_open_realtime, max_token_seconds = _realtime(
+        (key.realtime, *((team.realtime,) if team else ()), realtime), is_budgeted=bool(budgets)
+    )
     return Principal(
         key.id,
         key.team,
@@ -37,11 +44,17 @@ def key_principal(key: document.Key, teams: Mapping[str, document.Team]) -> Prin
         key.max_body_bytes,
         paid,
         free,
-        budgets=(
-            *budgets_of(f"key/{key.id}", key.budgets, tag=key.team),
-            *(budgets_of(f"team/{team.id}", team.budgets, tag=key.team) if team else ()),
-        ),
+        budgets=budgets,
+        may_open_realtime=may_open_realtime,
+        max_token_seconds=max_token_seconds,
     )
+
+
+def _realtime(nearest_first: Sequence[document.Realtime], *, is_budgeted: bool) -> tuple[bool, int]:
+    """Return whether realtime tokens are given out, and for how many seconds at most."""
+    mode = next((each.mode for each in nearest_first if each.mode is not None), "refuse" if is_budgeted else "allow")
+    seconds = (each.max_token_seconds for each in nearest_first if each.max_token_seconds is not None)
+    return mode == "allow", next(seconds, MAX_TOKEN_SECONDS)
 
 
 def budgets_of(owner: str, budgets: Sequence[document.Budget], *, tag: str) -> tuple[Budget, ...]:
@@ -70,12 +83,13 @@ def unit_price(price: document.Price) -> Price:
     return Price(price.unit, picodollars, price.typical_units)
 
 
-def anonymous_principal(clients: document.Clients) -> Principal | None:
+def anonymous_principal(clients: document.Clients, realtime: document.Realtime) -> Principal | None:
     """Return whom callers without a key stand for, None where there may be none."""
     if not clients.allow_unauthorized_requests:
         return None
     paid, free = _limit_sets(ANONYMOUS.team, (ANONYMOUS.team, clients.anonymous.limits))
-    return replace(ANONYMOUS, paid=paid, free=free)
+    may_open_realtime, seconds = _realtime((realtime,), is_budgeted=False)
+    return replace(ANONYMOUS, paid=paid, free=free, may_open_realtime=may_open_realtime, max_token_seconds=seconds)
 
 
 def _limit_sets(tag: str, *owned: Owned) -> tuple[LimitSet, LimitSet]:

@@ -16,7 +16,7 @@ import json
 import re
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from gateway.protocol.problem import Problem, refusal
 
@@ -172,8 +172,19 @@ def _application_length(segments: list[str]) -> int:
     return 3 if segments[0] in NAMESPACES else 2
 
 
+def is_token_path(host: str, path: str) -> bool:
+    """Return whether a path may be read as one that gives out tokens, in this spelling or another."""
+    return host in REST_HOSTS and path.lower().startswith("/tokens")
+
+
 def allowed_apps(content: bytes) -> tuple[str, ...] | Problem:
-    """Return the apps that a token request asks for, or a `request_invalid` problem.
+    """Return the apps that a token request asks for, or a `request_invalid` problem; see `read_token_request`."""
+    document = read_token_request(content)
+    return document if isinstance(document, Problem) else tuple(document["allowed_apps"])
+
+
+def read_token_request(content: bytes) -> dict[str, Any] | Problem:
+    """Return a token request as it reads, with a list of names as `allowed_apps`, or a `request_invalid` problem.
 
     The content is that of `POST /tokens/`: `{"allowed_apps": ["flux"], "token_expiration": 120}` (PROTOCOL 2); the
     caller bounds its length. Only what every JSON reader must read alike is taken: UTF-8, no name twice, no NaN. Else
@@ -186,7 +197,7 @@ def allowed_apps(content: bytes) -> tuple[str, ...] | Problem:
     apps = document.get("allowed_apps") if isinstance(document, dict) else None
     if not isinstance(apps, list) or not apps or not all(isinstance(app, str) for app in apps):
         return _BAD_APPS
-    return tuple(apps)
+    return {str(name): value for name, value in document.items()}
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -23,6 +23,7 @@ STATUS_OF: Final = MappingProxyType(
         "budget_exhausted": 402,
         "endpoint_not_allowed": 403,
         "endpoint_unpriced": 403,
+        "realtime_not_budgeted": 403,
         "path_unknown": 404,
         "job_unknown": 404,
         "method_not_allowed": 405,

@@ -33,6 +33,7 @@ keys:
     allowed_endpoints: ["fal-ai/flux/**"]
     budgets: [{usd: 999999999, period: month}]
     max_body_bytes: 1000
+    realtime: {mode: refuse}
 attribution: {fal_tags: true}
 prices:
   - {endpoint: a/b, unit: image, usd: "0.0250", typical_units: "1.5"}
@@ -40,6 +41,8 @@ prices:
 price_source: fal
 on_state_loss: local
 unpriced_endpoints: allow
+max_share: 0.25
+realtime: {mode: allow, max_token_seconds: 60}
 settle_deadline: 36h
 budget_webhook: {url: "https://h/x", secret_env: HOOK}
 """
