@@ -1,8 +1,8 @@
 """Processes and signals: starting, ready, draining, stopped.
 
 A small supervisor without threads or an event loop forks one ops process and the workers, and forks again what dies:
-its memory is clean at every fork, and a scrape or a probe never waits for a busy worker. It never touches the data
-path, so it is the one that reads the policy again (reload.py), too. On SIGTERM readiness goes first, callers are still
+its memory is clean at every fork, and a scrape or a probe never waits for a busy worker. It does nothing that takes
+long: a process of its own follows the policy (reloader.py). On SIGTERM readiness goes first, callers are still
 accepted for the shutdown delay, then exchanges run out up to the drain timeout; the ledger process ends after the last
 worker, so that every row is written. Signals that reach the whole group are the supervisor's alone (signals.py). A
 worker whose supervisor is gone stops listening and drains by itself, and no child keeps a listener that is not its own:
@@ -26,11 +26,9 @@ from gateway.listeners import Listeners, listen
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS, PROCESS_RESTARTS
-from gateway.metering.zeros import introduce
 from gateway.ops.server import serve_ops
-from gateway.policy.credential import ANONYMOUS
-from gateway.reload import Reloads
-from gateway.ruleset import named_endpoints
+from gateway.publisher import Publisher
+from gateway.reloader import run_reloads
 from gateway.shared import Shared
 from gateway.version import VERSION
 from gateway.worker import Lifeline, run_worker
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
     from gateway.policy.edition import Edition
     from gateway.settings import Settings
 
-_ROLES: Final = ("ops", "ledger", "worker")
+_ROLES: Final = ("ops", "ledger", "policy", "worker")
 _TICK_SECONDS: Final = 0.05
 _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
@@ -57,7 +55,7 @@ class Child:
     """A seat and the process in it; `pid` 0 while it waits to be started again at `due_at` (monotonic seconds)."""
 
     seat: Seat
-    role: Literal["ops", "ledger", "worker"]
+    role: Literal["ops", "ledger", "policy", "worker"]
     pid: int = 0
     started_at: float = 0.0
     due_at: float = 0.0
@@ -77,24 +75,21 @@ class Supervisor:
         self._board.supervisor.take(os.getpid())
         self._lifeline = Lifeline()
         self._ops, self._ledger = Child(self._board.ops, "ops"), Child(self._board.ledger, "ledger")
-        self._children = [self._ops, self._ledger, *(Child(seat, "worker") for seat in self._board.workers)]
+        self._reloader = Child(self._board.policy, "policy") if settings.policy is not None else None
+        reloaders = [self._reloader] if self._reloader is not None else []
+        self._children = [self._ops, self._ledger, *reloaders, *(Child(seat, "worker") for seat in self._board.workers)]
         self._stops = 0  # how often it was asked to stop
         self._is_ending = False
         self._events = structlog.get_logger()
         self._meter = Meter(self._board.supervisor.region, self._board.endpoints, emit=log.exchange)
         log.count_to(self._meter.count_dropped)
         region = self._board.supervisor.region
-        self._reload_errors = region.claim_spare(POLICY_RELOAD_ERRORS.name, ())
+        region.claim_spare(POLICY_RELOAD_ERRORS.name, ())  # 0 from the start
         self._restarts = {role: region.claim_spare(PROCESS_RESTARTS.name, (role,)) for role in _ROLES}
         self._ledger_watch = LedgerWatch(self._board, self._shared.spool)
-        self._put_in_force(policy)
-        self._reloads = Reloads(
-            policy,
-            path=settings.policy,
-            environ=environ,
-            put_in_force=self._put_in_force,
-            count_error=self._count_reload_error,
-        )
+        self._policy = policy
+        self._publisher = Publisher(self._shared, region)
+        self._publisher.publish(policy)
 
     def start(self) -> bool:
         """Start everything; False where it was stopped, or a worker died, before all were ready."""
@@ -121,6 +116,8 @@ class Supervisor:
         if not self._ledger.pid:
             self._fork(self._ledger)
         self._end(self._ledger, _LEDGER_STOP_SECONDS)  # it writes down what the workers have told last
+        if self._reloader is not None:
+            self._end(self._reloader, _OPS_STOP_SECONDS)
         self._board.supervisor.state = State.STOPPED
         self._end(self._ops, _OPS_STOP_SECONDS)  # probes are answered to the end
         self._shared.spool.close()
@@ -134,8 +131,7 @@ class Supervisor:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._stop()
             elif number == signal.SIGHUP:
-                self._reloads.reload()
-        self._reloads.look(monotonic())
+                self._reload()
         self._ledger_watch.look(monotonic())
         self._reap()
         for child in self._children:
@@ -153,6 +149,12 @@ class Supervisor:
         for child in self._children:
             if child.pid and child.role == "worker":
                 os.kill(child.pid, signals.STOP)
+
+    def _reload(self) -> None:
+        if self._reloader is None:
+            self._events.warning("policy_reload_skipped", reason="there is no policy file")
+        elif self._reloader.pid:  # one that starts reads the file anyway
+            os.kill(self._reloader.pid, signals.RELOAD)
 
     def _reap(self) -> None:
         """Bury every child that has ended. The first process of a container is left others' orphans: those, too."""
@@ -185,22 +187,6 @@ class Supervisor:
             if child.pid and monotonic() > deadline:
                 os.kill(child.pid, signal.SIGKILL)
             self._signals.wait(_TICK_SECONDS)
-
-    # -- policy -----------------------------------------------------------------------------------------------------
-
-    def _put_in_force(self, policy: Edition) -> int:
-        """Hand a policy to the workers, once the metrics know it; return its generation."""
-        document = policy.document
-        self._board.endpoints.configure(named_endpoints(document))
-        priced = [price.endpoint for price in document.prices]
-        keys = [(key.team, key.id) for key in document.keys]
-        if document.clients.allow_unauthorized_requests:
-            keys.append((ANONYMOUS.team, ANONYMOUS.key))
-        introduce(self._board.supervisor.region, keys, endpoints=priced)
-        return self._shared.bulletin.publish(policy.to_json())
-
-    def _count_reload_error(self) -> None:
-        self._board.supervisor.region.cells[self._reload_errors] += 1
 
     # -- processes --------------------------------------------------------------------------------------------------
 
@@ -244,6 +230,9 @@ class Supervisor:
             self.listeners.reserved.close()
             spool_bytes, on_orphaned = self._shared.spool_bytes, self._lifeline.on_cut
             serve_ops(self.listeners.ops, self._board, spool_bytes=spool_bytes, on_orphaned=on_orphaned)
+        elif child.role == "policy":
+            self.listeners.close()
+            run_reloads(self._shared, child.seat, self._policy, publisher=self._publisher)
         else:
             self.listeners.close()
             from gateway.bookkeeping import run_ledger  # noqa: PLC0415 (a database's libraries: 36 MB that others spare)

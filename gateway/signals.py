@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 STOP: Final = signal.Signals(signal.SIGRTMIN)
 """From the supervisor to a child: stop; a second one: at once. Blocked in a child until something takes it."""
 
+RELOAD: Final = signal.Signals(signal.SIGRTMAX)
+"""From the supervisor to the process that follows the policy: read it again."""
+
 FROM_OUTSIDE: Final = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 _OF_SUPERVISOR: Final = FROM_OUTSIDE | {signal.SIGCHLD}
+_TO_CHILDREN: Final = frozenset((STOP, RELOAD))
 _READ_BYTES: Final = 4096
 
 
@@ -46,16 +50,16 @@ def _exit(_number: int, _frame: object) -> None:
 
 def block_in_fork() -> None:
     """Hold back all signals that parent and child treat differently; before a fork, in the parent."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _OF_SUPERVISOR | {STOP})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _OF_SUPERVISOR | _TO_CHILDREN)
 
 
 def unblock_in_parent() -> None:
     """Take signals again, after a fork."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_SUPERVISOR | {STOP})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_SUPERVISOR | _TO_CHILDREN)
 
 
 def ignore_in_child() -> None:
-    """Ignore what reaches the whole group, after a fork; `STOP` stays blocked, so that an early one is not lost."""
+    """Ignore what reaches the whole group, after a fork; `STOP` and `RELOAD` stay blocked, so that none is lost."""
     for number in FROM_OUTSIDE:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -189,8 +189,10 @@ MAY_IMPORT: Final = MappingProxyType(
         ),
         "app": BELOW_APP,
         "worker": BELOW_APP | {"app"},
+        "publisher": frozenset({"metering", "policy", "ruleset", "shared"}),
+        "reloader": frozenset({"metering", "policy", "publisher", "reload", "shared", "signals"}),
         "listeners": frozenset({"settings"}),
-        "lifecycle": BELOW_APP | {"app", "listeners", "worker"},
+        "lifecycle": BELOW_APP | {"app", "listeners", "publisher", "reloader", "worker"},
         "configuration": frozenset({"policyfile", "ruleset", "settings"}),
         "welcome": frozenset(),
         "ledgercommands": frozenset(

@@ -21,7 +21,7 @@ _PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _INFLIGHT_LIMIT, _CPU_US, _LE
 _SEAT_CELLS: Final = _MARK + 3
 """Layout of a seat's status: one int64 for each, three for the ledger's health and for the mark."""
 
-_OTHERS: Final = 3  # seats before the workers'
+_OTHERS: Final = 4  # seats before the workers'
 
 
 class State(enum.IntEnum):
@@ -143,14 +143,14 @@ class Seat:
 
 
 class Board:
-    """The seats of the supervisor, the ops and ledger processes and each worker, and the endpoint labels they share."""
+    """The seats of all processes of a gateway, and the endpoint labels that they share."""
 
     def __init__(self, *, workers: int) -> None:
         """Make the shared memory for `workers` workers; before the first fork."""
         self._memory = mmap.mmap(-1, (workers + _OTHERS) * _SEAT_CELLS * 8)
         self._status = memoryview(self._memory).cast("q")
         self.seats: Final = tuple(self._seat(number) for number in range(workers + _OTHERS))
-        self.supervisor, self.ops, self.ledger, *_ = self.seats
+        self.supervisor, self.ops, self.ledger, self.policy, *_ = self.seats
         self.workers: Final = self.seats[_OTHERS:]
         self.endpoints: Final = EndpointLabels()
 

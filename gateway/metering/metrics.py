@@ -31,7 +31,7 @@ ORIGIN_ERRORS: Final = (
 UPSTREAM_REFUSALS_OF: Final = ("rate_limited", "account_locked", "credential_rejected", "other")
 """Why fal itself refused what was sent: protocol/refused.py says which answer is which."""
 
-PROCESSES: Final = ("worker", "ledger", "ops", "supervisor")
+PROCESSES: Final = ("worker", "ledger", "ops", "policy", "supervisor")
 """What a process of the gateway is there for."""
 
 CLOSED_LABELS: Final = frozenset({"class", "status", "error_type", "state", "source", "reason", "process", "version"})

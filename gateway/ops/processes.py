@@ -43,6 +43,7 @@ class ProcessTable:
             "worker": board.workers,
             "ledger": (board.ledger,),
             "ops": (board.ops,),
+            "policy": (board.policy,),
             "supervisor": (board.supervisor,),
         }
         self._cpu_us = dict.fromkeys(metrics.PROCESSES, 0)

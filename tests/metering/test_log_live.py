@@ -161,7 +161,7 @@ def test_a_gateways_life_is_told_in_order(start_gateway: StartGateway) -> None:
     names = [event["event"] for event in gateway.events()]
     names.remove("ledger_up")  # told by another process: its place among the supervisor's is the kernel's choice
     others = ["process_died", "process_started", "gateway_draining", "gateway_stopped"]
-    assert names == ["gateway_starting", *["process_started"] * 3, "gateway_ready", *others]
+    assert names == ["gateway_starting", *["process_started"] * 4, "gateway_ready", *others]
 
 
 def test_a_person_at_a_terminal_reads_words(tmp_path: Path, key: GatewayKey) -> None:

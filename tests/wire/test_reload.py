@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gateway import app, filewatch, lifecycle
+from gateway import app, filewatch, reloader
 from tests.harness.messages import http_response, message, proxy_request
 from tests.harness.policy import GatewayKey, policy_text
 from tests.harness.waiting import until
@@ -104,7 +104,7 @@ def test_a_revoked_key_is_refused_in_every_worker(open_house: Callable[..., Hous
 
 def test_the_waits_leave_most_of_a_second_for_the_work() -> None:
     """From a change to its refusals there is 1 s (RELIABILITY 2); mere waiting takes less than a third of it."""
-    waits = 2 * lifecycle._TICK_SECONDS + filewatch.STILL_SECONDS + app._FOLLOW_SECONDS
+    waits = 2 * reloader.TICK_SECONDS + filewatch.STILL_SECONDS + app._FOLLOW_SECONDS
     assert waits < 0.333
 
 
@@ -187,6 +187,33 @@ def test_a_config_map_is_followed(open_house: Callable[..., House], tmp_path: Pa
     house.wait_for_generation(2)
     assert house.statuses(GOES) == [401] * WORKERS
     assert not house.gateway.events("policy_reload_failed")
+
+
+def test_a_policy_that_takes_long_to_read_holds_up_nothing(open_house: Callable[..., House], tmp_path: Path) -> None:
+    """While one process reads it, here out of a pipe that no one writes to, a worker that dies is started again."""
+    house = open_house()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    pipe.rename(house.gateway.policy_file)
+    writer = until(lambda: opened(house.gateway.policy_file), "the policy to be read")
+    killed = min(workers_of(house.gateway))
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: len(set(workers_of(house.gateway)) - {killed}) == WORKERS, "two workers again", timeout_seconds=15)
+    assert house.generation() == 1
+    regular = tmp_path / "regular"
+    regular.write_text(ONE, encoding="utf-8")
+    regular.rename(house.gateway.policy_file)  # for whoever reads it again
+    os.write(writer, ONE.encode())
+    os.close(writer)
+    house.wait_for_generation(2)
+
+
+def opened(pipe: Path) -> int | None:
+    """Return the writing end of a named pipe; None while no one reads it."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 def test_sighup_reloads_an_unchanged_file(open_house: Callable[..., House]) -> None:

@@ -17,6 +17,7 @@ from tests.harness.messages import http_response, proxy_request
 from tests.harness.policy import policy_text
 from tests.harness.process import GatewayProcess
 from tests.harness.waiting import until
+from tests.wire.test_reload import opened
 
 if TYPE_CHECKING:
     import threading
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 EXIT_SECONDS: Final = 10.0
 READY_SECONDS: Final = 20.0
-CHILDREN: Final = ("worker", "ledger", "ops")
+CHILDREN: Final = ("worker", "ledger", "ops", "policy")
 OUTSIDE: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 EXEC: Final = "; os.execv(sys.executable, [sys.executable, '-m', 'gateway', *sys.argv[1:]])"
 
@@ -133,13 +134,7 @@ class Starting:
         settings = {"FALGW_ORIGIN_OVERRIDES": origin.overrides, "FALGW_POLICY": str(pipe)}
         self.gateway = Gateway(folder / "gateway", policy=None, env=settings)
         self._pipe = pipe
-        self._writer = until(self._opened, "the gateway to read its policy", timeout_seconds=READY_SECONDS)
-
-    def _opened(self) -> int | None:
-        try:
-            return os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:  # ENXIO: no one reads it yet
-            return None
+        self._writer = until(lambda: opened(pipe), "the gateway to read its policy", timeout_seconds=READY_SECONDS)
 
     def let_go(self) -> None:
         """Give it its policy; whoever reads it again finds a file."""
