@@ -89,7 +89,8 @@ def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
 
     listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, health.live, on_gauges)
     try:
-        serve_ledger(ledger, spool, listeners=listeners, stop_signal=STOP)
+        may_make = not health.has_been_up
+        serve_ledger(ledger, spool, listeners=listeners, may_make=may_make, stop_signal=STOP)
     finally:
         overseer.close()
 

@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.ledger.address import DatabaseAddress, parse_database_url
 from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
+from gateway.ledger.sqlite_file import SqliteFile
 from gateway.redaction import redacted
 
 if TYPE_CHECKING:
@@ -64,16 +65,19 @@ _POSTGRESQL_WANTED: Final[Mapping[str, object]] = MappingProxyType(
 class Database:
     """One connection, opened when it is needed and again after it broke; for one thread."""
 
-    def __init__(self, url: str) -> None:
-        """Take a `sqlite:///FILE` or `postgresql://…`; LedgerUnusableError for anything else. Connects to nothing."""
+    def __init__(self, url: str, *, may_make: bool = False) -> None:
+        """Take a `sqlite:///FILE` or `postgresql://…`; LedgerUnusableError for anything else. Connects to nothing.
+
+        `may_make`: an SQLite file that is missing is made.
+        """
         address = _parsed(url)
         self._secrets: Final = address.secrets
         self.file: Final[Path | None] = address.file
         self.is_sqlite: Final = address.file is not None
         self._engine = _sqlite_engine(address) if self.is_sqlite else _postgresql_engine(address)
         self._wire = Wire()
-        if not self.is_sqlite:
-            event.listen(self._engine, "connect", self._wire.connected)
+        self._file = SqliteFile(address.file, may_make=may_make) if address.file is not None else None
+        event.listen(self._engine, "connect", self._wire.connected if self._file is None else self._file.opened)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -90,18 +94,43 @@ class Database:
         with self._transaction(writes=True, most_seconds=most_seconds) as connection:
             yield connection
 
+    @contextlib.contextmanager
+    def making(self, *, may_make: bool) -> Iterator[None]:
+        """Let an SQLite file that is missing be made within, or not."""
+        if self._file is None:
+            yield
+            return
+        before, self._file.may_make = self._file.may_make, may_make
+        try:
+            yield
+        finally:
+            self._file.may_make = before
+
+    def check_file(self) -> None:
+        """Return where the connection still has the file of that name, or may open it; nothing on PostgreSQL.
+
+        LedgerAwayError where SQLite's file is missing, and once where it was replaced: the next use opens the new one.
+        """
+        if self._file is not None and self._file.is_replaced():
+            self._engine.dispose()
+            raise self._file.set_log_aside()
+
     def use_wal(self) -> None:
         """Turn the file to WAL mode, which it keeps; nothing on PostgreSQL. LedgerAwayError while others write."""
         if self.is_sqlite:
+            self.check_file()
             with self._faults_named(), self._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # within no transaction
 
     def close(self) -> None:
         """Close the connection; the next use opens another one."""
         self._engine.dispose()
+        if self._file is not None:
+            self._file.closed()
 
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool, most_seconds: int = STATEMENT_SECONDS) -> Iterator[Connection]:
+        self.check_file()
         with (
             self._faults_named(),
             self._wire.cut_after(self._patience(most_seconds)),
@@ -112,6 +141,8 @@ class Database:
                 if not self.is_sqlite:
                     connection.exec_driver_sql(_deadlines(most_seconds))
                 yield connection
+        if writes:
+            self.check_file()  # or what was written is in a file that is gone
 
     def _patience(self, most_seconds: int) -> float:
         return most_seconds + _GRACE_SECONDS if most_seconds and not self.is_sqlite else 0

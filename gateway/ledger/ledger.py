@@ -72,9 +72,16 @@ class Ledger:
         """Take a `sqlite:///FILE` or `postgresql://…`; LedgerUnusableError for anything else. Connects to nothing."""
         self._database = Database(url)
 
-    def migrate(self) -> None:
-        """Bring the schema to this release's, safely also when several do; LedgerUnusableError where it is newer."""
-        schema.migrate(self._database)
+    def migrate(self, *, may_make: bool = True) -> None:
+        """Bring the schema to this release's, safely also when several do; LedgerUnusableError where it is newer.
+
+        Not `may_make`: LedgerAwayError where there is no ledger.
+        """
+        schema.migrate(self._database, may_make=may_make)
+
+    def check_file(self) -> None:
+        """Return where an SQLite file is the one that is open; LedgerAwayError where it is missing, or was replaced."""
+        self._database.check_file()
 
     def require_schema(self) -> None:
         """Return where there is a ledger of this release; LedgerUnusableError says what is there else."""

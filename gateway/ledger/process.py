@@ -67,21 +67,23 @@ class Listeners:
     on_gauges: Callable[[Gauges], None]
 
 
-def serve_ledger(
+def serve_ledger(  # noqa: PLR0913 (put together in one place, by name)
     ledger: Ledger,
     spool: Spool,
     *,
     listeners: Listeners,
     retention_days: int = RETENTION_DAYS,
+    may_make: bool = True,
     stop_signal: signal.Signals = signal.SIGTERM,
 ) -> None:
     """Run until that signal comes, or until the parent process is gone; in the main thread of a process of its own.
 
+    Not `may_make`: this gateway has had a ledger, so one that is missing is a fault, and no new one is made.
     Raises LedgerUnusableError where the schema that is there was made by a newer release.
     """
     parent = os.getppid()
     stop = Stop(stop_signal)
-    clerk = Clerk(ledger, spool, listeners=listeners, retention_days=retention_days)
+    clerk = Clerk(ledger, spool, listeners=listeners, retention_days=retention_days, may_make=may_make)
     listeners.on_ready(clerk.work())
     while not stop.comes_within(clerk.delay_seconds) and os.getppid() == parent:
         clerk.work()
@@ -116,12 +118,15 @@ class Stop:
 class Clerk:
     """Carries lines from the spool to the ledger. `delay_seconds` is how long to wait before the next attempt."""
 
-    def __init__(self, ledger: Ledger, spool: Spool, *, listeners: Listeners, retention_days: int) -> None:
+    def __init__(
+        self, ledger: Ledger, spool: Spool, *, listeners: Listeners, retention_days: int, may_make: bool
+    ) -> None:
         self.delay_seconds = TICK_SECONDS
         self._ledger = ledger
         self._spool = spool
         self._listeners = listeners
         self._retention_us = retention_days * _DAY_US
+        self._may_make = may_make
         self._is_migrated = False
         self._is_up: bool | None = None
         self._oldest_us: int | None = None
@@ -158,9 +163,12 @@ class Clerk:
         """Adopt also while the database is away: what is adopted is seen in the gauges."""
         if time.monotonic() >= self._upkeep_at:
             self._spool.adopt()
-        if not self._is_migrated:
-            self._ledger.migrate()
+        if self._is_migrated:
+            self._ledger.check_file()
+        else:  # also after each fault: what has come back may be another database, such as a restored backup
+            self._ledger.migrate(may_make=self._may_make)
             self._is_migrated = True
+            self._may_make = False
 
     def _apply_all(self, deadline: float | None) -> None:
         """Apply all that is there now; what writers add meanwhile is the next turn's, or this one might never end."""
@@ -198,6 +206,7 @@ class Clerk:
         if self._is_up is not False:
             self._events.error("ledger_down", reason=reason)
             self._is_up = False
+        self._is_migrated = False
         self.delay_seconds = min(self.delay_seconds * 2, LONGEST_DELAY_SECONDS)
 
     def _resume(self) -> None:

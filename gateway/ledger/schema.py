@@ -27,8 +27,16 @@ _ADVISORY_LOCK: Final = 0x66_61_6C_67_77  # "falgw"; the number is known to nobo
 _RETRY_SECONDS: Final = 0.05
 
 
-def migrate(database: Database) -> None:
-    """Bring the schema to this release's; LedgerUnusableError where it is newer, LedgerAwayError on faults."""
+def migrate(database: Database, *, may_make: bool = True) -> None:
+    """Bring the schema to this release's; LedgerUnusableError where it is newer, LedgerAwayError on faults.
+
+    Not `may_make`: there was a ledger, and an empty database, or none, is a fault.
+    """
+    with database.making(may_make=may_make):
+        _migrate(database, may_make=may_make)
+
+
+def _migrate(database: Database, *, may_make: bool) -> None:
     _use_wal(database)
     with database.reading() as connection:
         if _revision(connection) == RELEASE:
@@ -37,6 +45,8 @@ def migrate(database: Database) -> None:
         if not database.is_sqlite:  # SQLite's write lock is held already
             connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
         revision = _revision(connection)
+        if revision is None and not may_make:
+            raise LedgerAwayError("the database holds no ledger any more; restart the gateway for an empty one")
         if revision is None:
             _make(connection)
         elif revision != RELEASE:  # nobody else was quicker

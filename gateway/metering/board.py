@@ -19,7 +19,7 @@ from gateway.metering.metrics import OF_A_LIFE
 
 _PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _INFLIGHT_LIMIT, _CPU_US, _LEDGER, _MARK = *range(8), 11
 _SEAT_CELLS: Final = _MARK + 3
-"""Layout of a seat's status: one int64 for each, three for the ledger's health and for the mark."""
+"""Layout of a seat's status: one int64 for each, four for the ledger's health and three for the mark."""
 
 _OTHERS: Final = 4  # seats before the workers'
 

@@ -21,11 +21,11 @@ HANG_SECONDS: Final = 10.0
 """A turn takes milliseconds, or 5 s where SQLite's file is locked; each batch of a long one is a sign of life."""
 
 _MILLISECONDS: Final = 1_000
-_SPOKE_AT, _IS_UP, _READ_BYTES = range(3)
+_SPOKE_AT, _IS_UP, _READ_BYTES, _HAS_BEEN_UP = range(4)
 
 
 class LedgerHealth:
-    """Three cells of shared memory; they outlive the process that writes them, and the next one goes on with them."""
+    """Four cells of shared memory; they outlive the process that writes them, and the next one goes on with them."""
 
     def __init__(self, cells: memoryview, *, clock: Callable[[], float] = monotonic) -> None:
         """Take the cells; `clock` gives seconds that all processes share."""
@@ -41,8 +41,14 @@ class LedgerHealth:
     def show(self, *, is_up: bool, read_bytes: int) -> None:
         """Say how a turn went, and how many of the bytes in this gateway's folder are read."""
         self._cells[_IS_UP] = int(is_up)
+        self._cells[_HAS_BEEN_UP] |= int(is_up)
         self._cells[_READ_BYTES] = read_bytes
         self.live()
+
+    @property
+    def has_been_up(self) -> bool:
+        """Whether the database has taken everything before, in this gateway's life."""
+        return bool(self._cells[_HAS_BEEN_UP])
 
     # -- by others ----------------------------------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ def test_whatever_is_told_in_whatever_order_the_sums_are_those_of_the_rows(url: 
 
 def test_an_older_ledger_is_added_up_once(url: str) -> None:
     """What purchases have cost under an earlier release is in the sums of their days."""
-    database = Database(url)
+    database = Database(url, may_make=True)
     with database.writing() as connection:
         command.upgrade(config_of(connection), "0003")
         rows = [settled(1), settled(2), unknown(3, admitted_at_us=MIDNIGHT_US - 1), held(4), settled(5, cost_ns=None)]

@@ -65,7 +65,7 @@ def test_to_migrate_twice_changes_nothing(ledger: Ledger) -> None:
 
 def test_a_newer_schema_is_refused(url: str, ledger: Ledger) -> None:
     """An older release neither migrates nor reads what a newer one made."""
-    database = Database(url)
+    database = Database(url, may_make=True)
     with database.writing() as connection:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))  # noqa: S608
     database.close()
@@ -88,7 +88,7 @@ def test_a_database_without_a_ledger_is_told_as_such(url: str, tmp_path: Path) -
 def test_the_tables_are_what_the_steps_make(url: str, ledger: Ledger) -> None:
     """What the code believes of the schema and what the migrations make do not differ."""
     ledger.require_schema()
-    database = Database(url)
+    database = Database(url, may_make=True)
     with database.reading() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, METADATA) == []
@@ -141,7 +141,7 @@ def test_only_an_older_ledger_takes_the_tool_that_migrates(url: str) -> None:
 @contextmanager
 def a_database(url: str) -> Iterator[Database]:
     """Give a database, and close it."""
-    database = Database(url)
+    database = Database(url, may_make=True)
     yield database
     database.close()
 

@@ -82,7 +82,7 @@ def test_what_is_deleted_stays_in_the_sum(url: str, ledger: Ledger) -> None:
 
 def test_the_sums_begin_with_the_rows_that_are_there(url: str) -> None:
     """A ledger of an earlier release is summed as it is migrated; its sums come in the order in which they began."""
-    database = Database(url)
+    database = Database(url, may_make=True)
     with database.writing() as connection:
         command.upgrade(config_of(connection), "0002")
     ledger, later = Ledger(url), NOON_US + 1
