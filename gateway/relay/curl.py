@@ -19,6 +19,7 @@ from tornado.ioloop import PeriodicCallback
 from gateway.relay.driver import Driver
 from gateway.relay.engine import Engine
 from gateway.relay.handle import Handle
+from gateway.relay.overhead import Overhead
 from gateway.relay.phases import LOOK_SECONDS
 from gateway.relay.sockets import Sockets, reset_on_close
 
@@ -48,6 +49,7 @@ class CurlRelay(CurlAsyncHTTPClient):
         self._driver = Driver(turns, self._act, self._next_due, before=before, after=self._settle)
         self.clock = self._driver.clock
         self.engine = Engine(self, options.phases)
+        self._overhead = Overhead(self._received_bytes)
         self.open = self.engine.open  # `Upstream` of the seam
         super().initialize(max_clients=0)
         self._set_up_multi()
@@ -135,6 +137,10 @@ class CurlRelay(CurlAsyncHTTPClient):
     def _give_up_overdue(self) -> None:
         self.clock.tick()
         self.engine.give_up_overdue(self._handles)
+        self.engine.give_up_excessive(self._overhead.excessive(self._handles, self.clock.now))
+
+    def _received_bytes(self, transfer: Transfer) -> int:
+        return self._handles[transfer].received_bytes()
 
     def _start_anew(self) -> None:
         """Replace a dead multi: what was under way on it is lost, what comes next must not be."""

@@ -109,6 +109,12 @@ class Engine:
                 self._give_up(transfer, overdue)
         self.tell()
 
+    def give_up_excessive(self, transfers: Iterable[Transfer]) -> None:
+        """End those whose origin sends without an end, and no content."""
+        for transfer in transfers:
+            self._give_up(transfer, failure("origin_failed", sent=True))
+        self.tell()
+
     def lost(self, transfers: Iterable[Transfer]) -> None:
         """End those whose carrier broke down under them."""
         for transfer in transfers:

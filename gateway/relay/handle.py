@@ -151,6 +151,10 @@ class Handle:
         with suppress(pycurl.error):  # it failed while paused; its end is on its way through info_read
             self.curl.pause(transfer.pauses)
 
+    def received_bytes(self) -> int:
+        """Return how much was received in all on the connection that the transfer is on; 0: not known."""
+        return 0 if self._socket is None else self._socket.received_bytes()
+
     def pool(self) -> None:
         """Note that libcurl keeps the connection for another request, unless it has closed it."""
         if self._socket is not None:

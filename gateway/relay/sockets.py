@@ -17,6 +17,8 @@ from typing import Final
 
 _ESTABLISHED: Final = 1  # the first byte of struct tcp_info: include/net/tcp_states.h
 
+_RECEIVED_AT: Final = 128  # tcpi_bytes_received: include/uapi/linux/tcp.h
+_U64: Final = struct.Struct("=Q")
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _UNACKNOWLEDGED: Final = 0x5411  # SIOCOUTQ (tcp(7)): bytes written to the socket that the peer has not acknowledged
 _UNSENT: Final = 0x894B  # SIOCOUTQNSD: those of them that have not left this machine
@@ -61,6 +63,14 @@ class OriginSocket:
             return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
         except OSError:
             return False
+
+    def received_bytes(self) -> int:
+        """Return how much the kernel has received since the connection was opened; 0 where it does not say."""
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + _U64.size)
+        except OSError:
+            return 0
+        return int(_U64.unpack_from(info, _RECEIVED_AT)[0]) if len(info) == _RECEIVED_AT + _U64.size else 0
 
     def is_quiet(self) -> bool:
         """Return whether the origin has neither closed the connection nor written what was not read."""

@@ -28,7 +28,9 @@ PIECE_BYTES: Final = 16_384
 
 _PAUSE_RECV: Final = 1  # CURLPAUSE_RECV
 _PAUSE_SEND: Final = 4  # CURLPAUSE_SEND
-_INTERIM: Final = (100, 102, 103)
+_SWITCHING_PROTOCOLS: Final = 101
+_FINAL_FROM: Final = 200
+_MOST_TRAILER_BYTES: Final = 65_536
 
 
 class Engine(Protocol):
@@ -55,6 +57,7 @@ class Transfer:
         "_clock",
         "_engine",
         "_lines",
+        "_trailer_bytes",
         "active",
         "answer",
         "attempted",
@@ -69,6 +72,7 @@ class Transfer:
         "pieces",
         "queue",
         "queued",
+        "received",
         "request",
         "retried",
         "room",
@@ -103,10 +107,12 @@ class Transfer:
         self.held = False  # the exchange wants no more for now
         self.full = False  # this turn's window is full
         self._lines: list[bytes] = []
+        self._trailer_bytes = 0
         self.head: tuple[int, list[bytes]] | None = None
         self.head_told = False
         self.pieces: list[bytes] = []
         self.window = 0
+        self.received = 0  # content bytes taken from libcurl
         self.whole = False
         self.room = False
         self.failure: OriginFailure | None = None
@@ -195,20 +201,21 @@ class Transfer:
     def put_line(self, line: bytes) -> bool:
         """Take a line of the origin's head, its end included; False where it is no head that may be passed on.
 
-        Interim heads (1xx) and trailers are dropped.
+        Interim heads (1xx) and trailers are dropped, and are no progress: an origin that sends nothing else is silent.
         """
-        self.touched = self._clock.now
         if self.head is not None:
-            return True
+            self._trailer_bytes += len(line)
+            return self._trailer_bytes <= _MOST_TRAILER_BYTES
         if line not in (b"\r\n", b"\n"):
             self._lines.append(line)
             return True
         lines, self._lines = self._lines, []
         status = _status_of(lines)
-        if status in _INTERIM:
+        if 100 <= status < _FINAL_FROM and status != _SWITCHING_PROTOCOLS:  # noqa: PLR2004 (RFC 9110 section 15.2)
             return True
-        if not 200 <= status <= 599:  # noqa: PLR2004 (RFC 9110 section 15; 101 was not asked for)
+        if not _FINAL_FROM <= status <= 599:  # noqa: PLR2004 (section 15; 101 was not asked for)
             return False
+        self.touched = self._clock.now
         self.head = (status, lines[1:])
         self._engine.changed(self)
         return True
@@ -218,6 +225,7 @@ class Transfer:
         self.touched = self._clock.now
         self.pieces.append(piece)
         self.window += len(piece)
+        self.received += len(piece)
         if not self.dirty:
             self._engine.changed(self)
         if self.full or self.window < (WINDOW_BYTES if len(piece) == PIECE_BYTES else _HALF_WINDOW_BYTES):

@@ -149,7 +149,7 @@ def test_pauses_of_both_directions_do_not_undo_each_other(engine: Engine, carrie
     assert carrier.repaused == [PAUSE_RECV | PAUSE_SEND, PAUSE_RECV, PAUSE_SEND]
 
 
-@pytest.mark.parametrize("interim", [100, 102, 103])
+@pytest.mark.parametrize("interim", [100, 102, 103, 104, 199])
 def test_interim_heads_and_trailers_are_dropped(engine: Engine, listener: Listener, interim: int) -> None:
     """What is told is the final head, and nothing behind the content."""
     transfer = engine.open(request(), listener)
@@ -167,7 +167,7 @@ def test_interim_heads_and_trailers_are_dropped(engine: Engine, listener: Listen
 
 @pytest.mark.parametrize(
     "line",
-    [b"HTTP/1.1 101 x", b"HTTP/1.1 199 x", b"HTTP/1.1 600 x", b"HTTP/1.1 20 x", b"HTTP/1.1 abc", b"HTTP/1.1", b"x"],
+    [b"HTTP/1.1 101 x", b"HTTP/1.1 600 x", b"HTTP/1.1 20 x", b"HTTP/1.1 abc", b"HTTP/1.1", b"x"],
 )
 def test_a_head_that_cannot_be_passed_on_is_refused(engine: Engine, listener: Listener, line: bytes) -> None:
     """An odd status is no answer: the transfer fails."""
@@ -213,6 +213,33 @@ def test_the_first_byte_has_its_time_from_the_whole_request_on(
     transfer.feed_end()
     assert not overdue(transfer, 5000 + PHASES.first_byte)
     assert overdue(transfer, 5000 + PHASES.first_byte + 1)
+
+
+@pytest.mark.parametrize("line", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"x-field: y\r\n"])
+def test_interim_answers_and_half_a_head_are_no_progress(
+    engine: Engine, carrier: Carrier, listener: Listener, line: bytes
+) -> None:
+    """An origin that sends one now and then has no more time for its answer."""
+    transfer = engine.open(request(), listener)
+    send(transfer)
+    for at in range(0, int(PHASES.first_byte), 10):
+        carrier.clock.now = float(at)
+        for part in line.splitlines(keepends=True):
+            assert transfer.put_line(part)
+    assert not overdue(transfer, PHASES.first_byte)
+    assert overdue(transfer, PHASES.first_byte + 1)
+
+
+def test_trailers_are_bounded_and_no_progress(engine: Engine, carrier: Carrier, listener: Listener) -> None:
+    """Behind the content nothing is passed on, so nothing there keeps an exchange open."""
+    transfer = engine.open(request(), listener)
+    send(transfer)
+    answer(transfer)
+    engine.tell()
+    carrier.clock.now = PHASES.idle
+    assert transfer.put_line(b"x-trailer: 1\r\n")
+    assert overdue(transfer, PHASES.idle + 1)
+    assert not all(transfer.put_line(b"x-trailer: %s\r\n" % (b"v" * 1000)) for _ in range(100))
 
 
 def test_an_origin_that_takes_no_content_is_idle(engine: Engine, carrier: Carrier, listener: Listener) -> None:
