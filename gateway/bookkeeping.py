@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+import structlog
 
 from gateway.bookkeeper import Bookkeeper, job_of
 from gateway.job_answers import JobAnswers
+from gateway.ledger.faults import LedgerNewerError
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.process import Gauges, Listeners, serve_ledger
 from gateway.ledger.spool import Spool
@@ -44,8 +48,21 @@ class Rules:
         return self._rules
 
 
-def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> None:
-    """Carry lines to the database and keep the sums, until asked to stop."""
+def run_ledger(shared: Shared, seat: Seat, meter: Meter) -> int:
+    """Carry lines to the database and keep the sums, until asked to stop; return the exit code.
+
+    EX_CONFIG at the gateway's start over a newer release's database. One that becomes so while the gateway runs (of
+    several replicas one was upgraded first) is waited out, its journals kept.
+    """
+    try:
+        _carry(shared, seat, meter)
+    except LedgerNewerError as fault:
+        structlog.get_logger().error("ledger_unusable", reason=str(fault))
+        return os.EX_CONFIG
+    return os.EX_OK
+
+
+def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
     ledger = Ledger(shared.settings.database_url.get_secret_value())
     spool = Spool(shared.spool_root, shared.spool.path, is_awaited=shared.is_seated)
 

@@ -80,6 +80,7 @@ class Supervisor:
         self._children = [self._ops, self._ledger, *reloaders, *(Child(seat, "worker") for seat in self._board.workers)]
         self._stops = 0  # how often it was asked to stop
         self._is_ending = False
+        self.exit_code = os.EX_OK
         self._events = structlog.get_logger()
         self._meter = Meter(self._board.supervisor.region, self._board.endpoints, emit=log.exchange)
         log.count_to(self._meter.count_dropped)
@@ -113,7 +114,7 @@ class Supervisor:
         """Keep the processes running until a stop has run its course."""
         while not self._stops or any(child.pid for child in self._children if child.role == "worker"):
             self._tick()
-        if not self._ledger.pid:
+        if not self._ledger.pid and not self.exit_code:
             self._fork(self._ledger)
         self._end(self._ledger, _LEDGER_STOP_SECONDS)  # it writes down what the workers have told last
         if self._reloader is not None:
@@ -134,18 +135,23 @@ class Supervisor:
                 self._reload()
         self._ledger_watch.look(monotonic())
         self._reap()
+        if self.exit_code:
+            self._signal_workers()  # again, which hurries them: nothing is waited for that cannot be recorded
         for child in self._children:
             if not child.pid and self._is_wanted(child) and monotonic() >= child.due_at:
                 self._fork(child)
 
     def _is_wanted(self, child: Child) -> bool:
         """Say whether a process that has died is started again; while workers drain, the others still are."""
-        return not self._stops or child.role != "worker"
+        return not self._stops or (child.role != "worker" and not self.exit_code)
 
     def _stop(self) -> None:
         self._stops += 1
         self._board.supervisor.state = State.DRAINING
         self._events.info("gateway_draining", asked=self._stops)
+        self._signal_workers()
+
+    def _signal_workers(self) -> None:
         for child in self._children:
             if child.pid and child.role == "worker":
                 os.kill(child.pid, signals.STOP)
@@ -168,6 +174,10 @@ class Supervisor:
         if child.role == "worker":
             self._ledger_watch.count_lost(self._shared.settle_with_dead(child.seat))
         child.seat.vacate(cpu_us=cpu_us)
+        is_starting = self._board.supervisor.state is State.STARTING
+        if child.role == "ledger" and code == os.EX_CONFIG and is_starting:  # over a newer release's database
+            self.exit_code = code
+            self._stop()
         if self._is_wanted(child) and not self._is_ending:
             steady = monotonic() - child.started_at > _STEADY_SECONDS
             child.delay = _FIRST_DELAY_SECONDS if steady else min(child.delay * 2, _LONGEST_DELAY_SECONDS)
@@ -208,8 +218,7 @@ class Supervisor:
             self._lifeline.hold_end()
             child.seat.take(os.getpid())
             self._shared.log.start_writer()
-            self._work(child)
-            code = 0
+            code = self._work(child)
         except Exception:
             self._events.exception("process_failed")
             raise
@@ -217,13 +226,13 @@ class Supervisor:
             self._shared.log.stop(1.0)
             os._exit(code)
 
-    def _work(self, child: Child) -> None:
-        """Do a child's work until it is asked to stop."""
+    def _work(self, child: Child) -> int:
+        """Do a child's work until it is asked to stop; return its exit code."""
         if child.role == "worker":
             host, port = self.listeners.reserved.getsockname()[:2]
             self.listeners.close()
             run_worker(self._shared, child.seat, listener=listen(host, port), lifeline=self._lifeline)
-            return
+            return os.EX_OK
         meter = Meter(child.seat.region, self._board.endpoints, emit=self._shared.log.exchange)
         self._shared.log.count_to(meter.count_dropped)
         if child.role == "ops":
@@ -237,7 +246,8 @@ class Supervisor:
             self.listeners.close()
             from gateway.bookkeeping import run_ledger  # noqa: PLC0415 (a database's libraries: 36 MB that others spare)
 
-            run_ledger(self._shared, child.seat, meter)
+            return run_ledger(self._shared, child.seat, meter)
+        return os.EX_OK
 
 
 def _ended_child() -> tuple[int, int, int] | None:
@@ -269,4 +279,4 @@ def run(
     if supervisor.start():
         announce(supervisor)
     supervisor.supervise()
-    return 0
+    return supervisor.exit_code

@@ -72,12 +72,13 @@ class Ledger:
         """Take a `sqlite:///FILE` or `postgresql://…`; LedgerUnusableError for anything else. Connects to nothing."""
         self._database = Database(url)
 
-    def migrate(self, *, may_make: bool = True) -> None:
-        """Bring the schema to this release's, safely also when several do; LedgerUnusableError where it is newer.
+    def migrate(self, *, may_make: bool = True) -> str | None:
+        """Bring the schema to this release's, safely also when several do; LedgerNewerError where it is newer.
 
-        Not `may_make`: LedgerAwayError where there is no ledger.
+        Not `may_make`: LedgerAwayError where there is no ledger. Returns which schema an older ledger had; None where
+        there was none, or nothing to do.
         """
-        schema.migrate(self._database, may_make=may_make)
+        return schema.migrate(self._database, may_make=may_make)
 
     def check_file(self) -> None:
         """Return where an SQLite file is the one that is open; LedgerAwayError where it is missing, or was replaced."""

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from gateway.ledger.faults import LedgerAwayError
+from gateway.ledger.faults import LedgerAwayError, LedgerNewerError
+from gateway.ledger.tables import RELEASE
+from gateway.progress import Progress
 from gateway.signals import SignalPipe
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ def serve_ledger(  # noqa: PLR0913 (put together in one place, by name)
     """Run until that signal comes, or until the parent process is gone; in the main thread of a process of its own.
 
     Not `may_make`: this gateway has had a ledger, so one that is missing is a fault, and no new one is made.
-    Raises LedgerUnusableError where the schema that is there was made by a newer release.
+    Raises LedgerNewerError where the schema that is there was made by a newer release; not where this gateway has had a
+    ledger: then that is waited out like a database that is down.
     """
     parent = os.getppid()
     stop = Stop(stop_signal)
@@ -146,6 +149,10 @@ class Clerk:
             self._adopt_and_migrate()
             self._apply_all(deadline)
             self._forget()
+        except LedgerNewerError as fault:
+            if self._may_make and self._is_up is None:  # a gateway's start
+                raise
+            self._rest(str(fault))
         except LedgerAwayError as fault:
             self._rest(str(fault))
         else:
@@ -166,9 +173,17 @@ class Clerk:
         if self._is_migrated:
             self._ledger.check_file()
         else:  # also after each fault: what has come back may be another database, such as a restored backup
-            self._ledger.migrate(may_make=self._may_make)
+            self._migrate()
             self._is_migrated = True
             self._may_make = False
+
+    def _migrate(self) -> None:
+        began = time.monotonic()
+        with Progress("bringing the ledger to this release's schema"):
+            older = self._ledger.migrate(may_make=self._may_make)
+        if older is not None:
+            seconds = round(time.monotonic() - began, 1)
+            self._events.info("ledger_migrated", from_schema=older, to_schema=RELEASE, seconds=seconds)
 
     def _apply_all(self, deadline: float | None) -> None:
         """Apply all that is there now; what writers add meanwhile is the next turn's, or this one might never end."""

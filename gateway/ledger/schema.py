@@ -27,20 +27,21 @@ _ADVISORY_LOCK: Final = 0x66_61_6C_67_77  # "falgw"; the number is known to nobo
 _RETRY_SECONDS: Final = 0.05
 
 
-def migrate(database: Database, *, may_make: bool = True) -> None:
-    """Bring the schema to this release's; LedgerUnusableError where it is newer, LedgerAwayError on faults.
+def migrate(database: Database, *, may_make: bool = True) -> str | None:
+    """Bring the schema to this release's; LedgerNewerError where it is newer, LedgerAwayError on faults.
 
-    Not `may_make`: there was a ledger, and an empty database, or none, is a fault.
+    Not `may_make`: there was a ledger, and an empty database, or none, is a fault. Returns which schema an older ledger
+    had; None where there was none, or nothing to do.
     """
     with database.making(may_make=may_make):
-        _migrate(database, may_make=may_make)
+        return _migrate(database, may_make=may_make)
 
 
-def _migrate(database: Database, *, may_make: bool) -> None:
+def _migrate(database: Database, *, may_make: bool) -> str | None:
     _use_wal(database)
     with database.reading() as connection:
         if _revision(connection) == RELEASE:
-            return
+            return None
     with database.writing(most_seconds=0) as connection:
         if not database.is_sqlite:  # SQLite's write lock is held already
             connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
@@ -51,6 +52,8 @@ def _migrate(database: Database, *, may_make: bool) -> None:
             _make(connection)
         elif revision != RELEASE:  # nobody else was quicker
             _climb(connection, revision)
+            return revision
+    return None
 
 
 def require(database: Database) -> None:
