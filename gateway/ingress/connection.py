@@ -1,18 +1,21 @@
 """One caller's HTTP/1.1 connection: requests in order, one exchange at a time.
 
 Knows no policy: whoever takes an exchange is found through `Gate`. A request that comes while the one before is being
-answered waits in `_late`, and the socket is not read meanwhile, so pipelining costs one read of memory. The next one
-is not taken up while the caller is behind with reading, or answers that nobody reads would fill the kernel. An answer
-that ends before its request ends the connection, unless what is left of the request is small enough to swallow.
+answered waits (pipeline.py), and the socket is not read meanwhile. The next one is not taken up while the caller is
+behind with reading, or answers that nobody reads would fill the kernel. An answer that ends before its request ends the
+connection, unless what is left of the request is small enough to swallow.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from gateway.ingress.framing import Framing
+from gateway.ingress.framing import CONTINUE, SWALLOWED_BYTES, Framing, stays_in_step
 from gateway.ingress.patience import Patience, Verdict, Watch
+from gateway.ingress.pipeline import Pipeline
+from gateway.ingress.presence import Presence
 from gateway.ingress.reader import RequestReader
 from gateway.protocol.message import Fault, RequestHead
 
@@ -22,11 +25,7 @@ if TYPE_CHECKING:
     from gateway.ingress.stream import CallerStream
     from gateway.protocol.caller import Gate, Handler
 
-SWALLOWED_BYTES: Final = 65_536
-"""What may be left of a refused request for the connection to be kept."""
-
 _LATE: Final = Fault("client_timeout", "The request did not come in time.")
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Connection:
@@ -44,10 +43,11 @@ class Connection:
         self._stream = stream
         self._gate = gate
         self._on_closed = on_closed
-        self._reader = RequestReader(self, peer)
+        self._pipeline = Pipeline(self)
+        self._reader = RequestReader(self._pipeline, peer)
         self._watch = Watch(patience)
-        self._late: deque[Callable[[], None]] = deque()
-        self._replays = False  # what waited in `_late` is being taken up
+        self._presence = Presence(stream)
+        self._has_ended = False  # the caller sends no more
         self._keeps_alive = True
         self.closing = False  # no request after this one
         self.was_admitted = False  # a request went beyond its head: it was none of a stranger's
@@ -65,7 +65,12 @@ class Connection:
     @property
     def is_idle(self) -> bool:
         """Whether no request is under way."""
-        return self._request is None and not self._late
+        return self._request is None and self._pipeline.is_empty
+
+    @property
+    def has_whole_request(self) -> bool:
+        """Whether all of a request has come, and not yet gone all of its answer."""
+        return self._request is not None and self._request_whole
 
     @property
     def waiting_since(self) -> float | None:
@@ -87,9 +92,17 @@ class Connection:
             self._watch.head_begins()
         fault = self._reader.feed(data)
         if fault is not None:
-            self._on_fault(fault)
-        if self._late:
+            self._pipeline.on_fault(fault)
+        if not self._pipeline.is_empty:
             self._stream.pause_reading()
+
+    def on_ended(self) -> None:
+        """Take the end of what the caller sends: it has left, or has a whole request and may wait for the answer."""
+        self._has_ended = True
+        if self._request is None or not self._request_whole or self._watch.lingers:
+            self._stream.lose()
+        else:
+            asyncio.get_running_loop().call_later(self._presence.ended(monotonic()), self._look_for_caller)
 
     def on_drained(self) -> None:
         """Go on where the caller was slow to read."""
@@ -101,23 +114,20 @@ class Connection:
     def on_lost(self) -> None:
         """Tell the exchange that its caller has left; the stream is closed."""
         handler, self._handler = self._handler, None
-        self._late.clear()
+        self._pipeline.clear()
         self._on_closed(self)
         if handler is not None and not self._answered:
             handler.on_broken(None)
 
-    # -- from the reader (`RequestSink`) ------------------------------------------------------------------------------
-
     @property
-    def _is_behind(self) -> bool:
-        """Whether what comes now belongs to a later request than the one being answered."""
-        return (bool(self._late) and not self._replays) or (self._request is not None and self._request_whole)
+    def _is_last(self) -> bool:
+        """Whether no request can come behind the present one."""
+        return self._has_ended and self._pipeline.is_empty
+
+    # -- from the reader (`RequestSink`) ------------------------------------------------------------------------------
 
     def on_head(self, head: RequestHead, *, keeps_alive: bool) -> None:
         """Open an exchange."""
-        if self._is_behind:
-            self._late.append(lambda: self.on_head(head, keeps_alive=keeps_alive))
-            return
         self._keeps_alive = keeps_alive
         self._request = head
         self._waits_for_continue = head.expects_continue
@@ -131,16 +141,11 @@ class Connection:
 
     def on_content(self, piece: bytes) -> None:
         """Pass content on; behind an answer it is swallowed."""
-        if self._is_behind:
-            self._late.append(lambda: self.on_content(piece))
-        elif self._handler is not None and not self._answered:
+        if self._handler is not None and not self._answered:
             self._handler.on_content(piece)
 
     def on_end(self) -> None:
         """Note that the request is whole."""
-        if self._is_behind:
-            self._late.append(self.on_end)
-            return
         self._request_whole = True
         if self._answered:
             if not self._stream.falls_behind():
@@ -148,10 +153,8 @@ class Connection:
         elif self._handler is not None:
             self._handler.on_end()
 
-    def _on_fault(self, fault: Fault) -> None:
-        if self._is_behind:
-            self._late.append(lambda: self._on_fault(fault))
-            return
+    def on_fault(self, fault: Fault) -> None:
+        """Answer what is no request, or went wrong within one."""
         self.closing = True
         if self._answered:
             if not self._stream.falls_behind():
@@ -175,14 +178,14 @@ class Connection:
     def resume_content(self) -> None:
         """Read the request again."""
         self._held = False
-        if not self._late:
+        if self._pipeline.is_empty:
             self._stream.resume_reading()
 
     def proceed(self) -> None:
         """Tell a caller that waits with its content to send it (RFC 9110 section 10.1.1)."""
         if self._waits_for_continue:
             self._waits_for_continue = False
-            self._stream.send((_CONTINUE,))
+            self._stream.send((CONTINUE,))
 
     def respond(self, status: int, lines: Sequence[bytes], length: int | None) -> None:
         """Begin an answer: field lines with their ends; `length` None where it is not known. Sent with what follows."""
@@ -190,12 +193,10 @@ class Connection:
         self.closing = self._framing.closes
 
     def _may_stay(self) -> bool:
-        request = self._request
-        if self.closing or not self._keeps_alive or request is None:
+        if self.closing or not self._keeps_alive or self._is_last:
             return False
-        if self._request_whole or request.length is None:
-            return True
-        return not self._waits_for_continue and 0 <= request.length <= SWALLOWED_BYTES
+        whole, waits = self._request_whole, self._waits_for_continue
+        return stays_in_step(self._request, whole=whole, waits_for_continue=waits)
 
     def send(self, pieces: Sequence[bytes], *, last: bool) -> None:
         """Send the head if it is still here, content, and with `last` the end of the answer."""
@@ -222,7 +223,7 @@ class Connection:
         """The answer has gone out: go on with the next request, wait for the rest of this one, or close."""
         if self._stream.is_closed:
             return
-        if self.closing:
+        if self.closing or self._is_last:
             self._close()
         elif self._request_whole:
             self._next()
@@ -233,23 +234,21 @@ class Connection:
     def _next(self) -> None:
         self._forget_exchange()
         self._watch.idle()
-        if self._replays:  # answered at once: the loop below goes on
+        if not self._pipeline.replay():  # answered at once: the replay goes on
             return
-        self._replays = True
-        while self._late and not self._is_behind and not self._stream.is_closed:
-            self._late.popleft()()
-        self._replays = False
-        if self._late or self._held:
+        if self._is_last and not self._request_whole:  # what came of it last is not all of it
+            self._stream.lose()
+        elif self._held or not self._pipeline.is_empty:
             self._stream.pause_reading()
         else:
             self._stream.resume_reading()
 
     def _close(self) -> None:
         """Close so that the caller can read the answer: a close with unread bytes would be a reset."""
-        if self._request_whole and not self._late:
+        if self._request_whole and self._pipeline.is_empty:
             self.close()
             return
-        self._late.clear()
+        self._pipeline.clear()
         self._handler = None
         self._watch.linger()
         self._stream.finish_sending()
@@ -257,6 +256,7 @@ class Connection:
 
     def close(self) -> None:
         """Close now."""
+        self._pipeline.clear()
         self._stream.close()
         self._on_closed(self)
 
@@ -268,12 +268,17 @@ class Connection:
         if verdict is Verdict.CLOSE:
             self.close()
         elif verdict is Verdict.LATE and self._framing is None:
-            self._on_fault(_LATE)
+            self._pipeline.on_fault(_LATE)
         elif verdict is not Verdict.FINE:
             self.abandon()
-        elif self._handler is not None and self._stream.is_gone():
-            self._stream.close()
-            self.on_lost()
+        else:
+            self._look_for_caller()
+
+    def _look_for_caller(self) -> None:
+        """Find out whether one that sends no more has left."""
+        request = self._request
+        if self._handler is not None and not self._stream.is_closed:
+            self._presence.look(may_probe=self._framing is None and request is not None and not request.is_http_10)
 
     def _judge(self, now: float) -> Verdict:
         if self._stream.backlog or self._stream.waits:

@@ -27,6 +27,21 @@ _CLOSE_UPGRADE: Final = b"Connection: upgrade, close\r\n"
 _STAY_10: Final = b"Connection: keep-alive\r\n"
 
 
+SWALLOWED_BYTES: Final = 65_536
+"""What may be left of a refused request for the connection to be kept."""
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def stays_in_step(request: RequestHead | None, *, whole: bool, waits_for_continue: bool) -> bool:
+    """Return whether another request can follow one that is answered now; `whole`: all of it has come."""
+    if request is None:
+        return False
+    if whole or request.length is None:
+        return True
+    return not waits_for_continue and 0 <= request.length <= SWALLOWED_BYTES
+
+
 class Framing:
     """One answer's framing. `closes`: the connection ends with it. The head is sent with the first content."""
 

@@ -32,7 +32,8 @@ _UNSENT_QUERY: Final = 0x894B  # SIOCOUTQNSD, include/uapi/linux/sockios.h
 _INT: Final = struct.Struct("i")  # what SIOCOUTQ, the same number as TIOCOUTQ, writes (tcp(7))
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _IN_ORDER: Final = struct.pack("ii", 0, 0)
-_ESTABLISHED: Final = 1  # include/net/tcp_states.h
+OPEN: Final = 1  # TCP_ESTABLISHED, include/net/tcp_states.h
+ENDING: Final = 8  # TCP_CLOSE_WAIT
 
 
 def prepare_listener(listener: socket.socket) -> None:
@@ -51,6 +52,9 @@ class StreamOwner(Protocol):
 
     def on_bytes(self, data: bytes) -> None:
         """Take what the caller sent."""
+
+    def on_ended(self) -> None:
+        """The caller sends no more; it may still read."""
 
     def on_drained(self) -> None:
         """Everything written has gone to the kernel."""
@@ -75,6 +79,7 @@ class CallerStream:
         self._looked_at = 0  # how much had been sent by then
         self.is_closed = False
         self._reads = True
+        self._has_ended = False  # the caller sends no more
         self._most = _FIRST_READ_BYTES
         self._resets = False
 
@@ -91,7 +96,7 @@ class CallerStream:
         if events & WRITE and not self.is_closed:
             self._flush()
         if events & BROKEN and not events & (READ | WRITE) and not self.is_closed:
-            self._lose()
+            self.lose()
 
     def _receive(self) -> None:
         try:
@@ -99,12 +104,15 @@ class CallerStream:
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            self.lose()
+            return
         if data:
             self._most = READ_BYTES if len(data) == self._most else _FIRST_READ_BYTES
             self._pass_on(data)
         else:
-            self._lose()
+            self._has_ended = True
+            self._update()
+            self._owner.on_ended()
 
     def _pass_on(self, data: bytes) -> None:
         try:
@@ -124,12 +132,15 @@ class CallerStream:
         self._reads = True
         self._update()
 
-    def is_gone(self) -> bool:
-        """Ask the kernel whether the caller has left, also behind bytes that nobody has read (RELIABILITY 1, row 6)."""
+    def state(self) -> int:
+        """Return what the kernel knows of the connection, also behind bytes that nobody has read.
+
+        `OPEN`, `ENDING` (the caller sends no more), or anything else: it is broken.
+        """
         try:
-            return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
+            return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         except OSError:
-            return True
+            return 0
 
     @property
     def acknowledged(self) -> int:
@@ -181,7 +192,7 @@ class CallerStream:
         except BlockingIOError:
             return 0
         except OSError:
-            self._lose()
+            self.lose()
             return 0
         self.progress += taken
         return taken
@@ -217,12 +228,13 @@ class CallerStream:
     def _update(self) -> None:
         if self.is_closed:
             return
-        interest = (READ if self._reads else 0) | (WRITE if self._unsent or self.waits else 0)
+        interest = (READ if self._reads and not self._has_ended else 0) | (WRITE if self._unsent or self.waits else 0)
         if interest != self._interest:
             self._interest = interest
             self._turns.change(self._fd, interest)
 
-    def _lose(self) -> None:
+    def lose(self) -> None:
+        """Close, and tell the owner that the caller has left."""
         if not self.is_closed:
             self.close()
             self._owner.on_lost()

@@ -32,6 +32,10 @@ class Owner:
         """Note it."""
         self.drained.set()
 
+    def on_ended(self) -> None:
+        """Expect the caller to stay."""
+        raise AssertionError
+
     def on_lost(self) -> None:
         """Expect the caller to stay."""
         raise AssertionError
