@@ -155,10 +155,14 @@ class Worker:
 
     def _make_jobs(self) -> Jobs:
         if self._shared_store is None:
-            return LocalJobs(self._shared.jobs)
+            return LocalJobs(self._shared.jobs, self._note_closing)
         from gateway.state.shared_jobs import SharedJobs  # noqa: PLC0415 (what it brings, for those who use it)
 
         return SharedJobs(self._shared_store.jobs, self._shared.jobs)
+
+    def _note_closing(self, digest: bytes, state: int) -> None:
+        number = self._shared.board.workers.index(self._seat)
+        self._shared.job_closings.note(number, digest, state, self._journal)
 
     def _write_down(self) -> bool:
         """Write what this turn changed; purses first, marked with what the journal has to tell for it to be true."""

@@ -192,11 +192,11 @@ class Bookkeeper:
         """Say whether no result has settled a job just now, whose line is on its way here."""
         if entry.fal_request_id is None:
             return True
+        is_late = entry.admitted_at_us < before_us - _LINE_SECONDS * _MICROSECONDS
         if self._treasury is not None:
-            is_late = entry.admitted_at_us < before_us - _LINE_SECONDS * _MICROSECONDS
             return self._treasury.claim_overdue(entry, is_late=is_late)
         job = self._jobs.find(entry.fal_request_id)
-        return job is None or job.state != SETTLED
+        return job is None or job.state != SETTLED or is_late
 
     def _claims(self, entry: Entry) -> bool:
         """Close a job that was given back and is billed all the same, so that no later result is charged again."""

@@ -14,6 +14,7 @@ from gateway.ledger.journal import Journal
 from gateway.ledger.segments import WAITING, seal, segments_bytes
 from gateway.metering.board import Board
 from gateway.state.job_channel import JobChannel
+from gateway.state.job_closings import JobClosings
 from gateway.state.jobs import JobTable
 from gateway.state.last_words import LastWords
 from gateway.state.local import Quotas, RecordLock
@@ -46,6 +47,7 @@ class Shared:
         self.quotes: Final = Bulletin()  # prices that fal told
         self.statement: Final = Bulletin()  # what each key has spent
         self.jobs: Final = JobTable()
+        self.job_closings: Final = JobClosings(seats=settings.workers)
         self.job_channel: Final = JobChannel(workers=settings.workers)
         self.quotas: Final = Quotas(seats=settings.workers)
         self.last_words: Final = LastWords(RecordLock(is_needed=True))
@@ -72,13 +74,15 @@ class Shared:
     def settle_with_dead(self, seat: Seat) -> int:
         """Count what a worker left that is gone, as far as its journal tells it; for the supervisor.
 
-        Returns how many purchases it had in memory only, because the disk took no lines.
-        Its seat is vacated only then: that is what the ledger's process waits for, with the journal and with what the
-        worker had to say to the store.
+        Returns how many purchases it had in memory only, because the disk took no lines. Its seat is vacated only then:
+        that is what the ledger's process waits for, with the journal and with what the worker had to say to the store.
         """
         end = seal(self.spool.path, self.journal_name(seat), seat.mark)
-        self.quotas.vacate(self.board.workers.index(seat), end)
+        number = self.board.workers.index(seat)
+        self.quotas.vacate(number, end)
         self.last_words.conclude(seat.pid, end)
+        for digest, state in self.job_closings.conclude(number, end):
+            self.jobs.reopen(digest, state, closer=seat.pid)
         return int(seat.mark[WAITING])
 
 

@@ -3,7 +3,8 @@
 A poll may reach another worker than its submit did, so the table is one mapping made before the first fork. It is
 bounded: an id falls into a set of a few places, where a new job takes the place of the oldest. What was forgotten
 counts as never seen (policy/job.py). Writers lock their set; readers do not, and know a half-written place by its
-checksum.
+checksum. A job that is closed carries the process that did it: if that dies before its journal tells so, the job is
+opened again (job_closings.py).
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ PLACES: Final = 8
 
 _PLACE_BYTES: Final = 512
 _SET_BYTES: Final = PLACES * _PLACE_BYTES
-_HEAD: Final = struct.Struct("<I16sQqqqBHHHHH")
-"""Checksum, digest of the id, serial, then the job: three numbers, its state, the lengths of its texts."""
+_HEAD: Final = struct.Struct("<I16sQIqqqBHHHHH")
+"""Checksum, digest of the id, serial, who closed it; then the job: three numbers, its state, the lengths of texts."""
 
 _TEXT_BYTES: Final = _PLACE_BYTES - _HEAD.size
 _CHECKSUM_BYTES: Final = 4
@@ -57,19 +58,24 @@ class JobTable:
             place = same[0] if same else ages.index(min(ages))
             self._write(number, place, digest, max(serial for _, serial in ages) + 1, job)
 
-    def _write(self, number: int, place: int, digest: bytes, serial: int, job: Job) -> None:
+    def _write(  # noqa: PLR0913 (a record)
+        self, number: int, place: int, digest: bytes, serial: int, job: Job, *, closer: int = 0
+    ) -> None:
         texts = [text.encode() for text in (job.team, job.key, job.endpoint, job.purchase, job.unit)]
         if sum(map(len, texts)) > _TEXT_BYTES:
             return
         numbers = (job.admitted_at_us, job.estimate_ns, job.picodollars, job.state)
-        body = _HEAD.pack(0, digest, serial, *numbers, *map(len, texts))[_CHECKSUM_BYTES:] + b"".join(texts)
+        body = _HEAD.pack(0, digest, serial, closer, *numbers, *map(len, texts))[_CHECKSUM_BYTES:] + b"".join(texts)
         at = number * _SET_BYTES + place * _PLACE_BYTES
         self._memory[at : at + _CHECKSUM_BYTES + len(body)] = struct.pack("<I", zlib.crc32(body)) + body
 
-    def close_job(self, job_id: str, state: int) -> Job | None:
+    def close_job(
+        self, job_id: str, state: int, *, closer: int = 0, note: Callable[[bytes, int], None] | None = None
+    ) -> Job | None:
         """Move a job's money up to a state; return the job as it was before, None where it is not known or no lower.
 
-        Exactly one of all who ask gets the job, in whichever worker.
+        Exactly one of all who ask gets the job, in whichever worker. `note` is told the digest of its id and its state
+        before that changes; `closer` is the process that does it, for `reopen`.
         """
         number, digest = self._home(job_id)
         with self._locked(number):
@@ -78,9 +84,20 @@ class JobTable:
                 if found and found[0] == digest:
                     if found[2].state >= state:
                         return None
-                    self._write(number, place, digest, found[1], replace(found[2], state=state))
+                    if note is not None:
+                        note(digest, found[2].state)
+                    self._write(number, place, digest, found[1], replace(found[2], state=state), closer=closer)
                     return found[2]
         return None
+
+    def reopen(self, digest: bytes, state: int, *, closer: int) -> None:
+        """Take a job back to the state that it had before a process closed it that is dead, if it was that one."""
+        number = self._set_of(digest)
+        with self._locked(number):
+            for place in range(PLACES):
+                found = self._read(number, place)
+                if found and found[0] == digest and self._closer(number, place) == closer and found[2].state > state:
+                    self._write(number, place, digest, found[1], replace(found[2], state=state))
 
     def find(self, job_id: str) -> Job | None:
         """Return the job of an id, None where it is not remembered."""
@@ -93,13 +110,20 @@ class JobTable:
 
     def _home(self, job_id: str) -> tuple[int, bytes]:
         digest = hashlib.blake2b(job_id.encode(), digest_size=16).digest()
-        return int.from_bytes(digest[:4], "little") % self._sets, digest
+        return self._set_of(digest), digest
+
+    def _set_of(self, digest: bytes) -> int:
+        return int.from_bytes(digest[:4], "little") % self._sets
+
+    def _closer(self, number: int, place: int) -> int:
+        closer: int = _HEAD.unpack_from(self._memory, number * _SET_BYTES + place * _PLACE_BYTES)[3]
+        return closer
 
     def _read(self, number: int, place: int) -> tuple[bytes, int, Job] | None:
         """Return (digest, serial, job) of a place, None where it is empty or just being written."""
         at = number * _SET_BYTES + place * _PLACE_BYTES
         record = self._memory[at : at + _PLACE_BYTES]
-        checksum, digest, serial, admitted, estimate, price, state, *lengths = _HEAD.unpack_from(record)
+        checksum, digest, serial, _, admitted, estimate, price, state, *lengths = _HEAD.unpack_from(record)
         end = _HEAD.size + sum(lengths)
         if not serial or end > _PLACE_BYTES or zlib.crc32(record[_CHECKSUM_BYTES:end]) != checksum:
             return None
@@ -128,10 +152,13 @@ class JobTable:
 class LocalJobs:
     """`Jobs` of the till over the table alone: everything is known at once."""
 
-    def __init__(self, table: JobTable) -> None:
+    def __init__(self, table: JobTable, note: Callable[[bytes, int], None] | None = None) -> None:
+        """Take the table, and what is told of each job that is about to be closed."""
         self.remember: Final = table.remember
         self._close: Final = table.close_job
+        self._note: Final = note
+        self._pid: Final = os.getpid()
 
     def close_job(self, job_id: str, state: int, told: Callable[[Job | None], None]) -> None:
         """Move a job's money up to a state; tell the job as it was before, None where that is not to be done."""
-        told(self._close(job_id, state))
+        told(self._close(job_id, state, closer=self._pid, note=self._note))

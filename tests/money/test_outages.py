@@ -19,7 +19,7 @@ import pytest
 
 from tests.harness.postgres import PostgresServer
 from tests.harness.waiting import until
-from tests.money.market import DOLLAR, NS, Market, budget, buyer, market_policy
+from tests.money.market import DOLLAR, NS, Market, budget, buyer, market_policy, request_id_of
 from tests.wire.test_workers import workers_of
 
 if TYPE_CHECKING:
@@ -184,3 +184,27 @@ def test_a_disk_that_is_full_closes_budgets_only(open_market: Callable[..., Mark
         labels = {"scope": "key", "id": BUDGETED.id}
         until(lambda: market.gateway.metrics().value("budget_spent_usd", **labels) == 1.025, "the budget's sum")
         assert market.gateway.metrics().value("budget_reserved_usd", **labels) == 0
+
+
+def test_a_full_disk_and_a_killed_worker(open_market: Callable[..., Market], fal: Emulator) -> None:
+    """A result whose line was lost with its worker is settled when it is fetched again; what is lost is counted."""
+    with open_market(fal, market_policy(KEYS)) as market:
+        job_id = request_id_of(submitted := market.submit(BUDGETED, DOLLAR))
+        (worker,) = workers_of(market.gateway).values()
+        (journal,) = Path(market.books.url.removeprefix("sqlite:///") + ".spool").glob("*/*.journal")
+        limit_files(worker, journal.stat().st_size + 7)
+        assert market.job(BUDGETED, job_id, endpoint=DOLLAR).status == 200
+        lost = market.ask(OPEN)
+        assert lost.status == 200
+        worker.kill()
+        market.gateway.wait_for_event("purchases_lost", lambda event: event["reason"] == "worker_died")
+        until(market.gateway.ready, "another worker")
+        assert market.gateway.metrics().value("ledger_lost_purchases_total") == 2
+        assert market.books.entry(str(submitted.field("x-gateway-request-id")), "held").fal_request_id == job_id
+        labels = {"scope": "key", "id": BUDGETED.id}
+        until(lambda: market.gateway.metrics().value("budget_reserved_usd", **labels) == 1, "the hold of the job")
+        assert market.job(BUDGETED, job_id, endpoint=DOLLAR).status == 200
+        assert market.entry(submitted, "settled").cost_ns == NS
+        until(lambda: market.gateway.metrics().value("budget_spent_usd", **labels) == 1, "the budget's sum")
+        assert market.gateway.metrics().value("budget_reserved_usd", **labels) == 0
+        assert market.books.find(str(lost.field("x-gateway-request-id"))) is None
