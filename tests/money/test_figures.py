@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.harness.waiting import until
-from tests.money.market import FLUX, UNPRICED, Market, budget, buyer, market_policy, request_id_of
+from tests.money.market import DOLLAR, FLUX, UNPRICED, Market, bill_of, budget, buyer, market_policy, request_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,3 +117,20 @@ def test_a_flood_of_them_is_a_few_lines_of_the_log(market: Market) -> None:
     assert len(events) - before <= 4
     assert {"endpoint", "request_id", "count"} <= set(events[-1])
     assert events[-1]["endpoint"] in (FLUX, UNPRICED)
+
+
+def test_a_lost_answer_gets_its_bill(market: Market, fal: Emulator) -> None:
+    """It was executed, and the answer lost: unknown at its estimate, until `reconcile` finds the bill that is its."""
+    lost = market.ask(FREE, DOLLAR, emulate="close=whole,units=3")
+    assert lost.status == 500
+    entry = market.entry(lost)
+    assert (entry.status, entry.cost_ns, entry.fal_request_id) == ("unknown", 10**9, None)
+    known = {row.fal_request_id for row in market.books.entries()}
+    [billed] = [name for name in bill_of(fal) if name not in known]
+    told = market.command("reconcile", "--format", "json", FAL_ADMIN_KEY="any:admin")
+    [matched] = told["matched"]
+    assert (matched["id"], matched["fal_request_id"], matched["true_cost_usd"]) == (entry.id, billed, "3")
+    row = market.books.entry(entry.id)
+    assert (row.status, row.source, row.cost_ns, row.fal_request_id) == ("reconciled", "reconciled", 3 * 10**9, billed)
+    again = market.command("reconcile", "--format", "json", FAL_ADMIN_KEY="any:admin")
+    assert (again["matched"], again["corrected"], again["only_fal"]) == ([], [], [])
