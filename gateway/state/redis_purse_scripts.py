@@ -17,6 +17,23 @@ from typing import Final
 
 from gateway.state.redis_scripts import Script
 
+_EXACT: Final = """
+local function negated(number)
+  if number == '0' then return number end
+  return string.sub(number, 1, 1) == '-' and string.sub(number, 2) or '-' .. number
+end
+
+-- Adds value - known, whole numbers as texts, to a sum: in two steps where a double would not hold them.
+local function shift(key, sum, value, known)
+  if #value < 16 and #known < 16 then
+    redis.call('HINCRBY', key, sum, string.format('%.0f', value - known))
+  else
+    redis.call('HINCRBY', key, sum, negated(known))
+    redis.call('HINCRBY', key, sum, value)
+  end
+end
+"""
+
 _STATE: Final = """
 local told, holder = {}, ARGV[1]
 local names = {'g:' .. holder, 'n:' .. holder, 's:' .. holder, 'j:' .. holder}
@@ -28,7 +45,7 @@ for place, key in ipairs(KEYS) do
     for rank, name in ipairs(names) do
       local value, known = ARGV[at + 1 + rank], row[3 + rank] or '0'
       if value ~= '' and value ~= known then
-        redis.call('HINCRBY', key, sums[rank], string.format('%.0f', value - known))
+        shift(key, sums[rank], value, known)
         redis.call('HSET', key, name, value)
       end
     end
@@ -56,13 +73,13 @@ _SWEEP: Final = """
 local n, s = 'n:' .. ARGV[2], 's:' .. ARGV[2]
 local row = redis.call('HMGET', KEYS[1], 'start', 'g:' .. ARGV[2], n)
 if row[1] ~= ARGV[1] then return 0 end
-local held = (row[2] or 0) + (row[3] or 0)
-if held ~= 0 then
-  local change = string.format('%.0f', held)
-  redis.call('HINCRBY', KEYS[1], 'spent', change)
-  redis.call('HINCRBY', KEYS[1], s, change)
-  redis.call('HINCRBY', KEYS[1], 'held', string.format('%.0f', -held))
-  redis.call('HINCRBY', KEYS[1], n, string.format('%.0f', -held))
+local granted, net = row[2] or '0', row[3] or '0'
+local held = granted + net
+if granted ~= negated(net) then
+  shift(KEYS[1], 'spent', granted, negated(net))
+  shift(KEYS[1], s, granted, negated(net))
+  shift(KEYS[1], 'held', negated(granted), net)
+  redis.call('HSET', KEYS[1], n, negated(granted))
 end
 if ARGV[3] == '1' then redis.call('HDEL', KEYS[1], 'g:' .. ARGV[2], n, s, 'j:' .. ARGV[2]) end
 return held
@@ -97,7 +114,7 @@ end
 return now - since
 """
 
-STATE: Final = Script(_STATE)
+STATE: Final = Script(_EXACT + _STATE)
 """KEYS: purses. ARGV: who states, and 1 where that is its last word; then for each purse start and edition that it
 knows, and its registers g, n, s, j, each empty where nothing is said of it.
 
@@ -109,7 +126,7 @@ FILL: Final = Script(_FILL)
 """Fills a purse in that is not there; 1 where it did. ARGV: start and end of the period, spent, jobs, since, and how
 many seconds it stays closed."""
 
-SWEEP: Final = Script(_SWEEP)
+SWEEP: Final = Script(_EXACT + _SWEEP)
 """Makes what a process holds spent; returns how much. ARGV: start, the process, 1 where it can never come back."""
 
 ADJUST: Final = Script(_ADJUST)

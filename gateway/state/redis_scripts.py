@@ -8,6 +8,8 @@ The decisions they carry:
   does it free more than one bucket: a bucket is at most full, however long ago it was last touched.
 * Every key expires by itself soon after it has nothing more to say.
 * Rounding costs nobody a unit: a hundredth of an interval is forgiven, once for a bucket and not once for a call.
+* Money is exact. A double holds whole nano-dollars up to nine million dollars (2**53); above, sums are changed by
+  HINCRBY with the figures as texts, and compared in two parts.
 
 A limit's row in ARGV is kind, interval, span, ahead, shadow: `ahead` is how far beyond a spent bucket its moment may
 lie (requests: the longest wait; bytes: what was overdrawn). For concurrency, interval is how many slots there are, and
@@ -95,11 +97,11 @@ end
 
 local purses, over, used, begun = {}, -1, 0, 0
 local from = 3 + limits * 5
-local holder, estimate = ARGV[from], tonumber(ARGV[from + 1] or 0)
+local holder = ARGV[from]
 for place = limits + 1, #KEYS do
   local at = from + 2 + (place - limits - 1) * 3
   local found = granted and purse(KEYS[place], ARGV[at + 1], ARGV[at + 2])
-  if found and found.sum + estimate <= tonumber(ARGV[at]) then
+  if found and fits(found, ARGV[from + 1], ARGV[at]) then
     purses[#purses + 1] = found
   elseif granted then
     granted, over = false, place - limits - 1
@@ -163,7 +165,25 @@ local function purse(key, from, till)
   end
   if tonumber(row[4]) > now and tonumber(row[4]) < now + 60 then return nil end
   return {key = key, start = start, edition = tonumber(row[2]), since = tonumber(row[3]),
-          sum = row[5] + row[6] + math.max(0, row[7])}
+          sum = row[5] + row[6] + math.max(0, row[7]), row = row}
+end
+
+-- A whole number given as text, in billions and what is beyond them.
+local function split(number)
+  local digits, sign = tostring(number), 1
+  if string.sub(digits, 1, 1) == '-' then digits, sign = string.sub(digits, 2), -1 end
+  return sign * tonumber('0' .. string.sub(digits, 1, -10)), sign * tonumber(string.sub(digits, -9))
+end
+
+-- Whether there is room for an estimate below a limit, both as texts.
+local function fits(found, estimate, limit)
+  if #limit < 16 then return found.sum + estimate <= tonumber(limit) end
+  local high, low = split(limit)
+  for _, part in ipairs({found.row[5], found.row[6], tonumber(found.row[7]) > 0 and found.row[7] or 0, estimate}) do
+    local billions, rest = split(part)
+    high, low = high - billions, low - rest
+  end
+  return high * 1000000000 + low >= 0
 end
 """
 
