@@ -17,8 +17,7 @@ from gateway.metering.board import Seat, State
 from gateway.metering.ledger_health import LedgerHealth
 from gateway.outlay import Outlay
 from gateway.overseer import Overseer
-from gateway.policy.edition import edition_of
-from gateway.ruleset import Ruleset, compile_rules
+from gateway.rules import RulesReader
 from gateway.signals import STOP
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from gateway.bulletin import Bulletin
     from gateway.metering.meter import Meter
+    from gateway.ruleset import Ruleset
     from gateway.shared import Shared
     from gateway.treasury import Treasury
 
@@ -35,6 +35,7 @@ class Rules:
 
     def __init__(self, bulletin: Bulletin, *, name_endpoints: Callable[[Iterable[str]], None]) -> None:
         self._bulletin = bulletin
+        self._reader = RulesReader(bulletin)
         self._name_endpoints = name_endpoints
         self._generation = 0
         self._rules: Ruleset | None = None
@@ -42,8 +43,7 @@ class Rules:
     def __call__(self) -> Ruleset:
         """Return them."""
         if self._rules is None or self._bulletin.generation != self._generation:
-            self._generation, content = self._bulletin.read()
-            self._rules = compile_rules(edition_of(content).document)
+            self._generation, _, self._rules = self._reader.read()
             self._name_endpoints(self._rules.named_endpoints)
         return self._rules
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import ValidationError
 
-from gateway.policy.document import Document
+from gateway.policy.document import Document, Key
 from gateway.policy.glob import GlobSet
 from gateway.policy.principals import anonymous_principal, key_principal, owned_budgets, unit_price
 from gateway.yamltree import Fault, Place, UnreadableError, read_tree, select, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
@@ -174,11 +174,36 @@ def named_endpoints(document: Document) -> frozenset[str]:
     return frozenset((*literal, *(price.endpoint for price in document.prices)))
 
 
+class RuleCompiler:
+    """Compiles documents one after another; a principal is kept while its key object and its team are the same."""
+
+    def __init__(self) -> None:
+        """Begin without any key known."""
+        self._before = Document()
+        self._known: dict[int, tuple[Key, Principal]] = {}  # by the id of the key object, which is kept alive beside it
+
+    def compile(self, document: Document) -> Ruleset:
+        """Return a valid document as rules."""
+        before = {team.id: team for team in self._before.teams}
+        teams = {team.id: team for team in document.teams}
+        same = {name for name, team in teams.items() if before.get(name) == team}
+        known = self._known if self._before.realtime == document.realtime else {}
+        self._known = {}
+        for key in document.keys:
+            found = known.get(id(key)) if key.team in same else None
+            principal = found[1] if found else key_principal(key, teams, realtime=document.realtime)
+            self._known[id(key)] = key, principal
+        self._before = document
+        return _ruleset(document, list(self._known.values()))
+
+
 def compile_rules(document: Document) -> Ruleset:
     """Return a valid document as rules: 13 ms for 1,000 keys, 31 ms where each has three limits."""
+    return RuleCompiler().compile(document)
+
+
+def _ruleset(document: Document, keys: Sequence[tuple[Key, Principal]]) -> Ruleset:
     targets, clients, hook = document.targets, document.clients, document.budget_webhook
-    teams = {team.id: team for team in document.teams}
-    keys = [(key, key_principal(key, teams, realtime=document.realtime)) for key in document.keys]
     by_digest = {bytes.fromhex(text.partition(":")[2]): principal for key, principal in keys for text in key.digests}
     return Ruleset(
         keys_by_digest=MappingProxyType(by_digest),
@@ -197,7 +222,7 @@ def compile_rules(document: Document) -> Ruleset:
         on_budget_loss=document.on_state_loss or "closed",
         budgets=MappingProxyType(owned_budgets(document)),
         refuses_unpriced=document.unpriced_endpoints == "refuse",
-        max_share=document.max_share if len(teams) + clients.allow_unauthorized_requests > 1 else 1.0,
+        max_share=document.max_share if len(document.teams) + clients.allow_unauthorized_requests > 1 else 1.0,
         settle_deadline=document.settle_deadline,
         price_source=document.price_source,
         budget_webhook=(hook.url, hook.secret_env) if hook is not None else None,

@@ -1,7 +1,8 @@
 """An edition of the policy: a valid document, the credentials that go with it, and the text that it came from.
 
 Decided here: workers are sent JSON and not the file's YAML. They read 1,000 keys in 14 ms, where YAML takes 140, and
-need neither the file nor the variables.
+need neither the file nor the variables. Each key is a line of its own, so that who has read a line before need not read
+it again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.policy.document import Document
+from gateway.policy.document import Document, Key
 
 
 class Edition(BaseModel):
@@ -27,10 +28,31 @@ class Edition(BaseModel):
     source: str
 
     def to_json(self) -> bytes:
-        """Return it as `edition_of` reads it; what the file left out is left out."""
-        return self.model_dump_json(by_alias=True, exclude_unset=True).encode()
+        """Return it as `edition_of` reads it: a line without the keys, then one for each; nothing that was left out."""
+        first = self.model_dump_json(by_alias=True, exclude_unset=True, exclude={"document": {"keys"}})
+        keys = (key.model_dump_json(by_alias=True, exclude_unset=True) for key in self.document.keys)
+        return "\n".join((first, *keys)).encode()
+
+
+class EditionReader:
+    """Reads editions one after another; a key whose line has not changed is the same object as before."""
+
+    def __init__(self) -> None:
+        """Begin without any key known."""
+        self._keys: dict[bytes, Key] = {}
+
+    def read(self, content: bytes) -> Edition:
+        """Return the edition that `to_json` wrote."""
+        first, *lines = content.split(b"\n")
+        edition = Edition.model_validate_json(first)
+        if not lines:
+            return edition
+        known = self._keys
+        self._keys = {line: known.get(line) or Key.model_validate_json(line) for line in lines}
+        document = edition.document.model_copy(update={"keys": list(self._keys.values())})
+        return edition.model_copy(update={"document": document})
 
 
 def edition_of(content: bytes) -> Edition:
     """Return the edition that `to_json` wrote."""
-    return Edition.model_validate_json(content)
+    return EditionReader().read(content)
