@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+from time import time
 from typing import TYPE_CHECKING
 
 from gateway import ledgercommands
@@ -23,7 +24,7 @@ from gateway.ledgercommands import EXIT_CONFIG, EXIT_FAILED, log_of, read_by
 from gateway.policy.credential import digest_of, new_key_text
 from gateway.policy.edition import Edition
 from gateway.policy.grammar import identifier
-from gateway.ruleset import document_with_key
+from gateway.ruleset import ADMITS_NOBODY, admits_nobody, document_with_key
 from gateway.settings import HIGHEST_PORT
 from gateway.version import VERSION
 from gateway.welcome import key_lines, welcome_lines
@@ -124,6 +125,8 @@ def _check(arguments: argparse.Namespace) -> int:
         say(f"{fault.place}: {fault.message}: `serve` will want it")
     if settings.fal_key is None:
         say("no fal credential is set: `serve` will want FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET, or FAL_KEY_FILE")
+    if policy is not None and admits_nobody(policy.edition.document, time()):
+        say(f"warning: keys: {ADMITS_NOBODY}")
     return 0
 
 

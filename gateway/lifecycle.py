@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
@@ -29,6 +29,7 @@ from gateway.metering.metrics import POLICY_RELOAD_ERRORS, PROCESS_RESTARTS
 from gateway.ops.server import serve_ops
 from gateway.publisher import Publisher
 from gateway.reloader import run_reloads
+from gateway.ruleset import admits_nobody
 from gateway.shared import Shared
 from gateway.version import VERSION
 from gateway.worker import Lifeline, run_worker
@@ -276,6 +277,8 @@ def run(
     log.install()
     supervisor = Supervisor(settings, policy, environ=environ, log=log)
     structlog.get_logger().info("gateway_starting", version=VERSION, pid=os.getpid(), workers=settings.workers)
+    if admits_nobody(policy.document, time()):
+        structlog.get_logger().warning("policy_admits_nobody", path=str(settings.policy))
     if supervisor.start():
         announce(supervisor)
     supervisor.supervise()

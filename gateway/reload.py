@@ -9,13 +9,14 @@ that was refused for want of a credential is judged again when one of the files 
 from __future__ import annotations
 
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from gateway.filewatch import FileWatch
 from gateway.policyfile import digest_of_text, edition_of_document, make_edition
-from gateway.ruleset import PolicyError, load_document, read_policy
+from gateway.ruleset import ADMITS_NOBODY, PolicyError, admits_nobody, load_document, read_policy
 from gateway.teamkeys import read_team_keys
 
 if TYPE_CHECKING:
@@ -88,6 +89,10 @@ class Reloads:
             document = load_document(content, origin=str(path))
         except PolicyError as error:
             self._fail(error.errors)
+            return
+        now = time()
+        if admits_nobody(document, now) and not admits_nobody(self._edition.document, now):  # the file was emptied
+            self._fail([("keys", ADMITS_NOBODY)])
         else:
             self._adopt(document)
 

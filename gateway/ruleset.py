@@ -8,6 +8,7 @@ process judges and hands to the workers; each makes its own `Ruleset` of it in m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from gateway.policy.credential import Principal
     from gateway.policy.price import Price
 
+ADMITS_NOBODY: Final = (
+    "nobody can call: there is no key that has not expired, and clients.allow_unauthorized_requests is not true"
+)
 LARGEST_POLICY_BYTES: Final = 4 * 2**20
 
 _WORDS: Final = MappingProxyType({"extra_forbidden": "no such field", "model_type": "should be a mapping"})
@@ -108,7 +112,21 @@ def _contradictions(tree: object) -> Iterator[Fault]:
 
 def _model_fault(error: ErrorDetails) -> Fault:
     kind = error["type"]
-    return error["loc"], str(error["ctx"]["error"]) if kind == "value_error" else _WORDS.get(kind, error["msg"])
+    message = str(error["ctx"]["error"]) if kind == "value_error" else _WORDS.get(kind, error["msg"])
+    if kind in ("string_type", "literal_error"):
+        message += _needs_quotes(error["input"])
+    if kind == "too_short" and error["loc"][-1] == "allowed_endpoints":
+        message += ": leave the field out to allow all"
+    return error["loc"], message
+
+
+def _needs_quotes(value: object) -> str:
+    """Return what is to be added where text was meant, and YAML read something else."""
+    if isinstance(value, bool):
+        return f": YAML reads this value as {str(value).lower()}, put it in quotes"
+    if isinstance(value, int | float | date):
+        return f": YAML reads this value as a {'date' if isinstance(value, date) else 'number'}, put it in quotes"
+    return ""
 
 
 def _judged(tree: object) -> tuple[Document | None, list[Fault]]:
@@ -123,6 +141,8 @@ def load_document(text: str | bytes, *, origin: str) -> Document:
     content = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     if len(content) > LARGEST_POLICY_BYTES:
         raise PolicyError(origin, [("", f"is longer than {LARGEST_POLICY_BYTES} bytes")])
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:2]:
+        raise PolicyError(origin, [("", "cannot be read: it is UTF-16 or UTF-32; save it as UTF-8")])
     try:
         tree = read_tree(content)
     except UnreadableError as error:
@@ -135,6 +155,12 @@ def load_document(text: str | bytes, *, origin: str) -> Document:
         located = sorted((tree.line(place), shown(place), message) for place, message in faults)
         raise PolicyError(origin, [(path, f"{message} (line {line})") for line, path, message in located])
     return document
+
+
+def admits_nobody(document: Document, now: float) -> bool:
+    """Return whether no caller can pass: no key that is valid at `now` (seconds since the epoch), and no anonymous."""
+    are_expired = (key.expires_at is not None and key.expires_at.timestamp() <= now for key in document.keys)
+    return not document.clients.allow_unauthorized_requests and all(are_expired)
 
 
 def load_ruleset(text: str | bytes, *, origin: str) -> Ruleset:
@@ -169,7 +195,7 @@ def ruleset_with_key(digest: bytes) -> Ruleset:
 
 def named_endpoints(document: Document) -> frozenset[str]:
     """Return the endpoints that are priced, or named without a wildcard."""
-    lists = [document.targets.allowed_endpoints, *(key.allowed_endpoints or [] for key in document.keys)]
+    lists = [document.targets.allowed_endpoints or [], *(key.allowed_endpoints or [] for key in document.keys)]
     literal = (pattern for patterns in lists for pattern in patterns if "*" not in pattern)
     return frozenset((*literal, *(price.endpoint for price in document.prices)))
 

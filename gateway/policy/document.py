@@ -119,7 +119,9 @@ class Targets(Part):
     """Where requests may go, and (`isolate_jobs`) who may poll, fetch or cancel a queue job that came through here."""
 
     allowed_url_patterns: list[UrlPattern] = Field(default=list(DEFAULT_URL_PATTERNS), min_length=1)
-    allowed_endpoints: list[EndpointGlob] = Field(default=[], description="empty: all")
+    allowed_endpoints: Annotated[list[EndpointGlob], Field(min_length=1)] | None = Field(
+        default=None, description="left out: all"
+    )
     binary_url_patterns: list[UrlPattern] = Field(default=[], description="targets that take any content type")
     isolate_jobs: Literal["none", "team", "key"] = "team"
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from gateway.policy.glob import compile_globs
+from gateway.policy.target import parse_target
+from gateway.protocol.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +76,8 @@ _in_web_urls: Final = _in(
 )
 _in_cors_origins: Final = _in(_ORIGIN, "should be exactly scheme://host[:port] in lower case, no path, no wildcard")
 _in_url_patterns: Final = _in(
-    _URL_PATTERN, "should be host/path without scheme; a wildcard in the host only as the first label (*.fal.run/**)"
+    _URL_PATTERN,
+    "should be host/path, no scheme or port, the host in lower case, a wildcard only as its first label (*.fal.run/**)",
 )
 
 
@@ -140,6 +143,35 @@ def _glob(text: str) -> str:
     return text
 
 
+def _matching_url(pattern: str) -> str:
+    """Return a pattern of URLs, if there is a target that it fits: one with each wildcard filled in."""
+    example = "https://" + pattern.replace("*", "a")
+    target = parse_target(example.encode())
+    if isinstance(target, Problem):
+        raise ValueError(f"matches no target: one of this form {_reason_in(target)}")  # noqa: TRY004 (as above)
+    if target.url != example:
+        raise ValueError("matches no target: write hexadecimal digits of escapes in upper case")
+    return pattern
+
+
+def _matching_endpoint(pattern: str) -> str:
+    """Return a pattern of endpoint ids, if there is an endpoint id that it fits."""
+    if re.match(r"(?:[A-Za-z0-9*-]+\.)*fal(?:run)?\.(?:run|ai|com)(?:/|\Z)", pattern):
+        raise ValueError("begins with a host; an endpoint id is a path, as in fal-ai/flux/dev")
+    if pattern.endswith("/"):
+        raise ValueError("ends with a slash, and no endpoint id does")
+    target = parse_target(f"https://fal.run/{pattern.replace('*', 'a')}".encode())
+    if isinstance(target, Problem):
+        raise ValueError(f"matches no endpoint id: a path of this form {_reason_in(target)}")  # noqa: TRY004 (as above)
+    if target.query or "?" in pattern:
+        raise ValueError("has a ?, and no endpoint id does; * is any run of characters within one segment")
+    return pattern
+
+
+def _reason_in(problem: Problem) -> str:
+    return problem.detail.removeprefix("x-fal-target-url ").removesuffix(".")
+
+
 Duration = Annotated[
     float,
     BeforeValidator(_duration),
@@ -157,8 +189,10 @@ Identifier = Annotated[str, AfterValidator(identifier), _text(_IDENTIFIER)]
 LimitName = Annotated[str, AfterValidator(_in_limit_names), _text(_LIMIT_NAME)]
 Digest = Annotated[str, AfterValidator(_in_digests), _text(_DIGEST)]
 CorsOrigin = Annotated[str, AfterValidator(_cors_origin), _text(_ORIGIN)]
-UrlPattern = Annotated[str, AfterValidator(_in_url_patterns), AfterValidator(_glob), _text(_URL_PATTERN)]
-EndpointGlob = Annotated[str, AfterValidator(_glob)]
+UrlPattern = Annotated[
+    str, AfterValidator(_in_url_patterns), AfterValidator(_glob), AfterValidator(_matching_url), _text(_URL_PATTERN)
+]
+EndpointGlob = Annotated[str, AfterValidator(_glob), AfterValidator(_matching_endpoint)]
 EndpointId = Annotated[str, Field(max_length=256), AfterValidator(_in_endpoints), _text(_ENDPOINT)]
 EnvName = Annotated[str, AfterValidator(_in_env_names), _text(_ENV_NAME)]
 UnitName = Annotated[str, AfterValidator(_in_units), _text(_UNIT)]

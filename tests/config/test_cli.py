@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BROKEN_POLICY = "keys:\n  - id: k\n    team: nowhere\n    digests: []\n"
+EXPIRED_POLICY = f"""\
+teams: [{{id: t}}]
+keys: [{{id: k, team: t, digests: ["sha256:{"a" * 64}"], expires_at: 2020-01-01T00:00:00Z}}]
+"""
 CANARY = "id:canary-of-the-fal-key"
 
 
@@ -110,6 +114,21 @@ def test_check_reads_the_file_named_in_place_of_the_setting(
     out, err = capsys.readouterr()
     assert f"settings and {good} are valid: 0 keys in 1 teams, 0 prices" in out
     assert CANARY not in out + err
+
+
+def test_check_warns_of_a_policy_through_which_nobody_can_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is valid, and hardly meant: exit 0, and a line that says so."""
+    policy = tmp_path / "policy.yaml"
+    for text in ("", "teams: [{id: t}]\n", EXPIRED_POLICY):
+        policy.write_text(text, encoding="utf-8")
+        assert main(["check", str(policy)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].startswith("warning: keys: nobody can call")
+    for text in (EXPIRED_POLICY.replace("2020", "2999"), "clients: {allow_unauthorized_requests: true}\n"):
+        policy.write_text(text, encoding="utf-8")
+        assert main(["check", str(policy)]) == 0
+        assert "warning" not in capsys.readouterr().out
 
 
 def test_check_needs_no_credential_but_says_that_serve_does(capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,6 +142,37 @@ def test_a_broken_file_changes_nothing(open_house: Callable[..., House]) -> None
     assert len(house.gateway.events("policy_reload_failed")) == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# nothing is left\n",
+        policy_text(),
+        policy_text(GatewayKey(id="stays", secret=STAYS.secret, entry={"expires_at": "2026-01-01T00:00:00Z"})),
+    ],
+    ids=["empty", "comment", "no keys", "expired"],
+)
+def test_a_policy_through_which_nobody_can_call_is_refused(open_house: Callable[..., House], text: str) -> None:
+    """The old one stays active, and the log says why; anonymous callers are somebody."""
+    house = open_house()
+    house.replace(text)
+    event = house.gateway.wait_for_event("policy_reload_failed")
+    assert event["errors"][0].startswith("keys: nobody can call")
+    assert (house.statuses(STAYS), house.generation()) == ([200] * WORKERS, 1)
+    house.replace(policy_text(clients={"allow_unauthorized_requests": True}))
+    house.wait_for_generation(2)
+
+
+def test_a_start_with_a_policy_through_which_nobody_can_call_is_warned_of(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    """It may be the first day of a gateway: it starts, says so, and takes the first key when it comes."""
+    gateway = start_gateway(start_origin(), policy=policy_text())
+    assert gateway.wait_for_event("policy_admits_nobody")["level"] == "warning"
+    gateway.policy_file.write_text(policy_text(STAYS), encoding="utf-8")
+    gateway.wait_for_event("policy_reloaded")
+
+
 def rewritten(gateway: Gateway, text: str) -> None:
     """Write into the same file."""
     gateway.policy_file.write_text(text, encoding="utf-8")
