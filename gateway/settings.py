@@ -197,7 +197,9 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(default=2**30, ge=1, description="largest request content")
     connect_timeout: Seconds = Field(default=10, description="upstream: name, TCP and TLS")
     first_byte_timeout: Seconds = Field(
-        default=900, description="upstream: from the request fully sent to the first byte"
+        default=900,
+        description="upstream: from the request fully sent to the whole head of the answer; interim answers (1xx) do"
+        " not prolong it",
     )
     idle_timeout: Seconds = Field(default=300, description="upstream: silence within an answer")
     client_header_timeout: Seconds = Field(default=15, description="caller: time for a whole head")
