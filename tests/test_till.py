@@ -6,12 +6,15 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.delivery import cost_lines
 from gateway.ledger.entry import Entry, from_line
+from gateway.metering.usage import units_of
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.credential import Principal
-from gateway.policy.price import Estimates, Price
+from gateway.policy.price import LARGEST_PICODOLLARS, MOST_COST_NS, Estimates, Price
 from gateway.policy.quota import NO_LIMITS
 from gateway.protocol.fal import Call
 from gateway.protocol.problem import Problem
@@ -62,10 +65,14 @@ class Scene:
         self.lines: list[bytes] = []
         self.counted: list[tuple[object, ...]] = []
         self.principal = Principal("web", "design", None, None, None, budgets=(DAY,))
-        self.till = Till(
-            prices={PRICED: PRICE},
-            budgets_of=lambda owner: (DAY,) if owner == "key/web" else (),
-            refuses_unpriced=refuses_unpriced,
+        self._refuses_unpriced = refuses_unpriced
+        self.till = self._till({PRICED: PRICE}, DAY)
+
+    def _till(self, prices: dict[str, Price], budget: Budget) -> Till:
+        return Till(
+            prices=prices,
+            budgets_of=lambda owner: (budget,) if owner == "key/web" else (),
+            refuses_unpriced=self._refuses_unpriced,
             store=self.store,
             jobs=LocalJobs(self.jobs),
             journal=self,
@@ -73,6 +80,12 @@ class Scene:
             estimates=Estimates(),
             wall=lambda: NOW,
         )
+
+    def price(self, price: Price) -> None:
+        """Set another price, and a budget that has room for it."""
+        budget = Budget(DAY.owner, DAY.period, 2 * MOST_COST_NS)
+        self.principal = Principal("web", "design", None, None, None, budgets=(budget,))
+        self.till = self._till({PRICED: price}, budget)
 
     is_full = False
     is_disk_full = False
@@ -292,6 +305,39 @@ def test_unpriced_calls_may_be_allowed_under_a_budget() -> None:
     entry = scene.close(scene.buy(Call("run", "paid", UNPRICED, None, "run")), fate(units="4"))
     assert entry is not None
     assert (entry.cost_ns, scene.sums) == (None, (0, 0))
+    scene.end()
+
+
+QUANTITIES: Final = st.from_regex(r"[+-]?[0-9]{0,25}\.?[0-9]{0,25}([eE][+-]?[0-9]{1,4})?", fullmatch=True) | st.text(
+    max_size=45
+)
+
+
+@given(st.lists(QUANTITIES, min_size=1, max_size=2), st.integers(0, LARGEST_PICODOLLARS), st.booleans())
+def test_whatever_fal_names_is_a_row_that_the_ledger_takes(named: list[str], picodollars: int, is_job: bool) -> None:  # noqa: FBT001 (drawn)
+    """Exact where quantity and cost are within their bounds, else unknown at the estimate; counted in the budget."""
+    scene = Scene()
+    scene.price(Price("image", picodollars, Decimal("0.000001")))
+    units = units_of(", ".join(named))
+    call = SUBMIT if is_job else RUN
+    purchase = scene.buy(call)
+    if is_job:
+        scene.till.bind(purchase, "job")
+        scene.till.job_answered(
+            call_about("job", "result"), 200, units, lambda _charge: None, are_units_garbled=units is None
+        )
+    else:
+        told = Fate(
+            was_sent=True, status=200, units=units, are_units_garbled=units is None, is_answered=True, fal_id=None
+        )
+        scene.till.close(purchase, told)
+    entry = scene.last
+    cost = None if units is None else Price("image", picodollars).cost_ns(units)
+    if cost is None or cost > MOST_COST_NS:
+        assert (entry.status, entry.source, entry.cost_ns) == ("unknown", "unknown", purchase.estimate_ns)
+    else:
+        assert (entry.status in ("settled", "released"), entry.source, entry.cost_ns) == (True, "exact", cost)
+    assert scene.sums == (entry.cost_ns, 0)
     scene.end()
 
 

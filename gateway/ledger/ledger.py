@@ -5,7 +5,7 @@ merged with `entry.merged` and written back where they changed, all in one trans
 row climbs, the same for both databases, and the caller learns what changed and from what, which is how money is
 counted once. Rows are locked in the order of their ids, so that two gateways do not wait for each other in a circle.
 
-Sums are 64-bit integers: 9.2 billion dollars. Every list comes in pages, in the order of admission.
+Sums of rows are exact, whatever they come to. Every list comes in pages, in the order of admission.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PAGE_ROWS: Final = 1_000
 FORGET_ROWS: Final = 10_000
 LATEST_US: Final = 2**62
+_DOLLAR_NS: Final = 10**9
 _ROW: Final = PURCHASES.c
 
 
@@ -149,10 +150,11 @@ class Ledger:
         """
         known = (_ROW.status.in_(CHARGED), _ROW.cost_ns.is_not(None), _ROW.changed_at_us < changed_before_us)
         conditions = (_ROW.admitted_at_us >= since_us, *known)
-        query = select(_ROW.team, _ROW.key, _sum(_ROW.cost_ns)).where(*conditions).group_by(_ROW.team, _ROW.key)
+        query = select(_ROW.team, _ROW.key, *_sum(_ROW.cost_ns)).where(*conditions).group_by(_ROW.team, _ROW.key)
         spending = Spending({}, {})
         with self._database.reading() as connection:
-            for team, key, cost_ns in connection.execute(query):
+            for team, key, *sums in connection.execute(query):
+                cost_ns = _added(*sums) or 0
                 spending.teams[team] = spending.teams.get(team, 0) + cost_ns
                 spending.keys[key] = spending.keys.get(key, 0) + cost_ns
         return spending
@@ -236,18 +238,18 @@ class Ledger:
         """
         names = [_DAY if name == "day" else _ROW[name] for name in by]
         parts = [*names, _ROW.source, _ROW.unit, _ROW.units]
-        counts = (func.count(), func.count() - func.count(_ROW.cost_ns), _sum(_ROW.cost_ns))
+        counts = (func.count(), func.count() - func.count(_ROW.cost_ns), *_sum(_ROW.cost_ns))
         conditions = (*_within(since_us, until_us), _ROW.status.in_(CHARGED))
         with self._database.reading() as connection:
             rows = connection.execute(select(*parts, *counts).where(*conditions).group_by(*parts)).all()
-        return [Sum(tuple(row[: len(names)]), *row[len(names) :]) for row in rows]
+        return [Sum._make((tuple(row[: len(names)]), *row[len(names) : -2], _added(row[-2], row[-1]))) for row in rows]
 
     def holds(self, since_us: int, until_us: int) -> Holds:
         """Return the open holds of requests admitted in [since, until)."""
-        query = select(func.count(), _sum(_ROW.estimate_ns)).where(*_within(since_us, until_us), _ROW.status == HELD)
+        query = select(func.count(), *_sum(_ROW.estimate_ns)).where(*_within(since_us, until_us), _ROW.status == HELD)
         with self._database.reading() as connection:
-            requests, estimate_ns = connection.execute(query).one()
-        return Holds(requests, estimate_ns or 0)
+            requests, *sums = connection.execute(query).one()
+        return Holds(requests, _added(*sums) or 0)
 
     def _page(self, *conditions: ColumnElement[bool], after: Entry | None, most: int) -> list[Entry]:
         place = tuple_(_ROW.admitted_at_us, _ROW.id)
@@ -265,9 +267,17 @@ def _within(since_us: int, until_us: int) -> tuple[ColumnElement[bool], ColumnEl
     return _ROW.admitted_at_us >= since_us, _ROW.admitted_at_us < until_us
 
 
-def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
-    """Sum as a 64-bit integer: PostgreSQL widens it to a decimal otherwise."""
-    return func.sum(column).cast(PURCHASES.c.cost_ns.type)
+def _sum(column: ColumnElement[int]) -> tuple[ColumnElement[int], ColumnElement[int]]:
+    """Sum in two parts, dollars and what is beyond them: one of 64 bits has no room for 9,223 purchases at their bound.
+
+    Each as an integer: PostgreSQL widens it to a decimal otherwise.
+    """
+    kind = PURCHASES.c.cost_ns.type
+    return func.sum(column // _DOLLAR_NS).cast(kind), func.sum(column % _DOLLAR_NS).cast(kind)
+
+
+def _added(dollars: int | None, rest: int | None) -> int | None:
+    return None if dollars is None or rest is None else dollars * _DOLLAR_NS + rest
 
 
 def _climb(connection: Connection, entries: list[Entry]) -> list[Change]:

@@ -59,7 +59,8 @@ def shifts(changes: Iterable[tuple[Entry | None, Entry]]) -> dict[Names, int]:
 def add(connection: Connection, moved: dict[Names, int], *, at_us: int) -> None:
     """Move the sums, within the transaction of the rows; `at_us` is the moment that a new sum begins."""
     rows = [
-        {**dict(zip(_NAMES, names, strict=True)), "since_us": at_us, "cost_ns": moved[names]} for names in sorted(moved)
+        {**dict(zip(_NAMES, names, strict=True)), "since_us": at_us, "cost_ns": min(moved[names], MOST_TOTAL_NS)}
+        for names in sorted(moved)
     ]
     if rows:
         connection.execute(_ADD_SQLITE if connection.dialect.name == "sqlite" else _ADD_POSTGRESQL, rows)

@@ -79,9 +79,12 @@ def test_spending_is_of_charged_rows_since_a_moment(ledger: Ledger) -> None:
 
 
 def test_large_sums_are_exact(ledger: Ledger) -> None:
-    """Nine thousand requests at the most that one may cost are still a whole number."""
-    ledger.apply([settled(number, cost_ns=MOST_NS) for number in range(9_000)])
-    assert ledger.spent_since(0).teams == {"design": 9_000 * MOST_NS}
+    """Ten thousand requests at the most that one may cost, more than 64 bits hold: whatever is added up."""
+    ledger.apply([settled(number, cost_ns=MOST_NS - 1) for number in range(10_000)])
+    ledger.apply([held(number, estimate_ns=MOST_NS - 1) for number in range(10_000, 20_000)])
+    assert ledger.spent_since(0).teams == {"design": 10_000 * (MOST_NS - 1)}
+    assert [part.cost_ns for part in ledger.usage(0, 2**53, by=("team",))] == [10_000 * (MOST_NS - 1)]
+    assert ledger.holds(0, 2**53).estimate_ns == 10_000 * (MOST_NS - 1)
 
 
 def test_open_jobs_and_overdue_holds(ledger: Ledger) -> None:
