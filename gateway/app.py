@@ -6,7 +6,6 @@ A worker is one event loop with the data listener in front, libcurl behind, and 
 from __future__ import annotations
 
 import asyncio
-import os
 from time import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -37,7 +36,6 @@ from gateway.relay.options import CurlOptions, system_ca_file
 from gateway.relay.phases import Phases
 from gateway.rules import RulesReader
 from gateway.state.jobs import LocalJobs
-from gateway.state.last_words import Will
 from gateway.state.local import LocalStore
 from gateway.statement import SnapshotReader
 from gateway.till import Jobs, Till
@@ -151,7 +149,7 @@ class Worker:
             replica=self._shared.replica,
             on_change=on_change,
             on_error=self._meter.count_store_error,
-            will=Will(self._shared.last_words, os.getpid(), self._journal),
+            lines=self._journal,
         )
 
     def _make_jobs(self) -> Jobs:
@@ -168,8 +166,6 @@ class Worker:
     def _write_down(self) -> bool:
         """Write what this turn changed; purses first, marked with what the journal has to tell for it to be true."""
         self._store.write()
-        if self._shared_store is not None:
-            self._shared_store.purses.write()
         self._journal.flush()
         return False
 
@@ -260,7 +256,6 @@ class Worker:
         self.relay.close()
         self._job_search.close()
         if self._shared_store is not None:
-            self._shared_store.purses.write()  # what was cut just now, in case that the store is away
             await self._shared_store.close()
         self._store.write()
         self._journal_watch.look()

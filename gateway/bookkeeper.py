@@ -12,22 +12,17 @@ The decisions it carries:
 
 from __future__ import annotations
 
-from decimal import Decimal
-from functools import partial
 from time import monotonic, time
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from gateway.known_jobs import recent_jobs
 from gateway.ledger.entry import HELD
 from gateway.ledger.entry import RELEASED as GIVEN_BACK
 from gateway.ledger.faults import LedgerAwayError
 from gateway.local_budgets import LocalBudgets
-from gateway.policy.budget import period_start
-from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
-from gateway.policy.price import picodollars_of
-from gateway.state.purses import Purse
+from gateway.policy.job import SETTLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,16 +35,13 @@ if TYPE_CHECKING:
     from gateway.ruleset import Ruleset
     from gateway.state.jobs import JobTable
     from gateway.state.local import Quotas
+    from gateway.state.purses import Purse
     from gateway.treasury import Treasury
 
 _MICROSECONDS: Final = 1_000_000
 _DEADLINE_LOOK_SECONDS: Final = 30.0
 _LONGEST_RUN_SECONDS: Final = 86_400.0  # a run's hold ends with its worker's journal, unless a full disk lost that
 _LINE_SECONDS: Final = 3_600  # by then the line of who settled a job is here, or was never written
-_STATES: Final = MappingProxyType({HELD: OPEN, GIVEN_BACK: RELEASED})
-
-_CHARGED_JOBS: Final = 20_000
-"""So many of the last day are remembered at a start: it takes a second, and a gateway is ready behind it."""
 
 
 class Bookkeeper:
@@ -76,7 +68,7 @@ class Bookkeeper:
         self._wall = wall
         self._treasury = treasury
         self._ledger = ledger
-        self._local = LocalBudgets(quotas, ledger, applied=applied, wall=wall)
+        self._sums = treasury or LocalBudgets(quotas, ledger, applied=applied, wall=wall)
         self._jobs = jobs
         self._meter = meter
         self._rules = rules
@@ -88,9 +80,8 @@ class Bookkeeper:
     # -- told by the ledger process (`Listeners`) -------------------------------------------------------------------
 
     def on_ready(self, up: bool) -> None:  # noqa: FBT001 (the listener's shape)
-        """Fill in what is known; a gateway is ready also while its database is away, with its budgets closed."""
-        if up:
-            self._keep()
+        """Fill in what is known; a gateway is ready also while its database is unavailable, with its budgets closed."""
+        self._keep(is_ledger_up=up)
         self._ready()
 
     def on_finished(self, entries: Sequence[Entry]) -> None:
@@ -100,27 +91,24 @@ class Bookkeeper:
 
     def on_gauges(self, gauges: Gauges) -> None:
         """Keep the sums."""
-        if gauges.is_up:
-            self._keep()
-        elif self._treasury is not None:
-            self._treasury.keep(self._budgets(), is_ledger_up=False)
+        self._keep(is_ledger_up=gauges.is_up)
 
-    def _keep(self) -> None:
+    def leave(self) -> None:
+        """Look a last time, once all is applied: this gateway's processes hold nothing in a shared store any more."""
+        if self._treasury is not None:
+            self._treasury.leave(self._budgets())
+
+    def _keep(self, *, is_ledger_up: bool) -> None:
         budgets = self._budgets()
         try:
-            if not self._are_jobs_known:
+            if is_ledger_up and not self._are_jobs_known:
                 self._remember_jobs()
                 self._are_jobs_known = True
-            if self._treasury is None:
-                self._local.keep(budgets)
-            else:
-                self._treasury.keep(budgets, is_ledger_up=True)
-            is_open = self._treasury is None or self._treasury.is_up  # what is charged as overdue is freed as well
-            if is_open and monotonic() >= self._deadline_look_at:
+            self._sums.keep(budgets, is_ledger_up=is_ledger_up)
+            if is_ledger_up and self._sums.is_up and monotonic() >= self._deadline_look_at:
                 self._deadline_look_at = monotonic() + min(_DEADLINE_LOOK_SECONDS, self._rules().settle_deadline / 4)
                 self._charge_overdue()
-            if self._treasury is None:
-                self._local.audit(budgets)
+                self._sums.keep(budgets, is_ledger_up=True)
         except LedgerAwayError as fault:  # said by the clerk with its next attempt
             self._events.debug("ledger_away", reason=str(fault))
 
@@ -129,49 +117,27 @@ class Bookkeeper:
         for change in changes:
             before_ns = (change.old.cost_ns or 0) if change.old is not None else 0
             spent_ns = (change.new.cost_ns or 0) - before_ns
-            if change.old is not None and change.old.status == HELD:
-                self._free(change.new)
-            elif change.old is not None and change.old.status == GIVEN_BACK and not self._claims(change.old):
+            was_open = change.old is not None and change.old.status in (HELD, GIVEN_BACK)
+            if was_open and not self._closes(change.new):
                 continue  # a result has come first, and was counted: its line is on its way here
-            elif self._treasury is not None:
-                self._treasury.correct(change.new, spent_ns, self._budgets())
             if spent_ns > 0:
                 self._meter.count_cost(change.new._replace(cost_ns=spent_ns, units=None))
-        self._local.audit_soon()
+        self._sums.audit_soon()
 
     def purses(self) -> Iterator[tuple[Budget, Purse]]:
         """Yield each budget with its sums in the period that is now."""
-        now = self._wall()
-        for budget in self._budgets():
-            yield budget, self._purse(budget, period_start(budget.period, now))
-
-    def _purse(self, budget: Budget, start: int) -> Purse:
-        if self._treasury is not None:
-            shared = self._treasury.purse(budget)
-            if shared is None or shared.start < start:
-                return Purse(start if shared is not None else 0, 0, 0)
-            return Purse(shared.start, shared.spent_ns, shared.held_ns + shared.jobs_ns)
-        return self._local.purse(budget)
+        return ((budget, self._sums.purse(budget)) for budget in self._budgets())
 
     def _budgets(self) -> list[Budget]:
         return [budget for owned in self._rules().budgets.values() for budget in owned]
 
     # -- jobs -------------------------------------------------------------------------------------------------------
 
-    def _open_jobs(self) -> list[Entry]:
-        return list(_all_pages(self._ledger.open_jobs))
-
     def _remember_jobs(self) -> None:
-        """Remember whose jobs are; last those that may still come to a cost, since the last ones stay in a full table.
-
-        These are all jobs that are held, and those given back by a cancel of late.
-        """
-        since_us = int((self._wall() - _LONGEST_RUN_SECONDS) * _MICROSECONDS)
-        charged = self._ledger.charged_jobs(since_us, most=_CHARGED_JOBS)
-        released = partial(self._ledger.released_jobs, since_us)
-        for entry in (*charged, *_all_pages(released), *self._open_jobs()):
-            if entry.fal_request_id is not None and self._jobs.find(entry.fal_request_id) is None:
-                self._jobs.remember(entry.fal_request_id, job_of(entry))
+        """Remember whose jobs are; last those that may still come to a cost: the last ones stay in a full table."""
+        for name, job in recent_jobs(self._ledger, self._wall()):
+            if self._jobs.find(name) is None:
+                self._jobs.remember(name, job)
 
     def _charge_overdue(self) -> None:
         """Charge jobs that nobody settled in time as estimated, and holds that no journal ends any more."""
@@ -184,9 +150,10 @@ class Bookkeeper:
             last = page[-1]
             due = [_charged(entry, now) for entry in page if self._may_charge(entry, before)]
             for change in self._ledger.apply(due):
-                self._free(change.new)
+                if change.new.fal_request_id is not None:
+                    self._jobs.close_job(change.new.fal_request_id, SETTLED)
                 self._meter.count_cost(change.new)
-                self._local.audit_soon()
+                self._sums.audit_soon()
 
     def _may_charge(self, entry: Entry, before_us: int) -> bool:
         """Say whether no result has settled a job just now, whose line is on its way here."""
@@ -194,47 +161,19 @@ class Bookkeeper:
             return True
         is_late = entry.admitted_at_us < before_us - _LINE_SECONDS * _MICROSECONDS
         if self._treasury is not None:
-            return self._treasury.claim_overdue(entry, is_late=is_late)
+            return self._treasury.claim_job(entry, is_late=is_late)
         job = self._jobs.find(entry.fal_request_id)
         return job is None or job.state != SETTLED or is_late
 
-    def _claims(self, entry: Entry) -> bool:
-        """Close a job that was given back and is billed all the same, so that no later result is charged again."""
+    def _closes(self, entry: Entry) -> bool:
+        """Close a job that a bill has charged, so that no later result is; False where a result came first."""
         if entry.fal_request_id is None:
             return True
-        if self._treasury is not None:
-            return self._treasury.claim_overdue(entry, is_late=False)
         known = self._jobs.find(entry.fal_request_id) is not None
-        return self._jobs.close_job(entry.fal_request_id, SETTLED) is not None or not known
-
-    def _free(self, entry: Entry) -> None:
-        if self._treasury is not None:
-            self._treasury.close_overdue(entry, self._budgets())
-        elif entry.fal_request_id is not None:
-            self._jobs.close_job(entry.fal_request_id, SETTLED)
-
-
-def job_of(entry: Entry) -> Job:
-    """Return the job that a row of the ledger stands for."""
-    price = picodollars_of(Decimal(entry.unit_price)) if entry.unit_price is not None else None
-    return Job(
-        entry.team,
-        entry.key,
-        entry.endpoint,
-        entry.id,
-        entry.admitted_at_us,
-        entry.estimate_ns or 0,
-        price if price is not None else -1,
-        entry.unit or "",
-        _STATES.get(entry.status, SETTLED),
-    )
-
-
-def _all_pages(ask: Callable[..., list[Entry]]) -> Iterator[Entry]:
-    last: Entry | None = None
-    while page := ask(after=last):
-        yield from page
-        last = page[-1]
+        is_first = self._jobs.close_job(entry.fal_request_id, SETTLED) is not None or not known
+        if self._treasury is not None and self._treasury.is_up:
+            return self._treasury.claim_job(entry, is_late=False) or not self._treasury.is_up
+        return is_first
 
 
 def _charged(entry: Entry, now: float) -> Entry:

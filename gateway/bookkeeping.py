@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway.bookkeeper import Bookkeeper, job_of
+from gateway.bookkeeper import Bookkeeper
 from gateway.job_answers import JobAnswers
+from gateway.known_jobs import job_of
 from gateway.ledger.faults import LedgerNewerError
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.process import Gauges, Listeners, serve_ledger
@@ -77,7 +78,7 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
         meter=meter,
         rules=rules,
         ready=ready,
-        treasury=_treasury(shared, ledger),
+        treasury=_treasury(shared, ledger, spool),
         applied=lambda: _applied(shared, spool),
     )
     outlay = Outlay(ledger, seat.region, purses=keeper.purses, label=meter.label)
@@ -108,6 +109,7 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
     try:
         may_make = not health.has_been_up
         serve_ledger(ledger, spool, listeners=listeners, may_make=may_make, stop_signal=STOP)
+        keeper.leave()
     finally:
         overseer.close()
 
@@ -116,12 +118,21 @@ def _applied(shared: Shared, spool: Spool) -> list[int]:
     """Return how far each worker's journal is in the ledger, by seat; -1 while a dead one's is on its way there."""
     if spool.has_dead():
         return [-1] * len(shared.board.workers)
-    return [spool.applied_to(shared.journal_name(seat)) for seat in shared.board.workers]
+    journals = spool.own_journals()
+    return [journals.get(shared.journal_name(seat), 0) for seat in shared.board.workers]
 
 
-def _treasury(shared: Shared, ledger: Ledger) -> Treasury | None:
+def _treasury(shared: Shared, ledger: Ledger, spool: Spool) -> Treasury | None:
     if shared.settings.redis_url is None:
         return None
-    from gateway.treasury import open_treasury  # noqa: PLC0415 (10 MB, for those who use it)
+    from gateway.treasury import Journals, open_treasury  # noqa: PLC0415 (10 MB, for those who use it)
 
-    return open_treasury(shared.settings.redis_url.get_secret_value(), shared, ledger, job_of=job_of)
+    def journals() -> Journals:
+        applied = {int(name.rpartition("-")[2]): place for name, place in spool.own_journals().items()}
+        return Journals(applied, spool.adopted_to_the_end())
+
+    def workers() -> list[int]:
+        return [seat.pid for seat in shared.board.workers]
+
+    url = shared.settings.redis_url.get_secret_value()
+    return open_treasury(url, shared.replica, ledger, workers=workers, journals=journals)

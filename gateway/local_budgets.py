@@ -39,6 +39,8 @@ _MICROSECONDS: Final = 1_000_000
 class LocalBudgets:
     """The budgets of one gateway; every call in its ledger process."""
 
+    is_up: Final = True
+
     def __init__(
         self,
         quotas: Quotas,
@@ -60,8 +62,10 @@ class LocalBudgets:
         self._retries = 0
         self._events = structlog.get_logger()
 
-    def keep(self, budgets: Sequence[Budget]) -> None:
-        """Fill in budgets that are new to this gateway, forget those that a reload took out; LedgerAwayError."""
+    def keep(self, budgets: Sequence[Budget], *, is_ledger_up: bool) -> None:
+        """Fill in budgets that are new here, forget those that a reload took out, and compare; LedgerAwayError."""
+        if not is_ledger_up:
+            return
         for name in self._filled.difference(budget.store_name for budget in budgets):
             with self._quotas.purse_lock:
                 self._quotas.purses.forget(name)
@@ -69,6 +73,7 @@ class LocalBudgets:
         missing = [budget for budget in budgets if budget.store_name not in self._filled]
         if missing:
             self._fill(missing)
+        self._audit(budgets)
 
     def _fill(self, missing: Sequence[Budget]) -> None:
         now = self._wall()
@@ -91,11 +96,11 @@ class LocalBudgets:
     # -- comparison -------------------------------------------------------------------------------------------------
 
     def audit_soon(self) -> None:
-        """Compare with the next `audit`: the ledger was changed by something that budgets are not told of otherwise."""
+        """Compare with the next `keep`: the ledger was changed by something that budgets are not told of otherwise."""
         self._audit_at = 0.0
         self._retries = _MOST_RETRIES
 
-    def audit(self, budgets: Sequence[Budget]) -> None:
+    def _audit(self, budgets: Sequence[Budget]) -> None:
         """Compare budgets with the ledger when it is time, and correct them; LedgerAwayError."""
         if monotonic() < self._audit_at:
             return

@@ -16,8 +16,7 @@ from gateway.metering.board import Board
 from gateway.state.job_channel import JobChannel
 from gateway.state.job_closings import JobClosings
 from gateway.state.jobs import JobTable
-from gateway.state.last_words import LastWords
-from gateway.state.local import Quotas, RecordLock
+from gateway.state.local import Quotas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +49,6 @@ class Shared:
         self.job_closings: Final = JobClosings(seats=settings.workers)
         self.job_channel: Final = JobChannel(workers=settings.workers)
         self.quotas: Final = Quotas(seats=settings.workers)
-        self.last_words: Final = LastWords(RecordLock(is_needed=True))
         self.spool_root: Final = spool_root(settings.database_url.get_secret_value())
         self.spool: Final[SpoolFolder] = claim_folder(self.spool_root, self.replica)
 
@@ -80,7 +78,6 @@ class Shared:
         end = seal(self.spool.path, self.journal_name(seat), seat.mark)
         number = self.board.workers.index(seat)
         self.quotas.vacate(number, end)
-        self.last_words.conclude(seat.pid, end)
         for digest, state in self.job_closings.conclude(number, end):
             self.jobs.reopen(digest, state, closer=seat.pid)
         return int(seat.mark[WAITING])

@@ -1,64 +1,78 @@
-"""What the ledger process does for budgets that replicas share: the bookkeeper's part, over the store.
+"""What the ledger process does for budgets that replicas share: fills them in, compares them, ends what the dead hold.
 
 The decisions it carries:
 
-* The ledger is the truth and the store its shadow. A purse that is missing is filled in with what the ledger has up to
-  a few seconds ago; what was settled since, and what is held, is stated by the processes that did it
-  (state/redis_registers.py). A gateway that has just begun takes all that the ledger has, and waits for nobody, and so
-  is a budget filled in that a reload has brought: there is none that could say more.
-* A process of this gateway that is gone can never come back; what it had to say is said in its name (last_words.py),
-  and its holds become spent money with the next look. One of another gateway is dead when that has shown no life for
-  ten minutes.
+* The ledger is the truth and the store its shadow. A purse that is missing is filled in with all that the ledger has;
+  what is held, and what was settled in the last seconds, is stated by the processes that did it
+  (state/redis_registers.py).
+* A store may be older than what it was told: emptied, restored from a snapshot, or a replica that lagged behind and was
+  promoted. This gateway believes only a purse that carries the number which it wrote there last (a fence), or a later
+  edition; any other one is filled in again. The same holds for jobs: open ones, and those of the last day that were
+  settled or given back, are told again, so that none is settled twice.
+* Whatever else goes wrong is corrected by the comparison with the ledger (shared_audit.py).
+* A process of this gateway that is gone can never come back. Once its journal is applied its holds become spent money,
+  and the comparison takes away what of it the ledger does not have. One of another gateway is dead when that has shown
+  no life for ten minutes, or when this gateway has adopted its journals and applied them.
 * A job is closed in the store before it is charged as overdue, and by a result before that is charged: who closes it
   charges it, so that none is charged twice.
-* Sums that operators see are those of the store's, as of the last look.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from time import monotonic, time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from gateway.ledger.ledger import LATEST_US
-from gateway.policy.budget import counts_in, period_end, period_start
-from gateway.policy.job import OPEN, SETTLED
-from gateway.state.last_words import digest_of_key
+from gateway.known_jobs import job_of, open_jobs, recent_jobs
+from gateway.policy.budget import period_end, period_start
+from gateway.policy.job import SETTLED
+from gateway.shared_audit import SharedAudit
+from gateway.state.purses import Purse
 from gateway.state.redis_books import OPENING_SECONDS, RedisBooks, StoreAwayError
-from gateway.state.redis_registers import purse_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Ledger
     from gateway.policy.budget import Budget
-    from gateway.policy.job import Job
-    from gateway.shared import Shared
-    from gateway.state.last_words import LastWord, LastWords
     from gateway.state.redis_books import SharedPurse
 
 LOOK_SECONDS: Final = 1.0
-LAG_SECONDS: Final = 5
-"""What was settled longer ago is in the ledger, whoever did it: journals are read five times a second."""
+LAG_SECONDS: Final = 1
+"""What was settled longer ago is in the ledger, as a rule: journals are read five times a second."""
 
-YOUNG_SECONDS: Final = 5.0
-_PATIENCE_SECONDS: Final = 10.0  # with a gateway that has to show its life anew after the store was lost
+_PATIENCE_SECONDS: Final = 10.0  # with a gateway that has to show its life again after the store was lost
+_TOLD_AGAIN: Final = 3  # looks: what was submitted just before the store was lost comes to the ledger within a second
 _MICROSECONDS: Final = 1_000_000
+_MOST_ADOPTED: Final = 1_000
 
 
-def open_treasury(url: str, shared: Shared, ledger: Ledger, *, job_of: Callable[[Entry], Job]) -> Treasury:
+class Journals(NamedTuple):
+    """Up to where each journal of this gateway is in the ledger, by process; a dead one's is here until all of it is.
+
+    `adopted` names gateways whose journals this one has adopted and applied to the end, since this was last asked.
+    """
+
+    applied: Mapping[int, int]
+    adopted: Iterable[str] = ()
+
+
+class _Known(NamedTuple):
+    """What a purse was when its fence was written last."""
+
+    start: int
+    edition: int
+    fence: int
+
+
+def open_treasury(
+    url: str, replica: str, ledger: Ledger, *, workers: Callable[[], Sequence[int]], journals: Callable[[], Journals]
+) -> Treasury:
     """Return the treasury of a gateway's ledger process; connects to nothing yet."""
-    return Treasury(
-        RedisBooks(url, shared.replica),
-        ledger,
-        replica=shared.replica,
-        workers=lambda: [seat.pid for seat in shared.board.workers],
-        born_at=shared.born_at,
-        last_words=shared.last_words,
-        job_of=job_of,
-    )
+    return Treasury(RedisBooks(url, replica), ledger, replica=replica, workers=workers, journals=journals)
 
 
 class Treasury:
@@ -71,189 +85,186 @@ class Treasury:
         *,
         replica: str,
         workers: Callable[[], Sequence[int]],
-        born_at: float,
-        last_words: LastWords,
-        job_of: Callable[[Entry], Job],
+        journals: Callable[[], Journals],
+        audit: SharedAudit | None = None,
     ) -> None:
-        """Take the store and the ledger. `workers`: ids of this gateway's worker processes; `born_at`: its start."""
+        """Take the store and the ledger. `workers` returns the ids of this gateway's worker processes."""
         self.is_up = False
         """Whether the last look found the store there."""
         self._books = books
         self._ledger = ledger
         self._replica = replica.encode()
         self._workers = workers
-        self._born_at = born_at
-        self._last_words = last_words
-        self._job_of = job_of
+        self._journals = journals
+        self._audit = audit or SharedAudit(books, ledger)
         self._look_at = 0.0
+        self._fence: int | None = None  # that of jobs
+        self._tells = 0
         self._strange: dict[bytes, float] = {}  # holders of gateways without a sign of life, and since when
-        self._purses: dict[str, SharedPurse] = {}
-        self._seen: set[str] = set()  # purses that were there once, so that one that is missing was lost
+        self._adopted: deque[bytes] = deque(maxlen=_MOST_ADOPTED)
+        self._purses: dict[Budget, SharedPurse] = {}
+        self._known: dict[str, _Known] = {}
         self._events = structlog.get_logger()
 
     def keep(self, budgets: Sequence[Budget], *, is_ledger_up: bool) -> None:
         """Look after the purses, when it is time; LedgerAwayError."""
         if monotonic() < self._look_at:
             return
-        self._look_at = monotonic() + LOOK_SECONDS
         self.is_up = False
         try:
             self._keep(budgets, is_ledger_up=is_ledger_up)
             self.is_up = True
         except StoreAwayError as fault:  # said by the workers
-            self._look_at = monotonic() + LOOK_SECONDS  # it may have taken a second to find out
             self._events.debug("state_store_away", reason=str(fault))
+        finally:
+            self._look_at = monotonic() + LOOK_SECONDS  # it may have taken a second to find out
 
     def _keep(self, budgets: Sequence[Budget], *, is_ledger_up: bool) -> None:
-        seated = self._workers()  # who ends from here on is dead with the next look, when its last words are known
+        seated = self._workers()
         living = self._books.show_life()
-        is_lost = is_ledger_up and not self._books.knows_jobs()
-        if is_lost:
-            jobs = self._open_jobs()
-            self._books.tell_jobs((entry.fal_request_id, self._job_of(entry)) for entry in jobs if entry.fal_request_id)
+        self._follow_jobs(is_ledger_up=is_ledger_up)
         found = dict(zip(budgets, self._books.purses(budgets), strict=True))
-        missing = [budget for budget, purse in found.items() if purse is None]
-        if is_ledger_up and missing:
-            self._fill(missing, is_lost=is_lost)
-        self._purses = {budget.store_name: purse for budget, purse in found.items() if purse is not None}
-        self._seen = (self._seen | self._purses.keys()) & {budget.store_name for budget in budgets}
-        workers = {*seated, *self._workers()}
-        self._speak_for_the_dead(found, workers)
-        for budget, purse in found.items():
-            if purse is not None:
-                self._bury(budget, purse, living, workers)
+        now = self._books.now()  # read behind the purses: none of them can have begun later
+        lost = {budget: purse for budget, purse in found.items() if purse is None or self._is_older(budget, purse, now)}
+        self._purses = {budget: purse for budget, purse in found.items() if purse is not None and budget not in lost}
+        if is_ledger_up and lost:
+            self._fill(lost, now)
+        else:
+            self._close(lost)
+        applied, adopted = self._journals()
+        self._adopted += [replica.encode() for replica in adopted]
+        ours = {*seated, *self._workers(), *applied}
+        self._mark(applied)
+        if is_ledger_up:
+            self._audit.compare(self._purses)
+        for budget, purse in self._purses.items():
+            self._bury(budget, purse, living, ours)
 
-    def purse(self, budget: Budget) -> SharedPurse | None:
-        """Return the sums as of the last look; None where they were not known."""
-        return self._purses.get(budget.store_name)
+    def leave(self, budgets: Sequence[Budget]) -> None:
+        """Look a last time, where the store is there; the ledger is closed by now."""
+        if self.is_up:
+            self._look_at = 0.0
+            self.keep(budgets, is_ledger_up=False)
 
-    # -- filling in -------------------------------------------------------------------------------------------------
+    def audit_soon(self) -> None:
+        """Compare with the next look: this gateway has changed the ledger by itself."""
+        self._audit.soon()
 
-    def _fill(self, missing: Sequence[Budget], *, is_lost: bool) -> None:
-        """Fill purses in; `is_lost`: the store has lost all that it knew."""
-        now = time()
-        is_young = monotonic() - self._born_at < YOUNG_SECONDS
-        lost = [budget for budget in missing if not is_young and (is_lost or budget.store_name in self._seen)]
-        if lost:
-            since = int(now) - LAG_SECONDS
-            self._fill_from(lost, now, since=since, before_us=since * _MICROSECONDS, seconds=OPENING_SECONDS)
-        fresh = [budget for budget in missing if budget not in lost]
-        if fresh:
-            self._fill_from(fresh, now, since=int(now), before_us=LATEST_US, seconds=0.0)
+    def purse(self, budget: Budget) -> Purse:
+        """Return the sums as of the last look, in the period that is now; `start` 0 where they are not known."""
+        shared, start = self._purses.get(budget), period_start(budget.period, time())
+        if shared is None or shared.start < start:
+            return Purse(start if shared is not None else 0, 0, 0)
+        return Purse(shared.start, shared.spent_ns, shared.held_ns + shared.jobs_ns)
 
-    def _fill_from(self, budgets: Sequence[Budget], now: float, *, since: int, before_us: int, seconds: float) -> None:
-        """Fill in what the ledger knew before a moment, for calls to be admitted in so many seconds."""
-        jobs = self._held_at(before_us)
-        for budget in budgets:
-            start = period_start(budget.period, now)
-            spending = self._ledger.spent_since(start * _MICROSECONDS, changed_before_us=before_us)
-            scope, _, owner = budget.owner.partition("/")
+    # -- what was lost, or is older -----------------------------------------------------------------------------------
+
+    def _is_older(self, budget: Budget, purse: SharedPurse, now: float) -> bool:
+        """Say whether a purse is older than what this gateway has seen, or of a period that has not begun."""
+        if purse.start > period_start(budget.period, now):  # the store's clock was ahead
+            return True
+        known = self._known.get(budget.store_name)
+        if known is None:
+            return False
+        if purse.edition != known.edition:
+            return purse.edition < known.edition
+        if purse.start != known.start:
+            return purse.start < known.start
+        return purse.fences.get(self._replica, 0) < known.fence
+
+    def _fill(self, lost: Mapping[Budget, SharedPurse | None], now: float) -> None:
+        """Fill purses in with what the ledger has. One that was there before is closed until all have stated."""
+        starts = {budget: period_start(budget.period, now) for budget in lost}
+        sums = {start: self._ledger.sums_since(start * _MICROSECONDS) for start in set(starts.values())}
+        for budget, start in starts.items():
+            purse, known = lost[budget], self._known.get(budget.store_name)
             self._books.fill(
                 budget,
                 (start, period_end(budget.period, start)),
-                spent_ns=(spending.keys if scope == "key" else spending.teams).get(owner, 0),
-                jobs_ns=sum(entry.estimate_ns or 0 for entry in jobs if _is_in(entry, budget, start)),
-                since=since,
-                seconds=seconds,
+                spent_ns=sums[start].spent.of(budget.owner),
+                jobs_ns=sums[start].jobs.of(budget.owner),
+                since=int(time()) - LAG_SECONDS,
+                seconds=OPENING_SECONDS if purse is not None or known is not None else 0.0,
+                replaces=purse.edition if purse is not None else None,
+                latest=known.edition if known is not None else 0,
             )
+            self._known[budget.store_name] = _Known(start, known.edition if known is not None else 0, 0)
+        self._audit.soon()
 
-    def _held_at(self, moment_us: int) -> list[Entry]:
-        """Return the jobs that were open at a moment, as far as the ledger can tell."""
-        still = [entry for entry in self._open_jobs() if entry.changed_at_us < moment_us]
-        return still + [entry for entry in self._ledger.ended_jobs(moment_us) if entry.admitted_at_us < moment_us]
+    def _close(self, lost: Mapping[Budget, SharedPurse | None]) -> None:
+        """Let purses that are older admit nothing until the ledger is there."""
+        for budget, purse in lost.items():
+            if purse is not None:
+                self._books.drop(budget, purse.edition)
 
-    def _open_jobs(self) -> list[Entry]:
-        found: list[Entry] = []
-        while page := self._ledger.open_jobs(after=found[-1] if found else None):
-            found += page
-        return found
+    def _mark(self, applied: Mapping[int, int]) -> None:
+        """Raise this gateway's number in all purses, and say what of its processes' statements is applied."""
+        known, marks = dict[str, _Known](), []
+        for budget, purse in self._purses.items():
+            before = self._known.get(budget.store_name)
+            fence = max(purse.fences.get(self._replica, 0), before.fence if before is not None else 0) + 1
+            known[budget.store_name] = _Known(purse.start, purse.edition, fence)
+            news = {holder: place for holder, place in purse.stated.items() if purse.applied.get(holder) != place}
+            news = {holder: place for holder, place in news.items() if self._has(holder, place, applied)}
+            purse.applied.update(news)
+            marks.append((budget, fence, news))
+        self._books.mark(marks)
+        self._known |= known
+
+    def _has(self, holder: bytes, place: int, applied: Mapping[int, int]) -> bool:
+        replica, _, pid = holder.rpartition(b":")
+        return replica == self._replica and 0 <= place <= applied.get(int(pid), -1)
 
     # -- the dead ---------------------------------------------------------------------------------------------------
 
-    def _speak_for_the_dead(self, purses: Mapping[Budget, SharedPurse | None], workers: Collection[int]) -> None:
-        words = self._last_words.of_dead(workers)
-        if not words:
-            return
-        known = {digest_of_key(purse_key(budget)): budget for budget in purses}
-        for word in words:
-            budget, holder = known.get(word.budget), b"%b:%d" % (self._replica, word.pid)
-            purse = purses[budget] if budget is not None else None
-            told = word if purse is None else _in_period_of(purse, word)
-            if budget is not None:
-                self._books.testify(budget, holder, told)
-            self._last_words.forget(word)  # before the store forgets whose word it was, and would count it again
-            if budget is not None:
-                self._books.sweep(budget, told.start, holder, is_gone=True)
-
-    def _bury(self, budget: Budget, purse: SharedPurse, living: Sequence[bytes], workers: Collection[int]) -> None:
-        for holder in purse.holders:
+    def _bury(self, budget: Budget, purse: SharedPurse, living: Collection[bytes], ours: Collection[int]) -> None:
+        for holder in {*purse.holders, *purse.stated}:
             replica, _, pid = holder.rpartition(b":")
-            if replica == self._replica:
-                if int(pid) not in workers:
-                    self._books.sweep(budget, purse.start, holder, is_gone=True)
-            elif replica in living:
+            is_gone = int(pid) not in ours if replica == self._replica else replica in self._adopted
+            if is_gone:
+                self._books.sweep(budget, purse.start, holder, is_gone=True)
+                self._audit.soon()
+            elif replica == self._replica or replica in living:
                 self._strange.pop(holder, None)
-            elif purse.holders[holder] and self._is_patience_over(holder):
-                self._books.sweep(budget, purse.start, holder, is_gone=False)
+            elif self._is_patience_over(holder):
+                if holder not in purse.holders:  # it has left in order, and its gateway applied its journal
+                    self._books.sweep(budget, purse.start, holder, is_gone=True)
+                elif purse.holders[holder]:
+                    self._books.sweep(budget, purse.start, holder, is_gone=False)
 
     def _is_patience_over(self, holder: bytes) -> bool:
         return monotonic() - self._strange.setdefault(holder, monotonic()) > _PATIENCE_SECONDS
 
-    # -- overdue ----------------------------------------------------------------------------------------------------
+    # -- jobs -------------------------------------------------------------------------------------------------------
 
-    def claim_overdue(self, entry: Entry, *, is_late: bool) -> bool:
-        """Close a job that is to be charged as overdue, and return whether it may be.
+    def _follow_jobs(self, *, is_ledger_up: bool) -> None:
+        """Tell jobs to a store that does not know them, or knows them as they were; at this gateway's start, too."""
+        number = self._books.fence()
+        is_lost = number is None or self._fence is None or number < self._fence
+        if is_lost and not is_ledger_up:
+            return  # it shows again
+        if is_lost:
+            self._books.tell_jobs(recent_jobs(self._ledger, time()))
+            self._tells = _TOLD_AGAIN
+        elif self._tells and is_ledger_up:
+            self._books.tell_jobs(open_jobs(self._ledger))
+            self._tells -= 1
+        self._fence = max(number or 0, self._fence or 0) + 1
+        self._books.write_fence(self._fence)
+
+    def claim_job(self, entry: Entry, *, is_late: bool) -> bool:
+        """Close a job that the ledger is to charge by itself, and return whether it may be.
 
         Not where a result has closed it before, since its cost is on its way to the ledger; where that should have come
         long ago (`is_late`) it was lost. From here on no result settles it. Gateways that claim it at once all may: the
         ledger takes one charge.
         """
-        try:
-            return self._close(entry) is not None or is_late
-        except StoreAwayError:
-            return False  # with the next look
-
-    def _close(self, entry: Entry) -> Job | None:
-        """Close a job in the name of its purchase, so that whoever asks again is told the same."""
-        if entry.fal_request_id is None:
-            return None
+        if not self.is_up or entry.fal_request_id is None:
+            return False
         closer = b"overdue/" + entry.id.encode()
-        return self._books.close_job(entry.fal_request_id, SETTLED, self._job_of(entry), closer=closer)
-
-    def close_overdue(self, entry: Entry, budgets: Sequence[Budget]) -> None:
-        """Free what a job holds that the ledger has charged as overdue; once for each, as the ledger says it once."""
         try:
-            job = self._close(entry)
-            if job is not None and job.state == OPEN:
-                self._free(job, entry, budgets)
-        except StoreAwayError as fault:
-            self._events.warning("overdue_job_not_freed", reason=str(fault), fal_request_id=entry.fal_request_id)
-
-    def correct(self, entry: Entry, spent_ns: int, budgets: Sequence[Budget]) -> None:
-        """Add to what a purchase has cost, in budgets of the present period: fal's bill said so."""
-        at = entry.admitted_at_us / _MICROSECONDS
-        try:
-            for budget in budgets:
-                start = period_start(budget.period, at)
-                if _is_in(entry, budget, start):
-                    self._books.adjust(budget, start, spent_ns=spent_ns, jobs_ns=0)
-        except StoreAwayError as fault:
-            self._events.warning("budget_not_corrected", reason=str(fault), spent_ns=spent_ns)
-
-    def _free(self, job: Job, entry: Entry, budgets: Sequence[Budget]) -> None:
-        at = entry.admitted_at_us / _MICROSECONDS
-        for budget in budgets:
-            start = period_start(budget.period, at)
-            if _is_in(entry, budget, start):
-                self._books.adjust(budget, start, spent_ns=entry.cost_ns or 0, jobs_ns=-job.estimate_ns)
-
-
-def _in_period_of(purse: SharedPurse, word: LastWord) -> LastWord:
-    """Return what a word comes to in the present period: nothing, where it is of an earlier one, or of none yet."""
-    if word.start >= purse.start:
-        return word
-    return word._replace(start=purse.start, edition=purse.edition, spent_ns=0, jobs_ns=0, held_ns=0)
-
-
-def _is_in(entry: Entry, budget: Budget, start: int) -> bool:
-    return counts_in(budget, start, key=entry.key, team=entry.team, admitted_at_us=entry.admitted_at_us)
+            job = self._books.close_job(entry.fal_request_id, SETTLED, job_of(entry), closer=closer)
+        except StoreAwayError:
+            self.is_up = False  # the other jobs wait for the next look, too, and not each for its own timeout
+            return False
+        return job is not None or is_late

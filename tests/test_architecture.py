@@ -165,9 +165,13 @@ MAY_IMPORT: Final = MappingProxyType(
                 "state",
             }
         ),
-        "treasury": frozenset({"ledger", "policy", "shared", "state"}),
+        "known_jobs": frozenset({"ledger", "policy"}),
+        "shared_audit": frozenset({"ledger", "policy", "state"}),
+        "treasury": frozenset({"known_jobs", "ledger", "policy", "shared_audit", "state"}),
         "local_budgets": frozenset({"ledger", "policy", "state"}),
-        "bookkeeper": frozenset({"ledger", "local_budgets", "metering", "policy", "ruleset", "state", "treasury"}),
+        "bookkeeper": frozenset(
+            {"known_jobs", "ledger", "local_budgets", "metering", "policy", "ruleset", "state", "treasury"}
+        ),
         "job_answers": frozenset({"ledger", "policy", "state"}),
         "job_search": frozenset({"desk", "policy", "state"}),
         "ledger_watch": frozenset({"ledger.folder", "metering"}),
@@ -177,6 +181,7 @@ MAY_IMPORT: Final = MappingProxyType(
                 "bookkeeper",
                 "bulletin",
                 "job_answers",
+                "known_jobs",
                 "ledger",
                 "metering",
                 "outlay",
@@ -251,6 +256,7 @@ MAY_USE: Final = MappingProxyType(
         "state.redis_link": frozenset({"redis"}),
         "state.redis_store": frozenset({"structlog"}),
         "tracing.exporter": frozenset({"structlog"}),
+        "shared_audit": frozenset({"structlog"}),
         "treasury": frozenset({"structlog"}),
         "worker": frozenset({"structlog"}),
         "bookkeeper": frozenset({"structlog"}),

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING, Final, cast
 
 import pytest
 
-from gateway.bookkeeper import Bookkeeper, job_of
+from gateway.bookkeeper import Bookkeeper
+from gateway.known_jobs import job_of
 from gateway.ledger.entry import Entry
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.process import Gauges
 from gateway.metering.board import Board
 from gateway.metering.meter import Meter
 from gateway.policy.budget import Budget, period_start
+from gateway.shared_audit import SharedAudit
 from gateway.state.jobs import JobTable
-from gateway.state.last_words import LastWords
-from gateway.state.local import Quotas, RecordLock
+from gateway.state.local import Quotas
 from gateway.state.redis_books import RedisBooks, StoreAwayError
-from gateway.treasury import LAG_SECONDS, YOUNG_SECONDS, Treasury
+from gateway.state.redis_purse_scripts import STATE
+from gateway.state.redis_registers import purse_key
+from gateway.treasury import LAG_SECONDS, Journals, Treasury
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 
@@ -45,19 +48,44 @@ class Scene:
         self.books = RedisBooks(self.redis.url, "one")
         self.numbers = 0
         self.workers = [1]
-        self.last_words = LastWords(RecordLock(is_needed=True), places=8)
+        self.applied = {1: 0}
+        self.adopted: list[str] = []
 
-    def treasury(self, *, age_seconds: float = YOUNG_SECONDS + 60) -> Treasury:
-        """Return the treasury of gateway `one`, so many seconds after its start."""
+    def treasury(self) -> Treasury:
+        """Return the treasury of gateway `one`, which has just begun."""
         return Treasury(
             self.books,
             self.ledger,
             replica="one",
             workers=lambda: self.workers,
-            born_at=monotonic() - age_seconds,
-            last_words=self.last_words,
-            job_of=job_of,
+            journals=lambda: Journals(self.applied, self.adopted),
+            audit=SharedAudit(self.books, self.ledger, confirm_seconds=0.0),
         )
+
+    def restore(self, snapshot: bytes) -> None:
+        """Kill the store, and start it from a snapshot."""
+        self.redis.kill()
+        self.redis.start(snapshot=snapshot)
+
+    def look(self, treasury: Treasury, *budgets: Budget, is_ledger_up: bool = True) -> None:
+        """Let it look once, and compare."""
+        treasury._look_at = 0.0
+        treasury.audit_soon()
+        treasury.keep(budgets or BUDGETS, is_ledger_up=is_ledger_up)
+
+    def audited(self, treasury: Treasury, budget: Budget = KEY) -> tuple[int, int, int]:
+        """Return a budget's sums after two looks: a difference has to be the same twice."""
+        self.look(treasury)
+        self.look(treasury)
+        return self.sums(budget)
+
+    def state(self, holder: str, register: str, value: int, *, place: int, budget: Budget = KEY) -> None:
+        """State one register of a process, as its worker does."""
+        key, names = key_of(budget), {"n": 2, "s": 3, "j": 4}
+        start, edition = (self.redis.run("HGET", key, name) for name in ("start", "edition"))
+        words: list[str | float] = [holder, 0, place, start, edition, "", "", "", ""]
+        words[4 + names[register]] = value
+        self.redis.run("EVAL", STATE.text.decode(), 1, key, *words)
 
     def tell(self, status: str, ago_seconds: float, *, ns: int, job: str | None = None, key: str = "web") -> Entry:
         """Tell the ledger of a purchase of this month that came to this so many seconds ago."""
@@ -92,7 +120,6 @@ class Scene:
 
     def close(self) -> None:
         """End everything."""
-        self.last_words.close()
         self.books.close()
         self.ledger.close()
         self.redis.close()
@@ -106,6 +133,16 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.close()
 
 
+def key_of(budget: Budget) -> str:
+    """Return where a purse is."""
+    return purse_key(budget).decode()
+
+
+def opens_at(scene: Scene, budget: Budget = KEY) -> float:
+    """Return when a purse admits calls, in seconds from now."""
+    return float(scene.redis.run("HGET", key_of(budget), "opens")) + 1_700_000_000 - time()
+
+
 def test_a_gateway_that_has_just_begun_takes_all_that_the_ledger_has(scene: Scene) -> None:
     """Of its own key, team and period; and calls are admitted at once."""
     scene.tell("settled", 100, ns=5)
@@ -113,86 +150,197 @@ def test_a_gateway_that_has_just_begun_takes_all_that_the_ledger_has(scene: Scen
     scene.tell("settled", 100, ns=100, key="mobile")
     scene.tell("held", 100, ns=11, job="a")
     scene.tell("held", 100, ns=1_000)  # a run: its process states it
-    scene.treasury(age_seconds=0).keep(BUDGETS, is_ledger_up=True)
+    scene.treasury().keep(BUDGETS, is_ledger_up=True)
     assert (scene.sums(), scene.sums(TEAM), scene.sums(OTHER)) == ((12, 11, 0), (112, 11, 0), (100, 0, 0))
-    assert float(scene.redis.run("HGET", "fgw:{design|}:key/web/month", "opens")) <= time() - 1_700_000_000
+    assert opens_at(scene) <= 0
 
 
-def test_a_purse_that_was_lost_is_filled_up_to_a_few_seconds_ago(scene: Scene) -> None:
-    """What became known since is stated by who did it: it counts as it was before. Nobody is admitted at once."""
-    scene.tell("settled", 100, ns=5)
-    scene.tell("settled", 0, ns=7)
-    scene.tell("held", 100, ns=11, job="a")
-    scene.tell("held", 0, ns=13, job="b")
-    scene.tell("settled", 0, ns=17, job="c")
-    scene.tell("released", 0, ns=19, job="d")
+def test_a_purse_that_was_lost_has_what_the_ledger_has_and_opens_later(scene: Scene) -> None:
+    """Also what a bill has corrected a moment ago; until it opens processes state what they hold."""
     treasury = scene.treasury()
-    treasury.keep(BUDGETS, is_ledger_up=True)
-    assert scene.sums() == (5, 11 + 17 + 19, 0)
-    words = {word: float(scene.redis.run("HGET", "fgw:{design|}:key/web/month", word)) for word in ("opens", "since")}
-    assert words["opens"] > time() - 1_700_000_000
-    assert time() - LAG_SECONDS - 2 < words["since"] <= time() - LAG_SECONDS
+    scene.look(treasury)
+    entry = scene.tell("settled", 100, ns=5)
+    scene.ledger.apply([entry._replace(status="reconciled", cost_ns=6, changed_at_us=int(time() * SECOND))])
+    scene.tell("held", 0, ns=13, job="b")
+    scene.redis.run("FLUSHALL")
+    scene.look(treasury)
+    assert (scene.sums(), scene.sums(TEAM)) == ((6, 13, 0), (6, 13, 0))
+    assert opens_at(scene) > 0
+    since = int(scene.redis.run("HGET", key_of(KEY), "since"))
+    assert time() - LAG_SECONDS - 3 < since <= time() - LAG_SECONDS
 
 
 def test_a_budget_that_a_reload_brings_is_open_at_once(scene: Scene) -> None:
-    """Nobody holds anything of it; one that was there before and is gone is another matter."""
+    """No process holds anything of it."""
     treasury = scene.treasury()
-    treasury.keep((TEAM,), is_ledger_up=True)
+    scene.look(treasury, TEAM)
     scene.tell("settled", 0, ns=7)
-
-    def opens_at(budget: Budget) -> float:
-        treasury.keep(BUDGETS, is_ledger_up=True)
-        return float(scene.redis.run("HGET", f"fgw:{{design|}}:{budget.store_name}", "opens") or 0)
-
-    assert until(lambda: opens_at(KEY), "the new budget") <= time() - 1_700_000_000
+    scene.look(treasury)
+    assert opens_at(scene, KEY) <= 0
     assert scene.sums() == (7, 0, 0)
-    scene.redis.run("DEL", f"fgw:{{design|}}:{TEAM.store_name}")
-    assert until(lambda: opens_at(TEAM), "the lost budget") > time() - 1_700_000_000
-    assert scene.sums(TEAM) == (0, 0, 0), "what was settled just now is stated by who did it"
 
 
-def test_open_jobs_are_told_to_a_store_that_has_lost_them(scene: Scene) -> None:
-    """Once; what was closed meanwhile stays closed."""
-    entry = scene.tell("held", 100, ns=11, job="a")
-    scene.treasury().keep(BUDGETS, is_ledger_up=True)
-    assert scene.redis.run("GET", "fgw:job:a").startswith(b"0")
-    assert scene.books.close_job("a", 2, job_of(entry), closer=b"two") == job_of(entry)
-    scene.treasury().keep(BUDGETS, is_ledger_up=True)
-    scene.redis.run("DEL", "fgw:{replicas}:jobs")
-    scene.treasury().keep(BUDGETS, is_ledger_up=True)
-    assert scene.redis.run("GET", "fgw:job:a").startswith(b"2")
+@pytest.mark.parametrize("fault", ["lost", "evicted", "restored", "restored from before a loss"])
+def test_a_store_that_is_older_is_filled_in_again(scene: Scene, fault: str) -> None:
+    """Whatever it lost or was restored to: what the ledger has is spent, and a closed job stays closed."""
+    treasury = scene.treasury()
+    job = scene.tell("held", 100, ns=11, job="a")
+    scene.look(treasury)
+    if fault == "restored from before a loss":
+        early = scene.redis.snapshot()
+        scene.redis.run("FLUSHALL")
+        scene.look(treasury)
+        scene.look(treasury)
+    else:
+        early = scene.redis.snapshot()
+    scene.ledger.apply([job._replace(status="settled", cost_ns=4, changed_at_us=int(time() * SECOND))])
+    scene.books.close_job("a", 2, job_of(job), closer=b"two")
+    scene.tell("settled", 0, ns=7)
+    scene.look(treasury)
+    if fault == "lost":
+        scene.redis.run("FLUSHALL")
+    elif fault == "evicted":
+        scene.redis.run("DEL", key_of(KEY))
+    else:
+        scene.restore(early)
+    scene.look(treasury)
+    if not treasury.is_up:  # the connection was cut by the restore
+        scene.look(treasury)
+    assert scene.sums() == (11, 0, 0)
+    assert opens_at(scene) > 0
+    scene.look(treasury)
+    assert scene.books.close_job("a", 2, job_of(job), closer=b"one") is None, "it was settled before"
+
+
+def test_an_older_purse_admits_nothing_while_the_ledger_is_unavailable(scene: Scene) -> None:
+    """What was spent is not known; with the ledger it is."""
+    treasury = scene.treasury()
+    scene.look(treasury)
+    early = scene.redis.snapshot()
+    scene.tell("settled", 0, ns=7)
+    scene.look(treasury)
+    scene.restore(early)
+    for _ in range(2):
+        scene.look(treasury, is_ledger_up=False)
+    assert scene.books.purses([KEY]) == [None]
+    scene.look(treasury)
+    assert scene.sums() == (7, 0, 0)
+
+
+def test_a_clock_of_the_store_that_was_a_day_ahead_leaves_the_budget_as_it_was(scene: Scene) -> None:
+    """Its period has not begun: it is filled in for the present one."""
+    day = Budget("key/web", "day", 1_000, tag="design")
+    treasury = scene.treasury()
+    entry = scene.tell("settled", 0, ns=7)
+    scene.ledger.apply([entry])
+    scene.look(treasury, day)
+    scene.redis.run("HINCRBY", key_of(day), "start", 86_400)
+    scene.redis.run("HSET", key_of(day), "spent", 0)
+    scene.look(treasury, day)
+    (purse,) = scene.books.purses([day])
+    assert purse is not None
+    assert purse.start == period_start("day", time())
+    assert purse.spent_ns == scene.ledger.sums_since(purse.start * SECOND).spent.of("key/web")
+
+
+def test_jobs_are_told_to_a_store_that_has_lost_them(scene: Scene) -> None:
+    """Open ones, and those of the last day that were settled or given back; what was closed meanwhile stays closed."""
+    entry = scene.tell("held", 100, ns=11, job="open")
+    for status in ("settled", "released"):
+        scene.tell(status, 100, ns=11, job=status)
+    treasury = scene.treasury()
+    scene.look(treasury)
+    states = {name: scene.redis.run("GET", f"fgw:job:{name}")[:1] for name in ("open", "settled", "released")}
+    assert states == {"open": b"0", "settled": b"2", "released": b"1"}
+    assert scene.books.close_job("open", 2, job_of(entry), closer=b"two") == job_of(entry)
+    scene.look(scene.treasury())
+    assert scene.redis.run("GET", "fgw:job:open").startswith(b"2")
+    scene.redis.run("FLUSHALL")
+    scene.look(treasury)
+    assert scene.redis.run("GET", "fgw:job:settled").startswith(b"2")
+
+
+def test_the_comparison_waits_for_all_that_was_stated(scene: Scene) -> None:
+    """A purse is lowered only where every process's journal is applied as far as it stated; then it is the ledger's."""
+    treasury = scene.treasury()
+    scene.look(treasury)
+    scene.state("one:1", "s", 9, place=50)
+    assert scene.audited(treasury) == (9, 0, 0)
+    scene.tell("settled", 0, ns=7)
+    scene.applied = {1: 49}
+    assert scene.audited(treasury) == (9, 0, 0)
+    scene.applied = {1: 50}
+    scene.look(treasury)  # which says so
+    assert scene.audited(treasury) == (7, 0, 0)
+    scene.state("two:1", "s", 5, place=10)
+    assert scene.audited(treasury) == (12, 0, 0), "another gateway says when its journals are applied"
+    scene.redis.run("HSET", key_of(KEY), "a:two:1", 10)
+    assert scene.audited(treasury) == (7, 0, 0)
+
+
+def test_what_is_spent_is_raised_at_any_moment(scene: Scene) -> None:
+    """The ledger has it for some seconds: no statement that is on its way can be what lacks."""
+    treasury = scene.treasury()
+    scene.look(treasury)
+    scene.state("one:1", "s", 5, place=50)
+    scene.tell("settled", 0, ns=7)
+    scene.look(treasury)
+    assert scene.sums() == (5, 0, 0)
+    assert scene.audited(treasury) == (7, 0, 0)
+
+
+def test_jobs_and_spending_are_set_to_the_ledgers(scene: Scene) -> None:
+    """A hold that no job has any more goes; one that was forgotten is there again."""
+    scene.tell("held", 100, ns=11, job="a")
+    treasury = scene.treasury()
+    scene.look(treasury)
+    scene.redis.run("HINCRBY", key_of(KEY), "jobs", 20)
+    scene.redis.run("HINCRBY", key_of(TEAM), "jobs", -11)
+    scene.redis.run("HINCRBY", key_of(TEAM), "spent", 3)
+    scene.look(treasury)
+    assert scene.sums() == (0, 31, 0), "once may be chance"
+    scene.look(treasury)
+    assert (scene.sums(), scene.sums(TEAM)) == ((0, 11, 0), (0, 11, 0))
 
 
 def test_the_dead_are_buried(scene: Scene) -> None:
-    """A process of this gateway at once and for good, one of another when that is given up; those that live are not."""
+    """A process of this gateway once its journal is applied, one of another when that is given up or adopted."""
     treasury = scene.treasury()
-    treasury.keep(BUDGETS, is_ledger_up=True)
-    key = "fgw:{design|}:key/web/month"
-    for holder, held in (("one:1", 1), ("one:2", 2), ("two:1", 4), ("three:1", 8)):
-        scene.redis.run("HINCRBY", key, f"g:{holder}", held)
-        scene.redis.run("HINCRBY", key, "held", held)
+    scene.look(treasury)
+    key = key_of(KEY)
+    scene.applied = {1: 0, 3: 5}
+    held = {"one:1": 1, "one:2": 2, "one:3": 4, "two:1": 8, "three:1": 16, "four:1": 32}
+    for holder, amount in held.items():
+        scene.redis.run("HINCRBY", key, f"g:{holder}", amount)
+        scene.redis.run("HINCRBY", key, "held", amount)
+        scene.state(holder, "s", 1, place=5)
+    scene.adopted = ["four"]
     RedisBooks(scene.redis.url, "two").show_life()
 
     def left() -> int:
-        treasury.keep(BUDGETS, is_ledger_up=True)
+        scene.look(treasury)
         return scene.sums()[2]
 
-    until(lambda: left() == 1 + 4 + 8, "the dead worker to be buried")
-    assert not scene.redis.run("HEXISTS", key, "g:one:2")
-    until(lambda: left() == 1 + 4, "the gateway that shows no life to be given up", timeout_seconds=20)
-    assert scene.sums() == (2 + 8, 0, 1 + 4)
+    assert left() == 1 + 4 + 8 + 16
+    assert not scene.redis.run("HEXISTS", key, "p:one:2")
+    scene.applied = {1: 0}
+    assert left() == 1 + 8 + 16
+    until(lambda: left() == 1 + 8, "the gateway that shows no life to be given up", timeout_seconds=20)
     assert scene.redis.run("HEXISTS", key, "g:three:1"), "it may come back"
+    assert scene.sums()[0] >= 16, "whether it was spent nobody here knows"
 
 
 def test_an_overdue_job_frees_what_it_holds(scene: Scene) -> None:
-    """Every gateway that finds it may charge it, and who is told so by the ledger frees it; a result comes too late."""
+    """Every gateway that finds it may charge it, and the comparison frees it; a result comes too late."""
     entry = scene.tell("held", 100, ns=11, job="a")
-    treasury = scene.treasury()
-    treasury.keep(BUDGETS, is_ledger_up=True)
+    treasury, other = scene.treasury(), scene.treasury()
+    scene.look(treasury)
+    scene.look(other)
     assert scene.sums() == (0, 11, 0)
-    assert all(found.claim_overdue(entry, is_late=False) for found in (treasury, scene.treasury()))
-    treasury.close_overdue(entry._replace(status="settled", cost_ns=11), BUDGETS)
-    assert (scene.sums(), scene.sums(TEAM), scene.sums(OTHER)) == ((11, 0, 0), (11, 0, 0), (0, 0, 0))
+    assert all(found.claim_job(entry, is_late=False) for found in (treasury, other))
+    scene.ledger.apply([entry._replace(status="settled", cost_ns=11)])
+    assert scene.audited(treasury) == (11, 0, 0)
+    assert (scene.sums(TEAM), scene.sums(OTHER)) == ((11, 0, 0), (0, 0, 0))
     assert scene.books.close_job("a", 2, job_of(entry), closer=b"a worker") is None
 
 
@@ -200,14 +348,13 @@ def test_a_job_that_a_result_has_closed_is_not_overdue(scene: Scene) -> None:
     """Its cost is on its way to the ledger; where that does not come at all, it is charged in the end."""
     entry = scene.tell("held", 100, ns=11, job="a")
     treasury = scene.treasury()
-    treasury.keep(BUDGETS, is_ledger_up=True)
+    scene.look(treasury)
     assert scene.books.close_job("a", 2, job_of(entry), closer=b"a worker") == job_of(entry)
-    assert not treasury.claim_overdue(entry, is_late=False)
-    assert treasury.claim_overdue(entry, is_late=True)
-    treasury.close_overdue(entry._replace(status="settled", cost_ns=11), BUDGETS)
-    assert scene.sums() == (0, 11, 0), "what it holds is its settler's to free"
+    assert not treasury.claim_job(entry, is_late=False)
+    assert treasury.claim_job(entry, is_late=True)
     scene.redis.kill()
-    assert not treasury.claim_overdue(entry, is_late=True)
+    assert not treasury.claim_job(entry, is_late=True)
+    assert not treasury.is_up
 
 
 class Rules:
@@ -235,7 +382,7 @@ def test_of_a_result_and_the_deadline_one_is_charged(scene: Scene) -> None:
     """A result that came first is the cost, also while its line is on its way; the other job is charged by one."""
     entries = {name: scene.tell("held", 100, ns=11, job=name) for name in ("fetched", "left")}
     keepers = [keeper_of(scene) for _ in range(2)]
-    scene.treasury().keep(BUDGETS, is_ledger_up=True)
+    scene.look(scene.treasury())
     assert scene.books.close_job("fetched", 2, job_of(entries["fetched"]), closer=b"a worker") is not None
     for keeper in keepers:
         keeper.on_gauges(Gauges(is_up=True, spool_bytes=0, oldest_seconds=0.0, applied=0, skipped=0))
@@ -243,7 +390,7 @@ def test_of_a_result_and_the_deadline_one_is_charged(scene: Scene) -> None:
     assert left is not None
     assert (left.status, left.source, left.cost_ns) == ("settled", "estimated", 11)
     assert scene.ledger.find_job("fetched") == entries["fetched"]
-    assert scene.sums() == (11, 11, 0)
+    assert scene.audited(scene.treasury()) == (11, 11, 0)
     result = entries["fetched"]._replace(status="settled", cost_ns=7, changed_at_us=left.changed_at_us)
     scene.ledger.apply([result])
     assert scene.ledger.find_job("fetched") == result

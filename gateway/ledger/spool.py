@@ -59,6 +59,7 @@ class Spool:
         self._own = own
         self._is_awaited = is_awaited
         self._adopted: dict[Path, SpoolFolder] = {}
+        self._ended: list[str] = []
         self._trails: dict[Path, Trail] = {}  # by their lock files, in the order in which they were found
 
     def require_folder(self) -> None:
@@ -118,11 +119,18 @@ class Spool:
         self._find_trails()
         return sum(trail.unread_bytes() for trail in self._trails.values())
 
-    def applied_to(self, name: str) -> int:
-        """Return up to where a journal of this gateway is applied, as its writer counts places."""
+    def own_journals(self) -> dict[str, int]:
+        """Return up to where each journal of this gateway is applied, by name, as its writer counts places.
+
+        That of a dead writer is here until it is applied to its end.
+        """
         self._find_trails()
-        trail = self._trails.get(self._own / f"{name}.lock")
-        return 0 if trail is None else trail.applied
+        return {trail.name: trail.applied for trail in self._trails.values() if trail.folder == self._own}
+
+    def adopted_to_the_end(self) -> list[str]:
+        """Return the names of folders that were adopted and applied to their end, since this was last asked."""
+        ended, self._ended = self._ended, []
+        return ended
 
     def has_dead(self) -> bool:
         """Say whether a journal of this gateway is left whose writer is dead: it is not wholly applied yet."""
@@ -156,3 +164,4 @@ class Spool:
         in_use = {path.parent for path in self._trails}
         for path in [path for path in self._adopted if path not in in_use]:
             self._adopted.pop(path).discard()
+            self._ended.append(path.name)

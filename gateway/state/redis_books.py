@@ -1,4 +1,4 @@
-"""Money in the store as the ledger's process sees it: fills lost purses in, reads the sums, and buries the dead.
+"""Money in the store as the ledger's process sees it: fills purses in, reads and corrects the sums, buries the dead.
 
 The decisions it carries:
 
@@ -13,6 +13,7 @@ The decisions it carries:
 from __future__ import annotations
 
 import contextlib
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.backoff import NoBackoff
@@ -22,7 +23,7 @@ from redis.retry import Retry
 
 from gateway.state.redis_address import parse_redis_url
 from gateway.state.redis_job_commands import JOB_SECONDS, closing, job_key, job_text, read_job
-from gateway.state.redis_purse_scripts import ADJUST, CLOSE, FILL, STATE, SWEEP
+from gateway.state.redis_purse_scripts import CLOSE, CORRECT, DROP, FILL, RAISE, SWEEP, TELL
 from gateway.state.redis_registers import purse_key
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from gateway.policy.budget import Budget
     from gateway.policy.job import Job
-    from gateway.state.last_words import LastWord
     from gateway.state.redis_address import RedisAddress
     from gateway.state.redis_scripts import Script
 
@@ -38,10 +38,13 @@ OPENING_SECONDS: Final = 4.0
 SEEN_SECONDS: Final = 600
 _TIMEOUT_SECONDS: Final = 1.0
 _AT_ONCE: Final = 500
+_JOBS_AT_ONCE: Final = 200  # in one script, which the store runs in a millisecond
 _SEEN_KEY: Final = b"fgw:{replicas}:seen"
-_JOBS_KEY: Final = b"fgw:{replicas}:jobs"
+_FENCE_KEY: Final = b"fgw:{replicas}:fence:"
+_FENCE_SECONDS: Final = 86_400
 _OLDEST_PROTOCOL: Final = 2
-_GRANTED, _NET = b"g:", b"n:"
+_GRANTED, _NET, _SPENT, _JOBS = b"g:", b"n:", b"s:", b"j:"
+_STATED, _APPLIED, _FENCE = b"p:", b"a:", b"f:"
 _FAULTS: Final = (RedisError, OSError, ValueError, TypeError, LookupError)
 """What the library raises for a store that is away, that refuses, or that answers garbage."""
 
@@ -51,21 +54,57 @@ class StoreAwayError(Exception):
 
 
 class SharedPurse:
-    """One budget's sums in nanodollars, and what each process holds, by its name (`<gateway>:<pid>`)."""
+    """One budget's sums in nanodollars, and what each process holds, by its name (`<gateway>:<pid>`).
 
-    __slots__ = ("edition", "held_ns", "holders", "jobs_ns", "spent_ns", "start")
+    `stated`: where each process's journal ended when it changed the sums last, `applied`: up to where that is known to
+    be in the ledger, `fences`: each gateway's number. `counted_ns` and `open_ns` are what is spent and held by jobs as
+    the store has them.
+    """
+
+    __slots__ = (
+        "applied",
+        "counted_ns",
+        "edition",
+        "fences",
+        "held_ns",
+        "holders",
+        "jobs_ns",
+        "open_ns",
+        "spent_ns",
+        "start",
+        "stated",
+    )
 
     def __init__(self, row: Mapping[bytes, bytes]) -> None:
         self.start: Final = int(row[b"start"])
         self.edition: Final = int(row[b"edition"])
-        jobs_ns = int(row[b"jobs"])  # below 0: of jobs whose holds became spent when their process died
-        self.spent_ns: Final = int(row[b"spent"]) + min(0, jobs_ns)
-        self.jobs_ns: Final = max(0, jobs_ns)
+        self.counted_ns: Final = int(row[b"spent"])
+        self.open_ns: Final = int(row[b"jobs"])  # below 0: of jobs whose holds became spent when their process died
+        self.spent_ns: Final = self.counted_ns + min(0, self.open_ns)
+        self.jobs_ns: Final = max(0, self.open_ns)
         self.held_ns: Final = max(0, int(row[b"held"]))
         self.holders: Final[dict[bytes, int]] = {}
+        self.stated: Final[dict[bytes, int]] = {}
+        self.applied: Final[dict[bytes, int]] = {}
+        self.fences: Final[dict[bytes, int]] = {}
         for name, value in row.items():
-            if name[:2] in (_GRANTED, _NET):
-                self.holders[name[2:]] = self.holders.get(name[2:], 0) + int(value)
+            kind, rest = name[:2], name[2:]
+            if kind in (_GRANTED, _NET):
+                self.holders[rest] = self.holders.get(rest, 0) + int(value)
+            elif kind in (_SPENT, _JOBS):
+                self.holders.setdefault(rest, 0)
+                self.stated.setdefault(rest, -1)  # of a process of an earlier release, which does not say
+            elif kind == _STATED:
+                self.stated[rest] = int(value)
+            elif kind == _APPLIED:
+                self.applied[rest] = int(value)
+            elif kind == _FENCE:
+                self.fences[rest] = int(value)
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether the ledger has all that the sums count."""
+        return all(self.applied.get(holder) == place for holder, place in self.stated.items())
 
 
 class RedisBooks:
@@ -88,47 +127,78 @@ class RedisBooks:
         """Return the purses of budgets, None where one was never filled in, or was lost."""
         rows = self._all([("HGETALL", purse_key(budget)) for budget in budgets])
         try:
-            return [SharedPurse(dict(zip(row[::2], row[1::2], strict=True))) if row else None for row in rows]
+            found = [dict(zip(row[::2], row[1::2], strict=True)) for row in rows]
+            return [SharedPurse(row) if b"start" in row else None for row in found]
         except (LookupError, ValueError, TypeError) as fault:
             raise StoreAwayError("garbage") from fault
 
-    def fill(  # noqa: PLR0913 (a purse's first line, by name)
-        self, budget: Budget, span: tuple[int, int], *, spent_ns: int, jobs_ns: int, since: int, seconds: float
-    ) -> bool:
-        """Fill a purse in that is not there; return whether it was not.
+    def now(self) -> float:
+        """Return the store's time, in seconds since the epoch."""
+        ((seconds, microseconds),) = self._line.ask(("TIME",))
+        return int(seconds) + int(microseconds) / 1e6
 
-        `span`: start and end of the period. What was settled from `since` on is not in the sums: processes state it.
-        `seconds`: how long it stays closed.
+    def fill(  # noqa: PLR0913 (a purse's first line, by name)
+        self,
+        budget: Budget,
+        span: tuple[int, int],
+        *,
+        spent_ns: int,
+        jobs_ns: int,
+        since: int,
+        seconds: float,
+        replaces: int | None = None,
+        latest: int = 0,
+    ) -> bool:
+        """Fill a purse in that is not there, or is of the edition that it `replaces`; return whether it was so.
+
+        `span`: start and end of the period. What was settled from `since` on processes state again. `seconds`: how long
+        it stays closed. `latest`: the latest edition that is known, which the new one is later than.
         """
-        words = (*span, spent_ns, jobs_ns, since, seconds)
+        words = (*span, spent_ns, jobs_ns, since, seconds, "" if replaces is None else replaces, latest)
         return bool(self._run(FILL, purse_key(budget), *words))
+
+    def drop(self, budget: Budget, edition: int) -> None:
+        """Delete a purse of an edition: it admits nothing until it is filled in."""
+        self._run(DROP, purse_key(budget), edition)
+
+    def mark(self, marks: Iterable[tuple[Budget, int, Mapping[bytes, int]]]) -> None:
+        """Write this gateway's fence into purses, and up to where processes are applied that stated something."""
+        commands = []
+        for budget, fence, applied in marks:
+            words = [word for holder, place in applied.items() for word in (_APPLIED + holder, place)]
+            commands.append(("HSET", purse_key(budget), _FENCE + self._replica, fence, *words))
+        self._all(commands)
+
+    def correct(self, budget: Budget, seen: SharedPurse, *, spent_ns: int, jobs_ns: int) -> bool:
+        """Set the sums of a purse, if they are still as they were seen; return whether they were."""
+        was = (seen.edition, seen.start, seen.counted_ns, seen.open_ns)
+        return bool(self._run(CORRECT, purse_key(budget), *was, spent_ns, jobs_ns))
+
+    def raise_to(self, budget: Budget, seen: SharedPurse, spent_ns: int) -> bool:
+        """Raise what is spent to an amount; return whether it was less."""
+        return bool(self._run(RAISE, purse_key(budget), seen.edition, seen.start, spent_ns))
 
     def sweep(self, budget: Budget, start: int, holder: bytes, *, is_gone: bool) -> int:
         """Make what a dead process holds spent; return how much. `is_gone`: it can never come back."""
         return int(self._run(SWEEP, purse_key(budget), start, holder, int(is_gone)))
 
-    def testify(self, budget: Budget, holder: bytes, word: LastWord) -> None:
-        """State what a dead process had to say of a purse, in its name; told twice it changes nothing.
-
-        The store takes it in the edition that it was said in, in place of what it was told, and of what it has granted.
-        """
-        figures = (word.held_ns, 0, word.spent_ns, word.jobs_ns)
-        self._run(STATE, purse_key(budget), holder, 0, word.start, word.edition, *figures)
-
-    def adjust(self, budget: Budget, start: int, *, spent_ns: int, jobs_ns: int) -> None:
-        """Add to the sums of a purse, in the period that began at `start`, if that is the present one."""
-        self._run(ADJUST, purse_key(budget), start, spent_ns, jobs_ns)
-
     # -- jobs -------------------------------------------------------------------------------------------------------
 
-    def knows_jobs(self) -> bool:
-        """Return whether the open jobs of the ledger were told to the store since it was lost last."""
-        return self._line.ask(("GET", _JOBS_KEY))[0] is not None
+    def fence(self) -> int | None:
+        """Return the number that this gateway wrote last, as the store has it."""
+        (number,) = self._line.ask(("GET", _FENCE_KEY + self._replica))
+        return None if number is None else int(number)
+
+    def write_fence(self, number: int) -> None:
+        """Write the next number."""
+        self._line.ask(("SET", _FENCE_KEY + self._replica, number, "EX", _FENCE_SECONDS))
 
     def tell_jobs(self, jobs: Iterable[tuple[str, Job]]) -> None:
-        """Bind ids to jobs, where they are not known."""
-        self._all([("SET", job_key(name), job_text(job), "EX", JOB_SECONDS, "NX") for name, job in jobs])
-        self._line.ask(("SET", _JOBS_KEY, 1, "EX", JOB_SECONDS))
+        """Bind ids to jobs, where they are not known, or their money is further along than the store knows."""
+        left = iter(jobs)
+        while some := list(islice(left, _JOBS_AT_ONCE)):
+            keys, texts = [job_key(name) for name, _ in some], [job_text(job) for _, job in some]
+            self._line.ask(("EVAL", TELL.text, len(keys), *keys, JOB_SECONDS, *texts))
 
     def close_job(self, job_id: str, state: int, known: Job, *, closer: bytes) -> Job | None:
         """Move a job's money up to a state; return it as it was before, None where another had closed it.

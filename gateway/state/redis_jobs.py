@@ -1,8 +1,13 @@
 """Queue jobs in the store, as one worker process tells and asks of them.
 
-The decision it carries: of all gateways one closes a job, the one that the store says so to. What could not be told or
-asked while the store was away is owed, up to a bound, and done on its return, once: a closing has a name of its own by
-which it may be asked for again. So a job's money waits for the store, and is never settled twice.
+The decisions it carries:
+
+* Of all gateways one closes a job, the one that the store says so to. What could not be told or asked while the store
+  was away is owed, up to a bound, and done on its return, once: a closing has a name of its own by which it may be
+  asked for again. So a job's money waits for the store, and is never settled twice.
+* A store that does not know a job may have lost it, and another gateway may have closed it. So it is asked again until
+  it was told of its jobs out of the ledger, which takes it a second or two. Only then does this gateway's own memory of
+  the job count.
 """
 
 from __future__ import annotations
@@ -28,14 +33,19 @@ if TYPE_CHECKING:
 MOST_OWED: Final = 10_000
 LEAST_MEMORY_SECONDS: Final = 2
 """What was submitted before that is in the ledger by now, ten times over."""
+ABSENT_SECONDS: Final = 8.0
+_ASK_AGAIN_SECONDS: Final = 1.0
+_ABSENT: Final = b"?"
 
 
 class RedisJobs:
     """The jobs of one worker."""
 
-    def __init__(self, holder: bytes) -> None:
-        """`holder` names this process among all of all gateways."""
+    def __init__(self, holder: bytes, *, absent_seconds: float = ABSENT_SECONDS) -> None:
+        """`holder` names this process among all of all gateways; `absent_seconds`: how long a job may be not known."""
         self._holder: Final = holder
+        self._absent_seconds: Final = absent_seconds
+        self._timer: asyncio.TimerHandle | None = None
         self._numbers = itertools.count(1)
         self._pipeline: Pipeline | None = None
         self._owed: dict[OwedCall, None] = {}  # in order
@@ -52,6 +62,9 @@ class RedisJobs:
         """The connection is gone."""
         self._pipeline = None
         self._trusted_at = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def pay(self) -> None:
         """Do what is owed, where the store is there."""
@@ -88,7 +101,19 @@ class RedisJobs:
         Told once, when the store is there. `known`: the job where this gateway knows it, for a store that has lost it.
         """
         closer = b"%b/%d" % (self._holder, next(self._numbers))
-        self._add(OwedCall(redis_job_commands.close(job_id, state, closer, known), self, told))
+        own = redis_job_commands.close(job_id, state, closer, known) if known is not None else None
+        asked = redis_job_commands.close(job_id, state, closer, None)
+        self._add(OwedCall(asked, self, told, own=own, until=monotonic() + self._absent_seconds))
+
+    def ask_again(self, call: OwedCall) -> None:
+        """Ask for a job again that the store did not know, in a moment."""
+        self.owe(call)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_ASK_AGAIN_SECONDS, self._pay_later)
+
+    def _pay_later(self) -> None:
+        self._timer = None
+        self.pay()
 
     def _add(self, call: OwedCall) -> None:
         if self._pipeline is not None:
@@ -109,20 +134,38 @@ class RedisJobs:
 class OwedCall(Call):
     """A call that is made until it is answered; `told` is told the job that it closed."""
 
-    __slots__ = ("_jobs", "_told")
+    __slots__ = ("_jobs", "_own", "_told", "_until")
 
-    def __init__(self, command: Command, jobs: RedisJobs, told: Callable[[Job | None], None] | None) -> None:
+    def __init__(
+        self,
+        command: Command,
+        jobs: RedisJobs,
+        told: Callable[[Job | None], None] | None,
+        *,
+        own: Command | None = None,
+        until: float = 0.0,
+    ) -> None:
+        """`own` is the command that brings this gateway's own memory along, for a store that does not know the job.
+
+        `until` is when it may, by the monotonic clock.
+        """
         super().__init__(command)
         self._jobs = jobs
         self._told = told
+        self._own = own
+        self._until = until
 
     def again(self) -> OwedCall:
         """Return the same call once more."""
-        return OwedCall(self.command, self._jobs, self._told)
+        if self._own is not None and monotonic() >= self._until:
+            return OwedCall(self._own, self._jobs, self._told)
+        return OwedCall(self.command, self._jobs, self._told, own=self._own, until=self._until)
 
     def accept(self, answer: object) -> None:
         """Tell what it came to."""
-        if self._told is not None:
+        if answer == _ABSENT and (self._own is not None or monotonic() < self._until):
+            self._jobs.ask_again(self)
+        elif self._told is not None:
             asyncio.get_running_loop().call_soon(self._told, read_job(answer))
 
     def fail(self) -> None:

@@ -1,14 +1,21 @@
 """What becomes of holds and of jobs' money as the store itself runs it: Lua scripts, each atomic.
 
-The decision it carries: every process has registers of its own in a budget's purse, and states them whole. What it says
-twice changes nothing, what was lost on the way is made up by the next statement, and what was taken from it while it
-seemed dead is put right by its return. The sums that asks look at are kept beside them.
+The decisions they carry:
+
+* Every process has registers of its own in a budget's purse, and states them whole. What it says twice changes nothing,
+  what was lost on the way is made up by the next statement, and what was taken from it while it seemed dead is put
+  right by its return. The sums that asks look at are kept beside them.
+* With its registers a process states how far its journal tells of them, and its gateway's ledger process says how far
+  that journal is in the ledger. So whoever compares a purse with the ledger knows whether both are about the same.
+* Each gateway raises a number of its own in every purse, once a second (a fence). A purse whose number is below the one
+  that this gateway wrote last is older than what it has seen: it was restored, or lost and made again by nobody.
 
 A purse is a hash: `start` of its period (seconds since the epoch), `edition` (who fills a lost purse in begins a new
 one, and all registers with it), `since` (what was settled from that second on is not filled in, but stated),
 `opens` (when the first call may hold something: until then the others state what they hold), the sums `spent`, `jobs`
 and `held` in nanodollars, and for each process what asks `g`ranted it, what it states in `n`et beside those (less than
-nothing once it has given holds back), and what it `s`pent and added to `j`obs.
+nothing once it has given holds back), and what it `s`pent and added to `j`obs; the `p`lace where its journal ended when
+it changed these two, and that place once it is `a`pplied to the ledger. For each gateway: its `f`ence.
 """
 
 from __future__ import annotations
@@ -39,7 +46,7 @@ local told, holder = {}, ARGV[1]
 local names = {'g:' .. holder, 'n:' .. holder, 's:' .. holder, 'j:' .. holder}
 local sums = {'held', 'held', 'spent', 'jobs'}
 for place, key in ipairs(KEYS) do
-  local at = 3 + (place - 1) * 6
+  local at = 4 + (place - 1) * 6
   local row = redis.call('HMGET', key, 'start', 'edition', 'since', unpack(names))
   if row[1] == ARGV[at] and row[2] == ARGV[at + 1] then
     for rank, name in ipairs(names) do
@@ -47,6 +54,7 @@ for place, key in ipairs(KEYS) do
       if value ~= '' and value ~= known then
         shift(key, sums[rank], value, known)
         redis.call('HSET', key, name, value)
+        if rank > 2 then redis.call('HSET', key, 'p:' .. holder, ARGV[3]) end
       end
     end
     redis.call('EXPIRE', key, 3456000)
@@ -60,11 +68,14 @@ return table.concat(told, ' ')
 """
 
 _FILL: Final = """
-if redis.call('HEXISTS', KEYS[1], 'start') == 1 then return 0 end
+local found = redis.call('HGET', KEYS[1], 'edition')
+if found and found ~= ARGV[7] then return 0 end
 local start, spent, jobs = ARGV[1], ARGV[3], ARGV[4]
 if now + 1700000000 >= tonumber(ARGV[2]) then start, spent, jobs = ARGV[2], 0, 0 end
-redis.call('HSET', KEYS[1], 'start', start, 'edition', string.format('%.0f', (now + 1700000000) * 1000000),
-           'since', ARGV[5], 'opens', text(now + ARGV[6]), 'spent', spent, 'jobs', jobs, 'held', 0)
+local edition = math.max((now + 1700000000) * 1000000, ARGV[8] + 1)
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'start', start, 'edition', string.format('%.0f', edition), 'since', ARGV[5],
+           'opens', text(now + ARGV[6]), 'spent', spent, 'jobs', jobs, 'held', 0)
 redis.call('EXPIRE', KEYS[1], 3456000)
 return 1
 """
@@ -81,23 +92,40 @@ if granted ~= negated(net) then
   shift(KEYS[1], 'held', negated(granted), net)
   redis.call('HSET', KEYS[1], n, negated(granted))
 end
-if ARGV[3] == '1' then redis.call('HDEL', KEYS[1], 'g:' .. ARGV[2], n, s, 'j:' .. ARGV[2]) end
+if held ~= 0 and ARGV[3] == '0' then redis.call('HSET', KEYS[1], 'p:' .. ARGV[2], -1) end
+if ARGV[3] == '1' then
+  redis.call('HDEL', KEYS[1], 'g:' .. ARGV[2], n, s, 'j:' .. ARGV[2], 'p:' .. ARGV[2], 'a:' .. ARGV[2])
+end
 return held
 """
 
-_ADJUST: Final = """
-if redis.call('HGET', KEYS[1], 'start') ~= ARGV[1] then return 0 end
-redis.call('HINCRBY', KEYS[1], 'spent', ARGV[2])
-redis.call('HINCRBY', KEYS[1], 'jobs', ARGV[3])
+_CORRECT: Final = """
+local row = redis.call('HMGET', KEYS[1], 'edition', 'start', 'spent', 'jobs')
+for rank = 1, 4 do if row[rank] ~= ARGV[rank] then return 0 end end
+redis.call('HSET', KEYS[1], 'spent', ARGV[5], 'jobs', ARGV[6])
 return 1
+"""
+
+_RAISE: Final = """
+local row = redis.call('HMGET', KEYS[1], 'edition', 'start', 'spent', 'jobs')
+if row[1] ~= ARGV[1] or row[2] ~= ARGV[2] then return 0 end
+local lacks = ARGV[3] - row[3] - math.min(0, row[4])
+if lacks <= 0 then return 0 end
+redis.call('HINCRBY', KEYS[1], 'spent', string.format('%.0f', lacks))
+return 1
+"""
+
+_DROP: Final = """
+if redis.call('HGET', KEYS[1], 'edition') == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
 """
 
 _CLOSE: Final = """
 local found = redis.call('GET', KEYS[1]) or ARGV[3]
+if found == '' then return '?' end
 local mark = string.find(found, '\\n', 1, true)
 local body = mark and string.sub(found, 2, mark - 1) or string.sub(found, 2)
 local was, closer = string.sub(found, 1, 1), mark and string.sub(found, mark + 1) or ''
-if found == '' then return '' end
 if was == ARGV[1] and string.sub(closer, 2) == ARGV[2] then return string.sub(closer, 1, 1) .. body end
 if was >= ARGV[1] then return '' end
 redis.call('SET', KEYS[1], ARGV[1] .. body .. '\\n' .. was .. ARGV[2], 'EX', ARGV[4])
@@ -114,28 +142,50 @@ end
 return now - since
 """
 
+_TELL: Final = """
+for place, key in ipairs(KEYS) do
+  local found, told = redis.call('GET', key), ARGV[place + 1]
+  if not found or string.sub(found, 1, 1) < string.sub(told, 1, 1) then redis.call('SET', key, told, 'EX', ARGV[1]) end
+end
+return #KEYS
+"""
+
 STATE: Final = Script(_EXACT + _STATE)
-"""KEYS: purses. ARGV: who states, and 1 where that is its last word; then for each purse start and edition that it
-knows, and its registers g, n, s, j, each empty where nothing is said of it.
+"""KEYS: purses. ARGV: who states, 1 where that is its last word, and where its journal ends; then for each purse start
+and edition that it knows, and its registers g, n, s, j, each empty where nothing is said of it.
 
 Answers with start, edition and since of each purse, 0 where it is not there; only where start and edition are the
 purse's was anything taken from the statement.
 """
 
 FILL: Final = Script(_FILL)
-"""Fills a purse in that is not there; 1 where it did. ARGV: start and end of the period, spent, jobs, since, and how
-many seconds it stays closed."""
+"""Fills a purse in that is not there, or is still of the edition that it is to replace; 1 where it did. ARGV: start and
+end of the period, spent, jobs, since, how many seconds it stays closed, that edition (empty: none), and the latest one
+that is known."""
 
 SWEEP: Final = Script(_EXACT + _SWEEP)
-"""Makes what a process holds spent; returns how much. ARGV: start, the process, 1 where it can never come back."""
+"""Makes what a process holds spent; returns how much. ARGV: start, the process, 1 where it can never come back.
 
-ADJUST: Final = Script(_ADJUST)
-"""Adds to sums. ARGV: start, then what is added to spent and to jobs."""
+Where it may, its journal counts as not applied from then on: nobody here knows whether its holds became spending."""
+
+CORRECT: Final = Script(_CORRECT)
+"""Sets sums that are still as they were seen; 1 where they were. ARGV: edition, start, spent and jobs as seen, and what
+spent and jobs are to be."""
+
+RAISE: Final = Script(_RAISE)
+"""Raises what is spent to an amount, if it is less; 1 where it was. ARGV: edition, start, the amount."""
+
+DROP: Final = Script(_DROP)
+"""Deletes a purse of an edition. ARGV: the edition."""
 
 CLOSE: Final = Script(_CLOSE)
 """Moves a job's money up. ARGV: the state, who closes it, the job as it is known here (empty: not at all), and seconds
 to live. Returns the job as it was before, also to the one who closed it and asks again; empty where there is nothing to
-be done."""
+be done, `?` where it is known neither there nor here."""
+
+TELL: Final = Script(_TELL)
+"""Binds ids to jobs, where they are not known, or their money is further along. KEYS: the jobs. ARGV: seconds to live,
+then each job's text."""
 
 REMEMBERS: Final = Script(_REMEMBERS)
 """Returns for how many whole seconds the key has been there, and sets it where it is not: a store that was emptied has

@@ -2,7 +2,8 @@
 
 The decision it carries: what happened in one turn of the loop is stated together, and everything that another could
 still miss is said again each second and at each connection. So a purse that was lost has its holds back before it is
-opened (`OPENING_SECONDS` in redis_books.py), and nothing is owed call by call while the store is away.
+opened (`OPENING_SECONDS` in redis_books.py), and nothing is owed call by call while the store is away. With each
+statement goes where the journal ends by then, so that it can be told whether the ledger has what was stated.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from gateway.policy.budget import Calendar
 from gateway.state.redis_commands import scripted
 from gateway.state.redis_pipeline import Call
 from gateway.state.redis_purse_scripts import STATE
-from gateway.state.redis_registers import Register, Registers, purse_key
+from gateway.state.redis_registers import Register, Registers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.policy.budget import Budget
-    from gateway.state.holdings import Hold
-    from gateway.state.last_words import Will
+    from gateway.state.holdings import Hold, Lines
     from gateway.state.redis_commands import Command, Plan
     from gateway.state.redis_pipeline import Pipeline
 
@@ -32,14 +32,13 @@ _FACTS: Final = 3
 class RedisPurses:
     """`PurseStore` of one worker."""
 
-    def __init__(self, holder: bytes, wall: Callable[[], float], will: Will | None = None) -> None:
-        """`holder` names this process among all of all gateways (`<gateway>:<pid>`).
+    def __init__(self, holder: bytes, wall: Callable[[], float], lines: Lines) -> None:
+        """`holder` names this process among all of all gateways (`<gateway>:<pid>`), `lines` is its journal.
 
-        `wall` gives seconds since the epoch. `will`: where what is stated is kept, lest this process dies.
+        `wall` gives seconds since the epoch.
         """
         self._holder: Final = holder
-        self._will = will
-        self._announced: dict[str, str] = {}  # tags of budgets by their names, of which something was asked
+        self._lines: Final = lines
         self._wall = wall
         self._calendar = Calendar()
         self._registers = Registers()
@@ -53,7 +52,7 @@ class RedisPurses:
         """State everything over a new connection, before the first ask on it: what asks were granted, too."""
         self._pipeline = pipeline
         for registers in self._registers.all():
-            pipeline.add(StateCall(self, registers, self._holder, tells_grants=True))
+            pipeline.add(self._statement(registers, tells_grants=True))
         self._say_again_later()
 
     def fall(self) -> None:
@@ -65,15 +64,12 @@ class RedisPurses:
 
     def leave(self) -> None:
         """Say a last word: this process holds nothing any more."""
-        pipeline, will = self._pipeline, self._will
+        pipeline = self._pipeline
         if pipeline is not None:
-            self._will = None  # the store forgets this process: what is kept from here on would be counted again
             for registers in self._registers.all():
                 done = [register for register in registers if register.still_held == 0]
                 if done:
-                    if will is not None:
-                        will.take_back(done)
-                    pipeline.add(StateCall(self, done, self._holder, is_last=True))
+                    pipeline.add(self._statement(done, is_last=True))
         self.fall()
 
     def _say_again_later(self) -> None:
@@ -83,22 +79,14 @@ class RedisPurses:
         self._say_again_later()
         if self._pipeline is not None:
             for registers in self._registers.alive(int(self._wall())):
-                self._pipeline.add(StateCall(self, registers, self._holder))
+                self._pipeline.add(self._statement(registers))
 
     # -- holds ------------------------------------------------------------------------------------------------------
 
     def question(self, plan: Plan, lease: bytes, hold: Hold) -> Command:
         """Return the question of a request that is to hold something."""
-        for budget in hold.budgets:
-            if self._announced.get(budget.store_name) != budget.tag:
-                self._announce(budget)
         now = self._wall()
         return plan.ask_hold(lease, self._holder, hold.estimate_ns, calendar=self._calendar, now=now)
-
-    def _announce(self, budget: Budget) -> None:
-        self._announced[budget.store_name] = budget.tag
-        if self._will is not None:
-            self._will.announce(purse_key(budget))
 
     def grant(self, hold: Hold, told: Sequence[int]) -> None:
         """Take a grant, with start, edition and since of each purse."""
@@ -113,37 +101,25 @@ class RedisPurses:
             self._change(budget, start, freed=hold.estimate_ns)
 
     def record(self, hold: Hold) -> None:
-        """Take what is held as written down, in this turn."""
-        hold.is_recorded = bool(hold.starts)
-        for budget, start in zip(hold.budgets, hold.starts, strict=False):
-            self._registers.record(budget, start, hold.estimate_ns)
+        """Do nothing: what is held counts as spent if this process dies, written down or not."""
 
     def settle(self, hold: Hold, spent_ns: int) -> None:
         """Turn what is held into what it cost; what was admitted without a hold is counted all the same."""
         self._close(hold, spent=spent_ns)
 
     def bind(self, hold: Hold) -> None:
-        """Hand what is held over to a queue job; kept before anybody hears of it."""
+        """Hand what is held over to a queue job."""
         self._close(hold, jobs=hold.estimate_ns)
-        self.write()
 
     def _close(self, hold: Hold, *, spent: int = 0, jobs: int = 0) -> None:
         freed = hold.estimate_ns if hold.starts else 0
         for budget, start in zip(hold.budgets, self._starts(hold), strict=True):
-            if hold.is_recorded:
-                self._registers.record(budget, start, -freed)
             self._change(budget, start, freed=freed, spent=spent, jobs=jobs)
 
     def settle_job(self, purses: Sequence[tuple[Budget, int]], *, freed_ns: int, spent_ns: int) -> None:
         """Free what a job holds, and count what it cost."""
         for budget, start in purses:
             self._change(budget, start, spent=spent_ns, jobs=-freed_ns)
-
-    def write(self) -> None:
-        """Keep what has changed in this turn, where it outlives this process."""
-        unkept = self._registers.unkept()
-        if unkept and self._will is not None:
-            self._will.keep(unkept)
 
     def _starts(self, hold: Hold) -> tuple[int, ...]:
         if hold.starts:
@@ -158,6 +134,12 @@ class RedisPurses:
 
     # -- statements -------------------------------------------------------------------------------------------------
 
+    def _statement(
+        self, registers: Sequence[Register], *, tells_grants: bool = False, is_last: bool = False
+    ) -> StateCall:
+        place = self._lines.end
+        return StateCall(self, registers, self._holder, place, tells_grants=tells_grants, is_last=is_last)
+
     def state_soon(self) -> None:
         """State what has changed, with all that changes in this turn of the loop."""
         if not self._is_due and self._pipeline is not None:
@@ -170,7 +152,7 @@ class RedisPurses:
         pipeline = self._pipeline
         if pipeline is not None:
             for registers in self._registers.changed():
-                pipeline.add(StateCall(self, registers, self._holder))
+                pipeline.add(self._statement(registers))
 
     def told(self, registers: Sequence[Register], versions: Sequence[int], facts: Sequence[int]) -> None:
         """Take what the store says of the purses that a statement was about."""
@@ -190,16 +172,17 @@ class StateCall(Call):
 
     __slots__ = ("_purses", "_registers", "_versions")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what it states, and how)
         self,
         purses: RedisPurses,
         registers: Sequence[Register],
         holder: bytes,
+        place: int,
         *,
         tells_grants: bool = False,
         is_last: bool = False,
     ) -> None:
-        arguments = [holder, b"1" if is_last else b"0"]
+        arguments = [holder, b"1" if is_last else b"0", b"%d" % place]
         for register in registers:
             arguments += _words(register, tells_grants=tells_grants)
         super().__init__(scripted(STATE, [register.key for register in registers], arguments))

@@ -31,7 +31,7 @@ class Register:
 
     `edition` 0: the purse has not been heard of yet. `granted` by asks of this edition, `net` what is held beside that
     (less than nothing once holds were given back), `spent` and `jobs` what was added to these sums; `still_held`: what
-    this process holds, whichever edition granted it, and `recorded` what of it is written down. `version` rises with
+    this process holds, whichever edition granted it. `version` rises with
     each change; `acknowledged` is the last one that the store has.
     """
 
@@ -44,7 +44,6 @@ class Register:
         "name",
         "net",
         "recent",
-        "recorded",
         "spent",
         "start",
         "still_held",
@@ -64,7 +63,6 @@ class Register:
         self.spent = 0
         self.jobs = 0
         self.still_held = 0
-        self.recorded = 0
         self.recent: dict[int, list[int]] = {}
         self.touched_at = 0
         self.version = 0
@@ -119,7 +117,6 @@ class Registers:
     def __init__(self) -> None:
         self._registers: dict[str, Register] = {}
         self._changed: dict[str, Register] = {}
-        self._unkept: dict[str, Register] = {}
 
     def _open(self, budget: Budget, start: int) -> Register | None:
         """Return the register of a period; None where a later one has begun."""
@@ -152,7 +149,6 @@ class Registers:
     def _begin(self, register: Register, edition: int, since: int) -> None:
         has_something = register.still_held != 0 or bool(register.recent)
         register.begin(edition, since)
-        self._unkept[register.name] = register
         if has_something:
             self._changed[register.name] = register
         else:
@@ -166,14 +162,6 @@ class Registers:
         if register is not None:
             register.change(second, freed=freed, spent=spent, jobs=jobs)
             self._changed[register.name] = register
-            self._unkept[register.name] = register
-
-    def record(self, budget: Budget, start: int, amount_ns: int) -> None:
-        """Note that something held is written down, or, below 0, that it is held no longer."""
-        register = self._open(budget, start)
-        if register is not None:
-            register.recorded += amount_ns
-            self._unkept[register.name] = register
 
     def learn(self, register: Register, start: int, edition: int, since: int) -> bool:
         """Take what the store says of a purse that a statement was about; return whether it took the statement."""
@@ -194,13 +182,6 @@ class Registers:
         """Yield what is to be stated, those of one tag together; nothing is to be stated any more then."""
         changed, self._changed = self._changed, {}
         yield from _by_tag(changed.values())
-
-    def unkept(self) -> Sequence[Register]:
-        """Return what has changed since this was last asked."""
-        if not self._unkept:
-            return ()
-        unkept, self._unkept = self._unkept, {}
-        return list(unkept.values())
 
     def alive(self, second: int) -> Iterator[list[Register]]:
         """Yield what is to be said again, those of one tag together."""

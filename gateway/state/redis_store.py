@@ -22,6 +22,7 @@ import structlog
 
 from gateway.policy.quota import Verdict
 from gateway.state import redis_commands
+from gateway.state.holdings import NoLines
 from gateway.state.redis_address import parse_redis_url
 from gateway.state.redis_calls import AskCall, BeatCall, FreeCall, LastCall, living
 from gateway.state.redis_jobs import RedisJobs
@@ -35,7 +36,7 @@ from gateway.state.redis_scripts import ASK, MOVE, RENEW
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.state.last_words import Will
+    from gateway.state.holdings import Lines
     from gateway.state.redis_commands import Command
     from gateway.state.store import Ask
 
@@ -61,15 +62,14 @@ class RedisStore:
         on_error: Callable[[], None],
         patience_seconds: float = PATIENCE_SECONDS,
         wall: Callable[[], float] = time,
-        will: Will | None = None,
+        lines: Lines | None = None,
     ) -> None:
         """`replica` is the same for all workers of one gateway. ValueError where the URL is wrong, without its text.
 
         `on_change(up)` is called with the first attempt's outcome and at each transition; `on_error()` at each failed
-        call. `wall` gives seconds since the epoch, for the calendar of budgets. `will`: see `RedisPurses`.
+        call. `wall` gives seconds since the epoch; `lines` is this process's journal.
         """
-        self.is_up = False
-        """False: do not ask, decide locally."""
+        self.is_up = False  # do not ask, decide locally
         self.replicas = 1
         """How many gateways share the store, as of the last contact."""
         self._address = parse_redis_url(url)
@@ -80,7 +80,7 @@ class RedisStore:
         self._plans = redis_commands.Plans()
         self._leases = Leases()
         holder = b"%b:%d" % (self._replica, os.getpid())
-        self.purses: Final = RedisPurses(holder, wall, will)
+        self.purses: Final = RedisPurses(holder, wall, lines or NoLines())
         """What is held of budgets (`PurseStore`)."""
         self.jobs: Final = RedisJobs(holder)
         """Queue jobs that all gateways know."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import pytest
 
-from gateway.bookkeeper import Bookkeeper, job_of
+from gateway.bookkeeper import Bookkeeper
+from gateway.known_jobs import job_of
 from gateway.ledger.entry import RECONCILED, RELEASED, Entry
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.process import Gauges

@@ -42,7 +42,7 @@ STEPS: Final = st.lists(
 
 def audited(gateway: Gateway) -> Sums:
     """Return the sums after a comparison."""
-    gateway.keeper._local.audit_soon()
+    gateway.keeper._sums.audit_soon()
     gateway.keeper.on_gauges(UP)
     return gateway.sums
 
@@ -170,16 +170,16 @@ def test_what_is_on_its_way_to_the_ledger_is_no_difference(tmp_path: Path, gatew
     budgets = LocalBudgets(
         worker.quotas,
         gateway.ledger,
-        applied=lambda: [worker.spool.applied_to("worker-0"), *rest],
+        applied=lambda: [worker.spool.own_journals().get("worker-0", 0), *rest],
         wall=lambda: gateway.now,
     )
 
     def spent() -> int:
         budgets.audit_soon()
-        budgets.audit((DAY,))
+        budgets.keep((DAY,), is_ledger_up=True)
         return budgets.purse(DAY).spent_ns
 
-    budgets.keep((DAY,))
+    budgets.keep((DAY,), is_ledger_up=True)
     worker.buy(3)
     assert spent() == 3
     worker.apply()

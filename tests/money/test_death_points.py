@@ -21,16 +21,14 @@ from gateway.ledger.journal import Journal
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.segments import MARK_CELLS, seal
 from gateway.ledger.spool import Spool
-from gateway.policy.budget import Budget, Calendar, period_start
+from gateway.policy.budget import Budget, period_start
 from gateway.policy.credential import Principal
 from gateway.policy.price import Estimates, Price
 from gateway.policy.quota import NO_LIMITS
 from gateway.protocol.fal import Call
 from gateway.purchase import Fate, Purchase
 from gateway.state.jobs import JobTable, LocalJobs
-from gateway.state.last_words import LastWords, Will
-from gateway.state.local import LocalStore, Quotas, RecordLock
-from gateway.state.redis_purses import RedisPurses
+from gateway.state.local import LocalStore, Quotas
 from gateway.state.store import Ask
 from gateway.till import Till
 
@@ -51,7 +49,6 @@ RESULT: Final = Call("queue", "free", "fal-ai/flux", "job", "result")
 NANO_PRICE: Final = Price("image", 1_000, Decimal(3))  # a nano-dollar a unit
 NAME: Final = "worker-0"
 SMALL_SEGMENT: Final = 600  # so that segments end in the midst, too
-EDITION: Final = 7
 MOST_STEPS: Final = 400
 
 Sums = dict[str, tuple[int, int]]
@@ -178,42 +175,6 @@ class LocalWorker:
         assert verdict.granted
 
 
-class Words:
-    """What a worker has to say to a store that hears nothing of it."""
-
-    def __init__(self) -> None:
-        self.words = LastWords(RecordLock(is_needed=True), places=8)
-
-    def worker(self, lines: Lines) -> Worker:
-        """Begin to write a will."""
-        holder = b"one:%d" % os.getpid()
-        return RedisWorker(RedisPurses(holder, lambda: NOW, Will(self.words, os.getpid(), lines)))
-
-    def settle_with_dead(self, pid: int, end: int) -> Sums:
-        """Read it; the tags of its budgets are empty, so they are known by their owners."""
-        self.words.conclude(pid, end)
-        told = {word.start: word for word in self.words.of_dead([])}
-        sums: Sums = {}
-        for budget in BUDGETS:
-            word = told.get(period_start(budget.period, NOW))
-            sums[budget.period] = (word.spent_ns + word.held_ns, word.jobs_ns) if word is not None else (0, 0)
-        return sums
-
-
-class RedisWorker:
-    """Over a store that is granting, and away for all else."""
-
-    def __init__(self, purses: RedisPurses) -> None:
-        self.store = purses
-        self.write = purses.write
-        self._calendar = Calendar()
-
-    def take(self, hold: Hold) -> None:
-        """Be told of a grant."""
-        told = [(self._calendar.start(budget.period, NOW), EDITION, 0) for budget in hold.budgets]
-        self.store.grant(hold, list(itertools.chain(*told)))
-
-
 class Life:
     """What a worker does between two ends of turns: everything that money can do."""
 
@@ -307,7 +268,6 @@ class Books:
 HOMES: Final[dict[str, Callable[[], Home]]] = {
     "memory of one worker": lambda: Memory(1),
     "memory of two workers": lambda: Memory(2),
-    "words to a store": Words,
 }
 
 

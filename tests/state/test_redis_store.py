@@ -92,12 +92,18 @@ async def use_money(stage: Watched) -> None:
     (purse,) = books.purses([BUDGET])
     assert purse is not None
     assert (purse.spent_ns, purse.jobs_ns, purse.held_ns) == (5, 3, 0)
-    assert not books.knows_jobs()
+    assert books.fence() is None
+    books.write_fence(1)
+    assert books.fence() == 1
     books.tell_jobs([("job-2", JOB)])
-    assert books.knows_jobs()
     assert books.close_job("job-2", 1, JOB, closer=b"two") == JOB
-    books.adjust(BUDGET, start, spent_ns=1, jobs_ns=-3)
+    books.mark([(BUDGET, 1, {b"one:1": 2})])
+    assert books.correct(BUDGET, purse, spent_ns=6, jobs_ns=0)
+    assert books.raise_to(BUDGET, purse, 7)
+    assert books.now() > start
     assert books.sweep(BUDGET, start, b"gone", is_gone=True) == 0
+    books.drop(BUDGET, purse.edition)
+    assert books.purses([BUDGET]) == [None]
     books.close()
 
 
