@@ -161,7 +161,7 @@ def leave(market: Market) -> None:
     """A caller that leaves while its run is under way, which fal finishes and bills."""
     begun = len(market.books.entries())
     with market.connect() as client:
-        client.send(run_of(WEB, emulate="delay=700,units=2"))
+        client.send(run_of(WEB, emulate="delay=1500,units=2"))
         until(lambda: len(market.books.entries()) > begun, "the run in the ledger")
     market.gateway.wait_for_event("exchange", lambda event: event["outcome"] == "client_gone")
 

@@ -331,6 +331,5 @@ def test_what_was_spent_is_the_ledgers_whoever_dies(market: Market, tour: Tour) 
     )
     shown = counts(market.gateway.metrics(), "ledger_cost_usd")
     assert sum(shown.values()) == market.books.spent_ns()
-    lost = ("design", "web", FLUX, "unknown")  # its answer never came, so no bill can be brought to it
-    assert shown[lost] == expected[lost]
+    assert ("design", "web", FLUX, "unknown") not in shown  # its answer never came; the bill left over is its own
     assert ("design", "web", FLUX, "exact") not in shown

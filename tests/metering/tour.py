@@ -213,7 +213,7 @@ class Tour:
         """A caller that leaves while its run goes on: paid for, and of no use to anybody."""
         gateway = self.market.gateway
         with self.market.connect() as client:
-            client.send(run_of(LEAVER, emulate="units=3,delay=300"))
+            client.send(run_of(LEAVER, emulate="units=3,delay=1500"))
             until(lambda: gateway.metrics().value("inflight_requests") == 1, "the run under way")
         until(lambda: gateway.metrics().value("clients_gone_total") == 1, "the end of the run that was left")
         self.told(499, key=LEAVER, endpoint=FLUX, billing="paid")
