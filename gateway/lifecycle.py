@@ -149,6 +149,7 @@ class Supervisor:
     def _stop(self) -> None:
         self._stops += 1
         self._board.supervisor.state = State.DRAINING
+        self._shared.give_up_ledger()  # the next gateway may start while this one drains
         self._events.info("gateway_draining", asked=self._stops)
         self._signal_workers()
 
@@ -214,6 +215,7 @@ class Supervisor:
         """Become the child; never returns."""
         code = 1
         try:
+            self._shared.give_up_ledger()  # the supervisor's alone
             signals.ignore_in_child()
             self._signals.close()
             self._lifeline.hold_end()

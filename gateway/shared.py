@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from gateway.bulletin import Bulletin
 from gateway.ledger.address import parse_database_url
-from gateway.ledger.folder import SpoolFolder, claim_folder
+from gateway.ledger.folder import LedgerClaim, SpoolFolder, claim_folder
 from gateway.ledger.journal import Journal
 from gateway.ledger.segments import WAITING, seal, segments_bytes
 from gateway.metering.board import Board
@@ -32,7 +32,7 @@ class Shared:
     """The memory, the log, and the folder of this gateway's journals."""
 
     def __init__(self, settings: Settings, log: Log, environ: Mapping[str, str]) -> None:
-        """Make all of it; OSError where the folder of journals cannot be made.
+        """Make all of it; OSError where the folder of journals cannot be made, or another gateway has the ledger.
 
         `environ` holds variables that a policy may name.
         """
@@ -50,7 +50,14 @@ class Shared:
         self.job_channel: Final = JobChannel(workers=settings.workers)
         self.quotas: Final = Quotas(seats=settings.workers)
         self.spool_root: Final = spool_root(settings.database_url.get_secret_value())
+        is_alone = settings.redis_url is None and parse_database_url(settings.database_url.get_secret_value()).file
+        self._claim = LedgerClaim(self.spool_root) if is_alone else None
         self.spool: Final[SpoolFolder] = claim_folder(self.spool_root, self.replica)
+
+    def give_up_ledger(self) -> None:
+        """Let other gateways serve over this ledger, as far as this process is concerned."""
+        if self._claim is not None:
+            self._claim.close()
 
     def journal_name(self, seat: Seat) -> str:
         """Return the name of the journal of the worker that sits there."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_NAME: Final = "gateway.lock"
+_CLAIM_NAME: Final = "serving.lock"
 _PRIVATE: Final = 0o700
 _GATEWAY_ID: Final = re.compile(r"[0-9a-f]{32}")
 _FILE: Final = re.compile(r"\.?([a-z][a-z0-9-]*?)(?:-[0-9]{6,}\.journal|\.checkpoint|\.lock)")
@@ -74,6 +75,35 @@ class SpoolFolder:
                 self.path.rmdir()
         os.close(self._lock)
         self._lock = -1
+
+
+class LedgerTakenError(OSError):
+    """Another gateway serves over this ledger, and both would count its budgets apart."""
+
+
+class LedgerClaim:
+    """The right of one supervisor to serve over an SQLite ledger; gone with the process, or with `close()`.
+
+    Not inherited: workers that outlive their supervisor do not keep the next gateway from its start.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Take it, in the spool directory, which is made; LedgerTakenError where another gateway has it."""
+        root.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        self._lock = os.open(root / _CLAIM_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not _locks(self._lock):
+            self.close()
+            ledger = root.with_name(root.name.removesuffix(".spool"))
+            raise LedgerTakenError(
+                f"another gateway runs over the ledger {ledger}, and each would allow all of its budgets: stop it, give"
+                " this one a FALGW_DATABASE_URL of its own, or share limits and budgets by FALGW_REDIS_URL"
+            )
+
+    def close(self) -> None:
+        """Give it up; harmless when done twice."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def claim_folder(root: Path, gateway_id: str) -> SpoolFolder:

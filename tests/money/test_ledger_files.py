@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.harness.gateway import Gateway
 from tests.harness.waiting import until
-from tests.money.market import Market, budget, buyer, market_policy
+from tests.money.market import Market, budget, buyer, market_policy, run_of
 from tests.money.test_outages import BACK_SECONDS, COST_NS, is_up
 
 if TYPE_CHECKING:
@@ -139,3 +142,31 @@ def test_a_spool_directory_that_is_deleted(market: Market) -> None:
     assert market.gateway.events("process_died") == []
     wait_for_up(market)
     assert market.gateway.metrics().value("ledger_lost_purchases_total") == 0
+
+
+def test_a_second_gateway_over_the_same_file(market: Market, tmp_path: Path) -> None:
+    """It does not start, and says why: both would allow each budget in full. It does once the first one drains."""
+    env = {"FALGW_DATABASE_URL": market.books.url}
+    second = Gateway(tmp_path / "second", policy=market.policy, env=env)
+    until(lambda: second.process.exit_code is not None, "its end", timeout_seconds=BACK_SECONDS)
+    assert second.process.exit_code == 1
+    assert f"another gateway runs over the ledger {file_of(market)}" in second.process.stderr()
+    second.close(expected=1)
+    assert bought(market).status == 200
+    with market.connect() as client:
+        client.send(run_of(KEY, emulate="delay=3000"))
+        market.gateway.process.signal(signal.SIGTERM)
+        market.gateway.wait_for_event("gateway_draining")
+        with Gateway(tmp_path / "third", policy=market.policy, env=env) as third:
+            third.wait_ready()
+
+
+def test_a_supervisor_that_is_killed_keeps_no_ledger(market: Market, tmp_path: Path) -> None:
+    """Workers that outlive it do not keep the next gateway from its start."""
+    with market.connect() as client:
+        client.send(run_of(KEY, emulate="delay=5000"))
+        until(lambda: market.gateway.metrics().value("inflight_requests") == 1, "a call under way")
+        os.kill(market.gateway.pid, signal.SIGKILL)
+        with Gateway(tmp_path / "next", policy=market.policy, env={"FALGW_DATABASE_URL": market.books.url}) as gateway:
+            gateway.wait_ready()
+    market.gateway.close(expected=None)
