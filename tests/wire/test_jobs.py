@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.ledger.ledger import Ledger
 from tests.harness.gateway import Gateway
 from tests.harness.messages import http_response, proxy_request
 from tests.harness.origin import ScriptedOrigin, answering
 from tests.harness.policy import GatewayKey, policy_text
+from tests.harness.waiting import until
+from tests.ledger.rows import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.harness.gateway import StartGateway
     from tests.harness.origin import Received, StartOrigin
@@ -89,6 +98,30 @@ def test_a_known_job_counts_for_the_endpoint_that_was_submitted(
     event = gateway.wait_for_event("exchange", lambda event: event["class"] == "free" and event["key"] == "web")
     assert event["endpoint"] == "fal-ai/flux/dev"
     assert gateway.metrics().value("requests_total", endpoint="fal-ai/flux/dev", **{"class": "free"}) == 2
+
+
+def test_one_gateway_asks_its_ledger_too(
+    start_gateway: StartGateway, start_origin: StartOrigin, tmp_path: Path
+) -> None:
+    """A job that its memory has forgotten is its owner's; while the ledger process does not answer, no one gets it."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    gateway = start_gateway(start_origin(answering(queue)), policy=policy_text(WEB, OTHER), FALGW_DATABASE_URL=url)
+    assert status_of(gateway, WEB, SUBMIT, "POST")[0] == 200
+    old_id, at_us = "764cabcf-b745-4b3e-ae38-1200304cf45b", time.time_ns() // 1_000 - 9 * 86_400 * 10**6
+    row = bound(1, fal_request_id=old_id, key=WEB.id, team=WEB.team, admitted_at_us=at_us, changed_at_us=at_us)
+    with closing(Ledger(url)) as ledger:
+        ledger.apply([row._replace(status="settled", cost_ns=1)])
+    old = STATUS.replace(ID, old_id)
+    assert (status_of(gateway, OTHER, old), status_of(gateway, WEB, old)) == ((404, "job_unknown"), (200, None))
+    pid = gateway.wait_for_event("process_started", lambda event: event["role"] == "ledger")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        elsewhere = STATUS.replace(ID, str(uuid.uuid4()))
+        assert status_of(gateway, WEB, elsewhere) == (503, "state_unavailable")
+        assert (status_of(gateway, WEB), status_of(gateway, OTHER)) == ((200, None), (404, "job_unknown"))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: status_of(gateway, WEB, elsewhere) == (200, None), "an answer of the ledger process")
 
 
 HEX = ID.replace("-", "")
