@@ -139,9 +139,9 @@ def outputs(folder: Path, env: dict[str, str]) -> Iterator[str]:
     yield gateway.process.stdout() + gateway.process.stderr()
 
 
-@pytest.mark.parametrize("secret", ["osp@rey/falcon#merlin:buzzard%", "osprey"])
-def test_a_database_that_refuses_the_user_is_told_without_it(secret: str, tmp_path: Path) -> None:
+def test_a_database_that_refuses_the_user_is_told_without_it(tmp_path: Path) -> None:
     """Escaped as it should be: every command goes as far as the server, whose refusal names the user."""
+    secret = "osp@rey/falcon#merlin:buzzard%"  # noqa: S105 (made up)
     with PostgresServer() as server:
         url = f"postgresql://kestrel:{quote(secret, safe='')}@/postgres?host={quote(str(server.folder))}"
         env = {
@@ -160,7 +160,6 @@ def test_a_database_that_refuses_the_user_is_told_without_it(secret: str, tmp_pa
 def test_a_raw_character_in_a_password_is_shown_nowhere(char: str, tmp_path: Path) -> None:
     """It is an error, or it is the password's: never a part of a host that a message names."""
     url = f"postgresql://kestrel:osprey{char}falcon@127.0.0.1:{refused_port()}/ledger"
-    for command in ("check", "usage"):
-        process = GatewayProcess([command], folder=tmp_path / command, env={"FALGW_DATABASE_URL": url})
-        process.wait(60)
-        assert shown(process.stdout() + process.stderr()) == []
+    process = GatewayProcess(["usage"], folder=tmp_path, env={"FALGW_DATABASE_URL": url})
+    process.wait(60)
+    assert shown(process.stdout() + process.stderr()) == []
