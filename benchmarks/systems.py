@@ -124,7 +124,8 @@ def _policy(secrets: tuple[str, ...], *, is_limited: bool, is_budgeted: bool) ->
         for number, digest in enumerate(digests)
     ]
     prices = [dict(_PRICE)] if is_budgeted else []
-    return {"teams": [{"id": "bench", **shared}], "keys": keys, "prices": prices}
+    targets = {"isolate_jobs": "none"}  # the origin's free paths have more segments than those of a job
+    return {"teams": [{"id": "bench", **shared}], "keys": keys, "prices": prices, "targets": targets}
 
 
 def _needs(path: Path, what: str) -> Callable[[], str]:
