@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=120, help="from the first caller to the last fault's end")
     parser.add_argument("--site", choices=["all", *(form.name for form in FORMS)], default="all")
     parser.add_argument("--pause", type=float, default=0.8, help="a caller's mean pause between two calls, in seconds")
-    parser.add_argument("--without", default="", metavar="TEXT", help="leave out faults whose kind contains this")
+    parser.add_argument("--without", default="", metavar="TEXT,…", help="leave out such kinds of faults")
     parser.add_argument("--outages", action="store_true", help="measure how long each fault keeps callers out instead")
     parser.add_argument("--repeats", type=int, default=3, help="of each fault, with --outages")
     parser.add_argument("--schedule", action="store_true", help="print the schedule also where all is well")

@@ -133,7 +133,13 @@ class Audit:
         executions = [_execution(visit) for visit in self._site.emulator.executions()]
         problems = [*self._seen.problems, *accounts.twice_executed(executions), *accounts.twice_in_the_ledger(entries)]
         problems += accounts.unlike_the_bill(entries, bill)
-        problems += accounts.missing_from_the_ledger(entries, executions, bill)
+        told_lost = sum(
+            event["purchases"]
+            for replica in self._site.replicas
+            for path in replica.logs()
+            for event in logs.events_of(path, "purchases_lost")
+        )
+        problems += accounts.missing_from_the_ledger(entries, executions, bill, told_lost=told_lost)
         if not any(strike.fault.kind in MONEY_LOSING for strike in self._strikes):
             problems += [
                 problem for limit in BUDGETS for problem in accounts.budget_passed(limit, entries, now=time.time())

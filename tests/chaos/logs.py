@@ -33,10 +33,15 @@ def leaks(paths: Iterable[Path], secrets: Mapping[str, str]) -> list[str]:
 
 
 def exchanges(path: Path) -> list[dict[str, Any]]:
-    """Return the `exchange` events of a log; a line that a kill tore is left out."""
+    """Return the `exchange` events of a log."""
+    return events_of(path, "exchange")
+
+
+def events_of(path: Path, name: str) -> list[dict[str, Any]]:
+    """Return a log's events of one name; a line that a kill tore is left out."""
     found = []
     for line in path.read_bytes().split(b"\n"):
-        if b'"event":"exchange"' in line.replace(b'": "', b'":"'):
+        if f'"event":"{name}"'.encode() in line.replace(b'": "', b'":"'):
             try:
                 found.append(json.loads(line))
             except ValueError:  # torn by a kill

@@ -33,11 +33,11 @@ class Draw:
     seconds: float
     pause_seconds: float
     without: str = ""
-    """Leaves out the faults whose kind, or line to the emulator, contains this; empty: none."""
+    """Leaves out the faults whose kind, or line to the emulator, contains one of these texts, with commas between."""
 
     def leaves_out(self, name: str) -> bool:
         """Say whether a fault is left out."""
-        return bool(self.without) and self.without in name
+        return any(text in name for text in self.without.split(",") if text)
 
 
 @dataclass(frozen=True, slots=True)

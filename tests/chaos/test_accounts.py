@@ -59,6 +59,14 @@ def test_wrong_money_is_named(look: Callable[[list[Entry]], list[str]], right: l
     assert len(look(wrong)) == 1
 
 
+def test_what_the_gateway_said_it_lost_is_not_missed() -> None:
+    """As many purchases as it told may be missing, and no more."""
+    others = [LOST, {**LOST, "request_id": "lost too"}]
+    bill = {"lost": 10, "lost too": 10}
+    assert accounts.missing_from_the_ledger([], others, bill, told_lost=2) == []
+    assert len(accounts.missing_from_the_ledger([], others, bill, told_lost=1)) == 1
+
+
 def test_two_executions_of_one_content_are_named() -> None:
     """Every content is sent once."""
     assert accounts.twice_executed([LOST, {**LOST, "sha256": "c"}]) == []
