@@ -108,7 +108,8 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
     listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, health.live, on_gauges)
     try:
         may_make = not health.has_been_up
-        serve_ledger(ledger, spool, listeners=listeners, may_make=may_make, stop_signal=STOP)
+        parent = shared.board.supervisor.pid
+        serve_ledger(ledger, spool, listeners=listeners, parent=parent, may_make=may_make, stop_signal=STOP)
         keeper.leave()
     finally:
         overseer.close()

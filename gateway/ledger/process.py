@@ -74,17 +74,18 @@ def serve_ledger(  # noqa: PLR0913 (put together in one place, by name)
     spool: Spool,
     *,
     listeners: Listeners,
+    parent: int,
     retention_days: int = RETENTION_DAYS,
     may_make: bool = True,
     stop_signal: signal.Signals = signal.SIGTERM,
 ) -> None:
     """Run until that signal comes, or until the parent process is gone; in the main thread of a process of its own.
 
+    `parent` is its process id as the parent knows it: one that has died before this process looks is gone, too.
     Not `may_make`: this gateway has had a ledger, so one that is missing is a fault, and no new one is made.
     Raises LedgerNewerError where the schema that is there was made by a newer release; not where this gateway has had a
     ledger: then that is waited out like a database that is down.
     """
-    parent = os.getppid()
     stop = Stop(stop_signal)
     clerk = Clerk(ledger, spool, listeners=listeners, retention_days=retention_days, may_make=may_make)
     listeners.on_ready(clerk.work())

@@ -1,10 +1,12 @@
 """The ledger process as a gateway would run it, telling the test what its listeners hear.
 
-`python -m tests.ledger.keeper URL SPOOL GATEWAY_ID`: claims the folder, then serves until SIGTERM.
+`python -m tests.ledger.keeper URL SPOOL GATEWAY_ID [PARENT]`: claims the folder, then serves until SIGTERM, or until
+its parent (or the process of that id) is not its parent any more.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from gateway.metering.log import Log
 from tests.ledger.rows import tell
 
 
-def main(url: str, root: str, gateway_id: str) -> None:
+def main(url: str, root: str, gateway_id: str, parent: str = "") -> None:
     """Serve as the arguments say."""
     log = Log()
     log.install()
@@ -28,7 +30,7 @@ def main(url: str, root: str, gateway_id: str) -> None:
         on_batch=lambda: None,
         on_gauges=lambda gauges: tell("gauges", gauges),
     )
-    serve_ledger(Ledger(url), Spool(Path(root), folder.path), listeners=listeners)
+    serve_ledger(Ledger(url), Spool(Path(root), folder.path), listeners=listeners, parent=int(parent or os.getppid()))
     folder.close()
 
 

@@ -48,6 +48,15 @@ def last_gauges(keeper: Program) -> tuple[bool, int, float, int, int]:
     return is_up, spool_bytes, oldest_seconds, applied, skipped
 
 
+def test_it_ends_where_its_parent_died_before_it_looked(
+    url: str, spool_folder: Path, start_program: Callable[..., Program]
+) -> None:
+    """It applies what is there, once, and ends: a supervisor may be killed while this process still starts."""
+    keeper = start_program("keeper", url, spool_folder, ONE, 2**22)  # no process has that id
+    assert wait_for(keeper, "ready") == [True]
+    assert keeper.wait(START_SECONDS) == 0
+
+
 def test_what_workers_write_is_in_the_ledger_soon(
     url: str, spool_folder: Path, start_program: Callable[..., Program]
 ) -> None:
