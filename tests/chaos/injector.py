@@ -6,6 +6,7 @@ the same seed only by what the machine does to it.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -95,6 +96,8 @@ class Injector:
 def judge_end(replica: Replica) -> None:
     """Take note of a supervisor that ended otherwise than it was made to."""
     code = replica.gateway.process.exit_code
+    if code == os.EX_CONFIG and "policy.yaml" in replica.gateway.process.stderr():
+        return  # it was started, and then the policy was broken before it had been read
     if code not in OTHERWISE_ENDED or not replica.kills_in_life:
         said = replica.gateway.process.stderr()[-600:]
         replica.problems.append(f"{replica.name} ended with {code} in its life {replica.life}: {said}")

@@ -65,6 +65,7 @@ GATEWAY: Final[Mapping[str, FaultKind]] = MappingProxyType(
         "kill_worker": FaultKind(8),
         "kill_ledger": FaultKind(4),
         "kill_ops": FaultKind(1),
+        "kill_policy": FaultKind(1),
         "kill_supervisor": FaultKind(2),
         "kill_gateway": FaultKind(3),
         "restart_gateway": FaultKind(2),
