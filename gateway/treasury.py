@@ -110,9 +110,11 @@ class Treasury:
         """Look after the purses, when it is time; LedgerAwayError."""
         if monotonic() < self._look_at:
             return
-        self.is_up = False
+        was_up, self.is_up = self.is_up, False
         try:
             self._keep(budgets, is_ledger_up=is_ledger_up)
+            if not was_up:
+                self._check_eviction()
             self.is_up = True
         except StoreAwayError as fault:  # said by the workers
             self._events.debug("state_store_away", reason=str(fault))
@@ -156,6 +158,12 @@ class Treasury:
         if shared is None or shared.start < start:
             return Purse(start if shared is not None else 0, 0, 0)
         return Purse(shared.start, shared.spent_ns, shared.held_ns + shared.jobs_ns)
+
+    def _check_eviction(self) -> None:
+        """Warn of a store that deletes budgets and jobs when its memory is full, each time that it is found."""
+        found = self._books.eviction()
+        if found is not None and found.most_bytes and found.policy != "noeviction":
+            self._events.warning("state_store_evicts", policy=found.policy, maxmemory_bytes=found.most_bytes)
 
     # -- what was lost, or is older -----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from time import time
 from typing import TYPE_CHECKING, Final, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.bookkeeper import Bookkeeper
 from gateway.known_jobs import job_of
@@ -241,6 +242,26 @@ def test_a_clock_of_the_store_that_was_a_day_ahead_leaves_the_budget_as_it_was(s
     assert purse is not None
     assert purse.start == period_start("day", time())
     assert purse.spent_ns == scene.ledger.sums_since(purse.start * SECOND).spent.of("key/web")
+
+
+@pytest.mark.parametrize(
+    ("policy", "most_bytes", "is_warned"),
+    [
+        ("noeviction", 10**8, False),
+        ("allkeys-lru", 0, False),
+        ("allkeys-lru", 10**8, True),
+        ("volatile-ttl", 10**8, True),
+    ],
+)
+def test_a_store_that_deletes_keys_is_warned_of(scene: Scene, policy: str, most_bytes: int, *, is_warned: bool) -> None:
+    """Once each time that it is found: budgets and jobs must not go when its memory is full."""
+    scene.redis.run("CONFIG", "SET", "maxmemory-policy", policy, "maxmemory", most_bytes)
+    treasury = scene.treasury()
+    with capture_logs() as events:
+        scene.look(treasury)
+        scene.look(treasury)
+    told = [event for event in events if event["event"] == "state_store_evicts"]
+    assert [(event["policy"], event["maxmemory_bytes"]) for event in told] == [(policy, most_bytes)] * is_warned
 
 
 def test_jobs_are_told_to_a_store_that_has_lost_them(scene: Scene) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -51,6 +51,13 @@ _FAULTS: Final = (RedisError, OSError, ValueError, TypeError, LookupError)
 
 class StoreAwayError(Exception):
     """The store did not answer, or answered what makes no sense."""
+
+
+class Eviction(NamedTuple):
+    """What a store does at its bound of memory (0: it has none). Any other policy than `noeviction` deletes keys."""
+
+    policy: str
+    most_bytes: int
 
 
 class SharedPurse:
@@ -136,6 +143,17 @@ class RedisBooks:
         """Return the store's time, in seconds since the epoch."""
         ((seconds, microseconds),) = self._line.ask(("TIME",))
         return int(seconds) + int(microseconds) / 1e6
+
+    def eviction(self) -> Eviction | None:
+        """Return what the store does when its memory is full; None where this user may not ask."""
+        try:
+            (said,) = self._line.ask(("INFO", "memory"))
+        except StoreAwayError:
+            return None
+        lines = said.decode(errors="replace").splitlines() if isinstance(said, bytes) else ()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        bound = fields.get("maxmemory", "")
+        return Eviction(fields.get("maxmemory_policy", ""), int(bound) if bound.isdecimal() else 0)
 
     def fill(  # noqa: PLR0913 (a purse's first line, by name)
         self,

@@ -188,6 +188,11 @@ def renew(key: bytes, leases: Collection[bytes]) -> Command:
     return scripted(RENEW, (key,), (_number(LEASE_SECONDS), *leases))
 
 
+def room_probe() -> Command:
+    """Return a write that a store without memory refuses: it lets a script pass that deletes something first."""
+    return plain(b"SET", REPLICAS_KEY + b":probe", b"1", b"EX", b"%d" % REPLICA_SECONDS)
+
+
 def beat(replica: bytes) -> Command:
     """Return what says that a gateway lives; the answer is how many do."""
     return scripted(RENEW, (REPLICAS_KEY,), (b"%d" % REPLICA_SECONDS, replica))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MOST_FAILURES: Final = 5
 MOST_PENDING: Final = 10_000
 _FORGOTTEN: Final = "NOSCRIPT"
+_NO_MEMORY: Final = "OOM"  # which does not pass by itself, and which some of the scripts are spared: once is enough
 
 
 class Call:
@@ -133,7 +134,7 @@ class Pipeline:
         self._failures += 1
         self._on_error()
         call.fail()
-        if self._failures == MOST_FAILURES:
+        if self._failures == MOST_FAILURES or kind == _NO_MEMORY:
             self._give_up()
 
     def _due(self) -> None:

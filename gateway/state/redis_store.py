@@ -70,8 +70,7 @@ class RedisStore:
         call. `wall` gives seconds since the epoch; `lines` is this process's journal.
         """
         self.is_up = False  # do not ask, decide locally
-        self.replicas = 1
-        """How many gateways share the store, as of the last contact."""
+        self.replicas = 1  # how many gateways share the store, as of the last contact
         self._address = parse_redis_url(url)
         self._replica = replica.encode()
         self._on_change = on_change
@@ -149,6 +148,7 @@ class RedisStore:
             answer = await link.request(redis_commands.plain(b"PING").packed())
         if answer != b"PONG":
             raise LinkError("garbage")
+        await link.request(redis_commands.room_probe().packed())
         for script in _SCRIPTS:
             await link.request(redis_commands.plain(b"SCRIPT", b"LOAD", script.text).packed())
         try:

@@ -299,7 +299,8 @@ def test_refusals_of_the_store_are_failures_and_named_once(
                 await stage.up()
                 server.run(*spoil)
                 # A script that has begun to write is let end, so that a set of slots would hide that memory is full.
-                assert await break_down(stage, limit_set(requests(1_000_000))) == MOST_FAILURES
+                asks = await break_down(stage, limit_set(requests(1_000_000)))
+                assert asks == (1 if kind == "OOM" else MOST_FAILURES)
                 [down] = [event for event in events if event["event"] == "state_store_down"]
                 assert down["reasons"] == [kind]
                 assert down["log_level"] == "error"
@@ -360,5 +361,23 @@ def test_calls_under_way_are_bounded(proxy: FaultProxy) -> None:
             assert await ask_later(stage.store, fresh(LIMITS)) is None
             assert not any(future.done() for future in under_way)
             assert stage.errors == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_store_without_memory_is_down_and_says_why(redis_server: RedisServer) -> None:
+    """`noeviction` and no room: it refuses writes, and loses nothing; the log says why, and room brings it back."""
+
+    async def scenario() -> None:
+        with structlog.testing.capture_logs() as events:
+            async with risen(redis_server.url) as stage:
+                redis_server.run("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", 1)
+                assert await break_down(stage, limit_set(requests(1_000_000))) == 1
+                assert not await ask_later(stage.store, fresh(LIMITS)), "a probe finds it down, too"
+                (down,) = [event for event in events if event["event"] == "state_store_down"]
+                assert down["reasons"] == ["OOM"]
+                redis_server.run("CONFIG", "SET", "maxmemory", 0)
+                await stage.up()
+        assert stage.changes == [True, False, True]
 
     asyncio.run(scenario())
