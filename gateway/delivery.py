@@ -45,7 +45,7 @@ class Delivery:
         self._is_answered = False  # the origin's answer has come whole
         self._purchase: Purchase | None = None
         self._cost: tuple[bytes, ...] = ()  # fields that tell it, where it is known by now
-        self._are_units_garbled = False
+        self._are_units_unreadable = False
 
     def _rest(self) -> None:
         """Add what passed since the gateway last began to work on this to its own share of the duration."""
@@ -58,7 +58,7 @@ class Delivery:
         record.first_byte_seconds = self._busy_since - self._request.received_at
         record.fal_request_id = answer.request_id
         record.units = units_of(answer.units)
-        self._are_units_garbled = answer.units is not None and record.units is None
+        self._are_units_unreadable = answer.units is not None and record.units is None
         call, job = admission.call, admission.job
         if self._purchase is not None:
             price = self._purchase.price
@@ -68,7 +68,7 @@ class Delivery:
             if job is not None and job.picodollars >= 0 and record.units is not None:
                 self._cost = cost_lines(job.picodollars, record.units)
             self._desk.till.job_answered(
-                call, status, record.units, self._write_cost, are_units_garbled=self._are_units_garbled
+                call, status, record.units, self._write_cost, are_units_unreadable=self._are_units_unreadable
             )
         return answer
 
@@ -79,7 +79,7 @@ class Delivery:
             was_sent=was_sent,
             status=answer.status if answer is not None else 0,
             units=self.record.units,
-            are_units_garbled=self._are_units_garbled,
+            are_units_unreadable=self._are_units_unreadable,
             is_answered=self._is_answered,
             fal_id=self.record.fal_request_id,
         )
@@ -90,8 +90,8 @@ class Delivery:
             self.record.cost_source = charge.source
             if charge.cost_ns is not None:
                 self.record.cost_usd = _usd(charge.cost_ns)
-            if charge.is_garbled:
-                self._desk.meter.note_garbled_units(self.record)
+            if charge.is_unreadable:
+                self._desk.meter.note_unreadable_units(self.record)
 
     def _respond(self, length: int | None) -> None:
         """Begin the origin's answer; `length` of its content in bytes, None where it is not known."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.ledger.faults import LedgerAwayError
 from gateway.metering import metrics
-from gateway.metering.account import fitting
+from gateway.metering.account import clamped
 from gateway.metering.cells import VOID
 from gateway.metering.metrics import LEDGER_COST
 
@@ -94,7 +94,7 @@ class Outlay:
     def _set(self, family: metrics.Family, labels: Labels, value: int) -> None:
         cell = self._region.claim(family.name, labels)
         if cell is not None:
-            self._region.cells[cell] = fitting(value)
+            self._region.cells[cell] = clamped(value)
 
     def show_totals(self, *, is_up: bool) -> None:
         """Show what was spent over all time, anew where it is time to; `is_up`: the database answers."""
@@ -123,7 +123,7 @@ class Outlay:
         for cell in self._shown.difference(values):
             cells[cell] = VOID
         for cell, cost_ns in values.items():
-            cells[cell] = fitting(cost_ns)
+            cells[cell] = clamped(cost_ns)
         self._shown = set(values)
 
     def _cell(self, labels: Labels) -> int:

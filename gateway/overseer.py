@@ -20,7 +20,7 @@ from gateway.falapi.webhook import Webhook
 from gateway.ledger.faults import LedgerAwayError
 from gateway.ledger.ledger import Ledger
 from gateway.metering import metrics
-from gateway.metering.account import fitting
+from gateway.metering.account import clamped
 from gateway.metering.zeros import introduce
 from gateway.policy.edition import edition_of
 from gateway.policy.principals import team_credentials
@@ -220,7 +220,7 @@ class Overseer:
     def _set(self, family: metrics.Family, labels: tuple[str, ...], value: int) -> None:
         cell = self._region.claim(family.name, labels)
         if cell is not None:
-            self._region.cells[cell] = fitting(value)
+            self._region.cells[cell] = clamped(value)
 
 
 def drift_by_label(

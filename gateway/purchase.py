@@ -25,11 +25,11 @@ NO_ROOM: Final = refusal(
 class Fate:
     """What became of a request: `status` of the origin's answer (0: none came), and whether that came whole.
 
-    `was_sent`: the origin has the whole request, or may have it. `are_units_garbled`: the answer names a quantity that
-    is none; `units` is None then.
+    `was_sent`: the origin has the whole request, or may have it. `are_units_unreadable`: the answer names a quantity
+    that is none; `units` is None then.
     """
 
-    __slots__ = ("are_units_garbled", "fal_id", "is_answered", "status", "units", "was_sent")
+    __slots__ = ("are_units_unreadable", "fal_id", "is_answered", "status", "units", "was_sent")
 
     def __init__(  # noqa: PLR0913 (a record, made in one place)
         self,
@@ -37,14 +37,14 @@ class Fate:
         was_sent: bool,
         status: int,
         units: Decimal | None,
-        are_units_garbled: bool = False,
+        are_units_unreadable: bool = False,
         is_answered: bool,
         fal_id: str | None,
     ) -> None:
         self.was_sent: Final = was_sent
         self.status: Final = status
         self.units: Final = units
-        self.are_units_garbled: Final = are_units_garbled
+        self.are_units_unreadable: Final = are_units_unreadable
         self.is_answered: Final = is_answered
         self.fal_id: Final = fal_id
 
@@ -52,15 +52,15 @@ class Fate:
 class Charge:
     """What a purchase came to: `cost_ns` in nano-dollars (None: not known), and where that figure comes from.
 
-    `is_garbled`: fal named a quantity that is none, or that comes to more than one request may cost.
+    `is_unreadable`: fal named a quantity that is none, or that comes to more than one request may cost.
     """
 
-    __slots__ = ("cost_ns", "is_garbled", "source")
+    __slots__ = ("cost_ns", "is_unreadable", "source")
 
-    def __init__(self, cost_ns: int | None, source: str, *, is_garbled: bool = False) -> None:
+    def __init__(self, cost_ns: int | None, source: str, *, is_unreadable: bool = False) -> None:
         self.cost_ns: Final = cost_ns
         self.source: Final = source
-        self.is_garbled: Final = is_garbled
+        self.is_unreadable: Final = is_unreadable
 
 
 class Account(Protocol):

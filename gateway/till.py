@@ -160,7 +160,7 @@ class Till:
         if not purchase.is_recorded:  # it never got its hold, or gives it back with its ticket
             purchase.is_over = True
             return None
-        if fate.units is not None or fate.are_units_garbled:
+        if fate.units is not None or fate.are_units_unreadable:
             return self._settle(purchase, fate.units, fate.fal_id)
         if fate.status >= _NO_SUCCESS_FROM or not (fate.status or fate.was_sent):
             return self._end(purchase, "released", cost=0, source="exact", fal_id=fate.fal_id)
@@ -176,7 +176,7 @@ class Till:
         spent_ns = price.cost_ns(units) if price is not None and units is not None else None
         if units is None or (spent_ns is not None and spent_ns > MOST_COST_NS):
             self._end(purchase, "unknown", cost=estimate_ns, source="unknown", fal_id=fal_id)
-            return Charge(estimate_ns, "unknown", is_garbled=True)
+            return Charge(estimate_ns, "unknown", is_unreadable=True)
         self._estimates.see(purchase.call.endpoint, units)
         source = "exact" if price is not None else "unknown"
         return self._end(purchase, "settled", cost=spent_ns, source=source, units=units, fal_id=fal_id)
@@ -233,17 +233,17 @@ class Till:
         units: Decimal | None,
         told: Callable[[Charge], None],
         *,
-        are_units_garbled: bool = False,
+        are_units_unreadable: bool = False,
     ) -> None:
         """Take what an answer about a queue job says of its money, whoever asked; tell what changed by it, if it did.
 
-        At once where jobs are this gateway's own, later where replicas share them. With garbled units, `units` is None.
+        At once where jobs are this gateway's own, later where replicas share them. Unreadable `units` are None.
         """
         if call.job is None:
             return
         is_result = call.action == "result"
         costs_nothing = units is not None or status == _INVALID_INPUT
-        if is_result and (are_units_garbled or (units is not None and units > 0)):
+        if is_result and (are_units_unreadable or (units is not None and units > 0)):
             self._close_job(call.job, SETTLED, units, told)
         elif (is_result and costs_nothing) or (call.action == "cancel" and status == _CANCELLED):
             self._close_job(call.job, RELEASED, None, told)
@@ -258,11 +258,11 @@ class Till:
     def _closed(self, job_id: str, job: Job, state: int, units: Decimal | None) -> Charge:
         priced = job.picodollars >= 0
         spent_ns = 0 if units is None else cost_ns(units, job.picodollars) if priced else None
-        is_garbled = (state == SETTLED and units is None) or (spent_ns is not None and spent_ns > MOST_COST_NS)
+        is_unreadable = (state == SETTLED and units is None) or (spent_ns is not None and spent_ns > MOST_COST_NS)
         status = "settled" if state == SETTLED else "released"
-        if is_garbled:
+        if is_unreadable:
             status, units, spent_ns = "unknown", None, job.estimate_ns if priced else None
-        source = "exact" if spent_ns is not None and not is_garbled else "unknown"
+        source = "exact" if spent_ns is not None and not is_unreadable else "unknown"
         if units is not None:
             self._estimates.see(job.endpoint, units)
         unit = job.unit or None
@@ -282,7 +282,7 @@ class Till:
         self._journal.append(line, None, not purses)
         self._store.settle_job(purses, freed_ns=job.estimate_ns if job.state == OPEN else 0, spent_ns=spent_ns or 0)
         self._takings.account(job.team, job.key, job.endpoint, unit).count(units, spent_ns, source)
-        return Charge(spent_ns, source, is_garbled=is_garbled)
+        return Charge(spent_ns, source, is_unreadable=is_unreadable)
 
     def _purses_of(self, job: Job) -> list[tuple[Budget, int]]:
         at = job.admitted_at_us / _MICROSECONDS

@@ -324,11 +324,11 @@ def test_whatever_fal_names_is_a_row_that_the_ledger_takes(named: list[str], pic
     if is_job:
         scene.till.bind(purchase, "job")
         scene.till.job_answered(
-            call_about("job", "result"), 200, units, lambda _charge: None, are_units_garbled=units is None
+            call_about("job", "result"), 200, units, lambda _charge: None, are_units_unreadable=units is None
         )
     else:
         told = Fate(
-            was_sent=True, status=200, units=units, are_units_garbled=units is None, is_answered=True, fal_id=None
+            was_sent=True, status=200, units=units, are_units_unreadable=units is None, is_answered=True, fal_id=None
         )
         scene.till.close(purchase, told)
     entry = scene.last

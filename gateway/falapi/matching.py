@@ -37,7 +37,7 @@ LATE_JOB_US: Final = 86_400 * 10**6
 """How long after its submission a queue job may have been executed."""
 
 
-class Stray(NamedTuple):
+class UnmatchedBill(NamedTuple):
     """A bill without a purchase: all its lines together; `at_us` is the earliest's moment."""
 
     at_us: int
@@ -64,7 +64,7 @@ class _Claim(NamedTuple):
 
 def match(
     rows: Iterable[Entry],
-    strays: Iterable[Stray],
+    unmatched: Iterable[UnmatchedBill],
     *,
     credentials: Mapping[str, str],
     proven: frozenset[str],
@@ -75,9 +75,9 @@ def match(
     `rows` have no request id of fal's: unknown ones, and held ones, which are under way. `credentials`: by team, as far
     as the policy names teams; `proven` are those that the bill is known to be of, beside the gateway's own.
     """
-    bills: dict[str, list[Stray]] = {}
-    for stray in sorted(set(strays)):
-        bills.setdefault(stray.endpoint, []).append(stray)
+    bills: dict[str, list[UnmatchedBill]] = {}
+    for bill in sorted(set(unmatched)):
+        bills.setdefault(bill.endpoint, []).append(bill)
     claims: dict[str, list[_Claim]] = {}
     for row in sorted(set(rows)):
         claim = _claim(row, bills.get(row.endpoint, ()), now_us)
@@ -93,15 +93,15 @@ def match(
     return found
 
 
-def _claim(row: Entry, bills: Sequence[Stray], now_us: int) -> _Claim:
+def _claim(row: Entry, bills: Sequence[UnmatchedBill], now_us: int) -> _Claim:
     late_us = row.admitted_at_us + LATE_JOB_US if row.kind == "submit" else row.changed_at_us + LATE_US
     latest_us = now_us if row.status == HELD else late_us
     first = bisect_left(bills, row.admitted_at_us - EARLY_US, key=_moment)
     return _Claim(first, bisect_right(bills, latest_us, key=_moment), latest_us, row)
 
 
-def _moment(stray: Stray) -> int:
-    return stray.at_us
+def _moment(bill: UnmatchedBill) -> int:
+    return bill.at_us
 
 
 def _groups(claims: list[_Claim]) -> Iterator[list[_Claim]]:
@@ -119,7 +119,7 @@ def _groups(claims: list[_Claim]) -> Iterator[list[_Claim]]:
 
 
 def _is_certain(
-    group: Sequence[_Claim], bills: Sequence[Stray], credentials: Mapping[str, str], known: frozenset[str]
+    group: Sequence[_Claim], bills: Sequence[UnmatchedBill], credentials: Mapping[str, str], known: frozenset[str]
 ) -> bool:
     of = {credentials.get(claim.row.team) for claim in group}
     is_one = len(of) == 1 and of <= known
@@ -128,7 +128,7 @@ def _is_certain(
     return is_one and is_over and are_enough
 
 
-def _paired(group: Sequence[_Claim], bills: Sequence[Stray]) -> Iterator[Match]:
+def _paired(group: Sequence[_Claim], bills: Sequence[UnmatchedBill]) -> Iterator[Match]:
     """Yield as many pairs as there can be: each bill goes to the purchase that can wait least for another one."""
     coming = sorted(group, reverse=True)
     waiting: list[tuple[int, int, str, Entry]] = []

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.falapi.matching import OWN_CREDENTIAL, Stray, match
+from gateway.falapi.matching import OWN_CREDENTIAL, UnmatchedBill, match
 from gateway.ledger.entry import CHARGED, MOST_NS, RECONCILED, RELEASED, Entry
 
 if TYPE_CHECKING:
@@ -168,9 +168,9 @@ def _matches(
     """Return the lost rows with the bills that are theirs; `on_bill`: teams of which a row was found by its id."""
     credentials = lost.credentials or {}
     firsts = {line.request_id: line for line in reversed(unknown)}
-    strays = [Stray(line.at_us, name, line.endpoint, bills[name].cost_ns) for name, line in firsts.items()]
+    unmatched = [UnmatchedBill(line.at_us, name, line.endpoint, bills[name].cost_ns) for name, line in firsts.items()]
     proven = frozenset(credentials[team] for team in on_bill if team in credentials)
-    pairs = match(lost.rows, strays, credentials=credentials, proven=proven, now_us=now_us)
+    pairs = match(lost.rows, unmatched, credentials=credentials, proven=proven, now_us=now_us)
     return tuple(
         Correction(row, _corrected(row, bills[name], now_us)._replace(fal_request_id=name)) for row, name in pairs
     )

@@ -46,7 +46,7 @@ class Account:
         if units is not None:
             if self._units < 0:
                 self._units = self._find(metrics.UNITS, (*self._names, self._unit))
-            cells[self._units] = fitting(cells[self._units] + self._parts_of(units))
+            cells[self._units] = clamped(cells[self._units] + self._parts_of(units))
         if cost_ns is None:
             if self._unpriced < 0:
                 self._unpriced = self._find(metrics.UNPRICED, self._names[2:])
@@ -55,7 +55,7 @@ class Account:
         cell = self._costs.get(source)
         if cell is None:
             cell = self._costs[source] = self._find(metrics.COST, (*self._names, source))
-        cells[cell] = fitting(cells[cell] + cost_ns)
+        cells[cell] = clamped(cells[cell] + cost_ns)
 
     def _parts_of(self, units: Decimal) -> int:
         known = self._parts.get(units)
@@ -66,6 +66,6 @@ class Account:
         return known
 
 
-def fitting(value: int) -> int:
+def clamped(value: int) -> int:
     """Return a value that a cell can hold: a sum of garbled figures ends where a cell does."""
     return value if -_LAST - 1 <= value <= _LAST else _LAST if value > 0 else -_LAST

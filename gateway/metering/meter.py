@@ -14,11 +14,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from gateway.metering import metrics
-from gateway.metering.account import Account, fitting
+from gateway.metering.account import Account, clamped
 from gateway.metering.endpoints import OTHER, EndpointLabels
 from gateway.metering.exemplars import SLOTS, SLOTS_OF_A_CLASS, SLOTS_OF_A_FAMILY, exemplar_of
-from gateway.metering.garbled import GarbledUnits
 from gateway.metering.metrics import CLASSES, DURATION_BUCKETS, HISTOGRAM_CELLS, ORIGIN_ERRORS, Family
+from gateway.metering.unreadable import UnreadableUnits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ class Meter:
         self._emit = emit
         self._clock = clock
         self._exemplars = region.exemplars
-        self._garbled = GarbledUnits()
+        self._unreadable = UnreadableUnits()
         self._kept_at = [0.0] * SLOTS  # when each bucket's exemplar was kept
         self._rows: dict[tuple[str, str, str, str, int], tuple[int, int, int, int, int, int, int]] = {}
         self._failures = {error: self._cell(metrics.UPSTREAM_FAILURES, (error,)) for error in ORIGIN_ERRORS}
@@ -136,7 +136,7 @@ class Meter:
         if record.billing == "paid" and record.cost_usd is not None:
             abandoned = self._cell(metrics.ABANDONED_COST, (record.team, record.key))
             parts = int(record.cost_usd * metrics.ABANDONED_COST.parts)
-            self._cells[abandoned] = fitting(self._cells[abandoned] + parts)
+            self._cells[abandoned] = clamped(self._cells[abandoned] + parts)
 
     def count_upstream_refusal(self, reason: str) -> None:
         """Count an answer by which fal refused; `reason` is one of `metrics.UPSTREAM_REFUSALS_OF`."""
@@ -175,9 +175,9 @@ class Meter:
         units = Decimal(entry.units) if entry.units is not None else None
         self.account(entry.team, entry.key, entry.endpoint, entry.unit).count(units, entry.cost_ns, entry.source)
 
-    def note_garbled_units(self, record: Exchanged) -> None:
+    def note_unreadable_units(self, record: Exchanged) -> None:
         """Take note of a request whose units, as fal names them, are no quantity."""
-        self._garbled.note(record)
+        self._unreadable.note(record)
 
     def count_warning(self, scope: str, owner: str, period: str) -> None:
         """Count a warning about a budget."""

@@ -7,7 +7,7 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.falapi.matching import EARLY_US, LATE_JOB_US, LATE_US, Match, Stray, match
+from gateway.falapi.matching import EARLY_US, LATE_JOB_US, LATE_US, Match, UnmatchedBill, match
 from gateway.ledger.entry import Entry
 
 SECOND: Final = 10**6
@@ -38,14 +38,18 @@ def lost(number: int, at_us: int = NOW - 1000 * MINUTE, **changed: object) -> En
     return Entry(**{**usual, **changed})  # type: ignore[arg-type]
 
 
-def stray(number: int, at_us: int = NOW - 1000 * MINUTE, *, endpoint: str = "a/b", cost_ns: int = 7) -> Stray:
+def unmatched_bill(
+    number: int, at_us: int = NOW - 1000 * MINUTE, *, endpoint: str = "a/b", cost_ns: int = 7
+) -> UnmatchedBill:
     """Return a bill that no purchase has."""
-    return Stray(at_us, f"fal-{number}", endpoint, cost_ns)
+    return UnmatchedBill(at_us, f"fal-{number}", endpoint, cost_ns)
 
 
-def matched(rows: list[Entry], strays: list[Stray], *, proven: frozenset[str] = frozenset()) -> dict[int, int]:
+def matched(
+    rows: list[Entry], unmatched: list[UnmatchedBill], *, proven: frozenset[str] = frozenset()
+) -> dict[int, int]:
     """Return the numbers of bills by those of rows."""
-    found = match(rows, strays, credentials=CREDENTIALS, proven=proven, now_us=NOW)
+    found = match(rows, unmatched, credentials=CREDENTIALS, proven=proven, now_us=NOW)
     return {int(one.row.id, 16): int(one.request_id.removeprefix("fal-")) for one in found}
 
 
@@ -61,36 +65,36 @@ def test_a_bill_belongs_to_a_purchase_of_its_endpoint_and_time() -> None:
         (LATE_JOB_US, "submit", True),
         (LATE_JOB_US + 1, "submit", False),
     ):
-        assert matched([lost(1, at, kind=kind)], [stray(1, at + late_us)]) == ({1: 1} if is_one else {})
-    assert matched([lost(1)], [stray(1, endpoint="a/c")]) == {}
+        assert matched([lost(1, at, kind=kind)], [unmatched_bill(1, at + late_us)]) == ({1: 1} if is_one else {})
+    assert matched([lost(1)], [unmatched_bill(1, endpoint="a/c")]) == {}
 
 
 def test_no_bill_moves_between_credentials() -> None:
     """Where purchases of two credentials could have it, none gets it; nor a team that the policy does not know."""
-    assert matched([lost(1), lost(2, team="games")], [stray(1)], proven=frozenset({"GAMES_KEY"})) == {}
-    assert matched([lost(1, team="stranger")], [stray(1)]) == {}
-    assert matched([lost(1), lost(2, team="film")], [stray(1), stray(2)]) == {1: 1, 2: 2}
+    assert matched([lost(1), lost(2, team="games")], [unmatched_bill(1)], proven=frozenset({"GAMES_KEY"})) == {}
+    assert matched([lost(1, team="stranger")], [unmatched_bill(1)]) == {}
+    assert matched([lost(1), lost(2, team="film")], [unmatched_bill(1), unmatched_bill(2)]) == {1: 1, 2: 2}
 
 
 def test_a_team_s_own_credential_has_to_be_seen_on_the_bill() -> None:
     """It may be another account's, whose bills are not these."""
-    assert matched([lost(1, team="games")], [stray(1)]) == {}
-    assert matched([lost(1, team="games")], [stray(1)], proven=frozenset({"MUSIC_KEY"})) == {}
-    assert matched([lost(1, team="games")], [stray(1)], proven=frozenset({"GAMES_KEY"})) == {1: 1}
+    assert matched([lost(1, team="games")], [unmatched_bill(1)]) == {}
+    assert matched([lost(1, team="games")], [unmatched_bill(1)], proven=frozenset({"MUSIC_KEY"})) == {}
+    assert matched([lost(1, team="games")], [unmatched_bill(1)], proven=frozenset({"GAMES_KEY"})) == {1: 1}
 
 
 def test_more_bills_than_purchases_are_somebody_s_past_the_gateway() -> None:
     """Which is whose cannot be known, and does not matter where they cost the same."""
-    assert matched([lost(1)], [stray(1, cost_ns=7), stray(2, cost_ns=8)]) == {}
-    assert matched([lost(1)], [stray(1), stray(2)]) == {1: 1}
-    assert matched([lost(1), lost(2)], [stray(1, cost_ns=7), stray(2, cost_ns=8)]) == {1: 1, 2: 2}
+    assert matched([lost(1)], [unmatched_bill(1, cost_ns=7), unmatched_bill(2, cost_ns=8)]) == {}
+    assert matched([lost(1)], [unmatched_bill(1), unmatched_bill(2)]) == {1: 1}
+    assert matched([lost(1), lost(2)], [unmatched_bill(1, cost_ns=7), unmatched_bill(2, cost_ns=8)]) == {1: 1, 2: 2}
 
 
 def test_what_is_under_way_keeps_its_bill() -> None:
     """Its answer will name it; another endpoint, or another time, is not touched."""
     running = lost(2, NOW - MINUTE, status="held", source="estimated", cost_ns=None)
-    assert matched([lost(1, NOW - 2 * MINUTE), running], [stray(1, NOW - SECOND)]) == {}
-    assert matched([lost(1), running], [stray(1)]) == {1: 1}
+    assert matched([lost(1, NOW - 2 * MINUTE), running], [unmatched_bill(1, NOW - SECOND)]) == {}
+    assert matched([lost(1), running], [unmatched_bill(1)]) == {1: 1}
 
 
 MOMENTS: Final = st.integers(0, 90).map(lambda minutes: NOW - 3000 * MINUTE + minutes * MINUTE)
@@ -104,19 +108,21 @@ ROWS: Final = st.lists(
     ),
     max_size=12,
 )
-STRAYS: Final = st.lists(st.tuples(MOMENTS, st.sampled_from(("a/b", "a/c")), st.integers(5, 6)), max_size=12)
+UNMATCHED: Final = st.lists(st.tuples(MOMENTS, st.sampled_from(("a/b", "a/c")), st.integers(5, 6)), max_size=12)
 
 
-@given(ROWS, STRAYS, st.randoms(use_true_random=False))
+@given(ROWS, UNMATCHED, st.randoms(use_true_random=False))
 def test_matches_are_one_to_one_and_another_look_finds_no_more(
-    rows: list[tuple[int, str, str, str, str]], strays: list[tuple[int, str, int]], shuffled: object
+    rows: list[tuple[int, str, str, str, str]], unmatched: list[tuple[int, str, int]], shuffled: object
 ) -> None:
     """Whatever there is, in whatever order: each pair fits, and what is left does not match in a second run."""
     purchases = [
         lost(number, at, team=team, endpoint=endpoint, kind=kind, status=status)
         for number, (at, team, endpoint, kind, status) in enumerate(rows)
     ]
-    bills = [stray(number, at, endpoint=name, cost_ns=cost) for number, (at, name, cost) in enumerate(strays)]
+    bills = [
+        unmatched_bill(number, at, endpoint=name, cost_ns=cost) for number, (at, name, cost) in enumerate(unmatched)
+    ]
     proven = frozenset({"GAMES_KEY"})
     found = match(purchases, bills, credentials=CREDENTIALS, proven=proven, now_us=NOW)
     by_id = {bill.request_id: bill for bill in bills}

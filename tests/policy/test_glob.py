@@ -34,11 +34,11 @@ FITS = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "fitting", "others"), FITS)
-def test_a_pattern_fits_what_its_wildcards_say(pattern: str, fitting: list[str], others: list[str]) -> None:
+@pytest.mark.parametrize(("pattern", "clamped", "others"), FITS)
+def test_a_pattern_fits_what_its_wildcards_say(pattern: str, clamped: list[str], others: list[str]) -> None:
     """`*` stays within a segment, `**` is any segments or none, all else is literal, and the whole text counts."""
     globs = compile_globs([pattern])
-    assert [text for text in fitting if not globs.matches(text)] == []
+    assert [text for text in clamped if not globs.matches(text)] == []
     assert [text for text in others if globs.matches(text)] == []
 
 

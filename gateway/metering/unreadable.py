@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EVERY_SECONDS: Final = 10.0
 
 
-class GarbledUnits:
+class UnreadableUnits:
     """One process's."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
