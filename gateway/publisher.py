@@ -36,6 +36,7 @@ class Publisher:
         if document.clients.allow_unauthorized_requests:
             keys.add((ANONYMOUS.team, ANONYMOUS.key))
         introduce(self._region, keys - self._keys, endpoints=priced)
-        introduce(self._region, keys & self._keys, endpoints=priced - self._priced)
+        if priced - self._priced:
+            introduce(self._region, keys & self._keys, endpoints=priced - self._priced)
         self._keys, self._priced = keys, priced
         return self._shared.bulletin.publish(policy.to_json())

@@ -8,6 +8,7 @@ that was refused for want of a credential is judged again when one of the files 
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Final
@@ -16,7 +17,8 @@ import structlog
 
 from gateway.filewatch import FileWatch
 from gateway.policyfile import digest_of_text, edition_of_document, make_edition
-from gateway.ruleset import ADMITS_NOBODY, PolicyError, admits_nobody, load_document, read_policy
+from gateway.policyreader import PolicyReader
+from gateway.ruleset import ADMITS_NOBODY, PolicyError, admits_nobody, read_policy
 from gateway.teamkeys import read_team_keys
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Reloads:
         self._environ = environ
         self._put_in_force = put_in_force
         self._count_error = count_error
+        self._reader = PolicyReader()
         self._judged = edition.source  # what the file held when it was last judged
         self._refused: Document | None = None  # it lacks but a credential
         self._refused_for: tuple[tuple[str, str], ...] = ()
@@ -57,6 +60,12 @@ class Reloads:
         self._key_watches: dict[str, FileWatch] = {}
         self._watch_keys()
         self._events = structlog.get_logger()
+
+    def prepare(self) -> None:
+        """Read the file once and change nothing, so that of a change only that is read; takes as long as a start."""
+        if self._path is not None:
+            with contextlib.suppress(PolicyError):  # it has changed since the start: the next look says so
+                self._reader.read(read_policy(self._path), origin=str(self._path))
 
     def look(self, now: float) -> None:
         """Act on what has changed; to be called several times a second, `now` in monotonic seconds."""
@@ -86,7 +95,7 @@ class Reloads:
             return
         self._judged, self._refused = digest, None
         try:
-            document = load_document(content, origin=str(path))
+            document = self._reader.read(content, origin=str(path))
         except PolicyError as error:
             self._fail(error.errors)
             return

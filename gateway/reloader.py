@@ -7,6 +7,7 @@ holds nothing that another start would not read again.
 
 from __future__ import annotations
 
+import gc
 import os
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -41,6 +42,8 @@ def run_reloads(shared: Shared, seat: Seat, policy: Edition, *, publisher: Publi
         count_error=count_error,
     )
     signals = SignalPipe((STOP, RELOAD))
+    reloads.prepare()
+    gc.freeze()  # what was read stays, and to look for garbage in it takes as long as a reload
     while os.getppid() == shared.board.supervisor.pid:
         for number in signals.wait(TICK_SECONDS):
             if number == STOP:

@@ -1,6 +1,6 @@
 """A policy file made into one frozen `Ruleset`, or refused with everything that is wrong with it, each at its line.
 
-Decided here: the models judge the values one at a time, and `_contradictions` compares them across the raw tree, so
+Decided here: the models judge the values one at a time, and `contradictions` compares them across the raw tree, so
 that a misspelt field never hides a key without a team. A file becomes a `Document` first, which is what the first
 process judges and hands to the workers; each makes its own `Ruleset` of it in milliseconds.
 """
@@ -96,8 +96,11 @@ def _homeless_keys(tree: object) -> Iterator[Fault]:
             yield place, f"no team {team[:64]!a} under teams"
 
 
-def _contradictions(tree: object) -> Iterator[Fault]:
-    """Yield (place, message) of what does not go together across a raw tree, however wrong its values are otherwise."""
+def contradictions(tree: object) -> Iterator[Fault]:
+    """Yield (place, message) of what does not go together across a raw tree, however wrong its values are otherwise.
+
+    What compares one key with others has its short form in `policyreader`.
+    """
     for pattern in ("teams.*.id", "keys.*.id", "keys.*.digests.*", "prices.*.endpoint"):
         yield from _repeats(tree, pattern)
     for owners in ("teams.*", "keys.*", "clients.anonymous"):
@@ -150,7 +153,7 @@ def load_document(text: str | bytes, *, origin: str) -> Document:
     document, misfits = _judged({} if tree.value is None else tree.value)
     told = {place for place, _ in tree.faults}
     faults = [*tree.faults, *(misfit for misfit in misfits if misfit[0] not in told)]
-    faults += _contradictions(tree.value)
+    faults += contradictions(tree.value)
     if faults or document is None:
         located = sorted((tree.line(place), shown(place), message) for place, message in faults)
         raise PolicyError(origin, [(path, f"{message} (line {line})") for line, path, message in located])

@@ -21,7 +21,7 @@ Place = tuple[str | int, ...]
 Fault = tuple[Place, str]
 
 _DEEPEST: Final = 32
-_MOST_VALUES: Final = 300_000
+MOST_VALUES: Final = 300_000
 _LONGEST_TEXT: Final = 4096
 _LOADER: Final = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
@@ -32,11 +32,15 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A text's plain values (None: it holds none), the line of each place, and what is wrong with single values."""
+    """A text's plain values (None: it holds none), the line of each place, and what is wrong with single values.
+
+    `size`: how many of MOST_VALUES they take.
+    """
 
     value: Any
     lines: Mapping[Place, int]
     faults: Sequence[Fault]
+    size: int
 
     def line(self, place: Place) -> int:
         """Return the line of a place, or of the nearest above it that the text has."""
@@ -49,14 +53,14 @@ def read_tree(text: bytes) -> Tree:
     collects = gc.isenabled()
     gc.disable()  # what is made here stays until the end, and to look for garbage in it took 40 % of the time
     try:
-        node = _composed(text)
+        node, size = _composed(text)
         value = reader.value(node) if node else None
     except yaml.YAMLError as error:
         raise UnreadableError(_told(error)) from error
     finally:
         if collects:
             gc.enable()
-    return Tree(value, reader.lines, reader.faults)
+    return Tree(value, reader.lines, reader.faults, size)
 
 
 def select(tree: object, pattern: str) -> Iterator[tuple[Place, Any]]:
@@ -88,7 +92,7 @@ class _Reader:
     def value(self, node: yaml.Node, place: Place = ()) -> Any:  # noqa: ANN401 (whatever the file says)
         """Return a node's plain value; MarkedYAMLError where aliases unfold without end."""
         self.lines.setdefault(place, node.start_mark.line + 1)
-        if len(place) > _DEEPEST or len(self.lines) > _MOST_VALUES:
+        if len(place) > _DEEPEST or len(self.lines) > MOST_VALUES:
             raise _unreadable("aliases unfold to too much", node.start_mark)
         if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
             return self._mapping(node, place)
@@ -125,16 +129,19 @@ def _unreadable(problem: str, mark: Any) -> yaml.MarkedYAMLError:  # noqa: ANN40
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
-def _composed(text: bytes) -> yaml.Node | None:
-    """Return the nodes; depth is looked at first, because libyaml's composer recurses on the C stack."""
-    depth = 0
+def _composed(text: bytes) -> tuple[yaml.Node | None, int]:
+    """Return the nodes and how many events made them.
+
+    Depth is looked at first, because libyaml's composer recurses on the C stack.
+    """
+    depth = count = 0
     for count, event in enumerate(yaml.parse(text, Loader=_LOADER)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST or count > _MOST_VALUES:
-            raise _unreadable(f"nested deeper than {_DEEPEST}, or more than {_MOST_VALUES} values", event.start_mark)
+        if depth > _DEEPEST or count > MOST_VALUES:
+            raise _unreadable(f"nested deeper than {_DEEPEST}, or more than {MOST_VALUES} values", event.start_mark)
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_TEXT:
             raise _unreadable(f"a text of more than {_LONGEST_TEXT} characters", event.start_mark)
-    return yaml.compose(text, Loader=_LOADER)
+    return yaml.compose(text, Loader=_LOADER), count
 
 
 def _told(error: yaml.YAMLError) -> str:
