@@ -74,6 +74,7 @@ WRONG = (
     Wrong("FALGW_CA_FILE", __file__, "no certificate"),
     Wrong("FALGW_MAX_BODY_BYTES", "1 GiB", "valid integer"),
     Wrong("FALGW_MAX_BODY_BYTES", "0", "greater than or equal to 1"),
+    Wrong("FALGW_MAX_BODY_BYTES", str(2**63), "less than or equal to"),
     Wrong("FALGW_CONNECT_TIMEOUT", "0", "greater than 0"),
     Wrong("FALGW_FIRST_BYTE_TIMEOUT", "nan", "finite"),
     Wrong("FALGW_IDLE_TIMEOUT", "inf", "finite"),
