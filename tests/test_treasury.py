@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final, cast
 
 import pytest
@@ -23,6 +23,7 @@ from gateway.state.redis_books import RedisBooks, StoreAwayError
 from gateway.state.redis_purse_scripts import STATE
 from gateway.state.redis_registers import purse_key
 from gateway.treasury import LAG_SECONDS, Journals, Treasury
+from tests.harness.fault_proxy import FaultProxy
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 
@@ -378,22 +379,27 @@ def test_a_job_that_a_result_has_closed_is_not_overdue(scene: Scene) -> None:
     assert not treasury.is_up
 
 
+UP: Final = Gauges(is_up=True, spool_bytes=0, oldest_seconds=0.0, applied=0, skipped=0)
+
+
 class Rules:
-    """As much of a ruleset as a bookkeeper asks for: every job is overdue."""
+    """As much of a ruleset as a bookkeeper asks for."""
 
     budgets: Final = {budget.owner: (budget,) for budget in BUDGETS}
-    settle_deadline: Final = 0.0
+
+    def __init__(self, deadline: float) -> None:
+        self.settle_deadline = deadline
 
 
-def keeper_of(scene: Scene) -> Bookkeeper:
-    """Return a gateway's keeper of the ledger over the store."""
+def keeper_of(scene: Scene, *, deadline: float = 0.0) -> Bookkeeper:
+    """Return a gateway's keeper of the ledger over the store; by default every job is overdue."""
     board = Board(workers=1)
     return Bookkeeper(
         scene.ledger,
         quotas=Quotas(places=8, address_places=8),
         jobs=JobTable(sets=1),
         meter=Meter(board.ledger.region, board.endpoints, emit=lambda _record: None),
-        rules=lambda: cast("Ruleset", Rules()),
+        rules=lambda: cast("Ruleset", Rules(deadline)),
         ready=lambda: None,
         treasury=scene.treasury(),
     )
@@ -406,7 +412,7 @@ def test_of_a_result_and_the_deadline_one_is_charged(scene: Scene) -> None:
     scene.look(scene.treasury())
     assert scene.books.close_job("fetched", 2, job_of(entries["fetched"]), closer=b"a worker") is not None
     for keeper in keepers:
-        keeper.on_gauges(Gauges(is_up=True, spool_bytes=0, oldest_seconds=0.0, applied=0, skipped=0))
+        keeper.on_gauges(UP)
     left = scene.ledger.find_job("left")
     assert left is not None
     assert (left.status, left.source, left.cost_ns) == ("settled", "estimated", 11)
@@ -433,3 +439,29 @@ def test_a_store_that_is_away_is_no_fault_of_the_ledgers(scene: Scene) -> None:
 
     until(is_found, "the store to be found again")
     assert scene.sums() == (0, 0, 0)
+
+
+def test_a_bill_blocks_nobody_where_the_store_does_not_answer(scene: Scene) -> None:
+    """A thousand corrections take no longer than one timeout, and reach the budgets when the store is back."""
+    now_us = int(time() * SECOND)
+    rows = [scene.tell("settled", 0, ns=5, job=f"job-{number}") for number in range(100)]
+    rows += [scene.tell("held", 0, ns=5, job=f"job-{number}") for number in range(100, 200)]
+    with FaultProxy(scene.redis.port) as proxy:
+        scene.books = RedisBooks(proxy.url, "one")
+        keeper = keeper_of(scene, deadline=86_400.0)
+        keeper.on_gauges(UP)
+        assert keeper._treasury is not None
+        assert keeper._treasury.is_up
+        proxy.mode = "black_hole"
+        true = [row._replace(status="reconciled", cost_ns=7, changed_at_us=now_us) for row in rows]
+        began = monotonic()
+        keeper.on_reconciled(scene.ledger.apply(true))
+        keeper.on_gauges(UP)
+        assert monotonic() - began < 10
+        proxy.mode = "pass"
+
+        def is_equal() -> bool:
+            keeper.on_gauges(UP)
+            return keeper._treasury is not None and keeper._treasury.is_up and scene.sums() == (200 * 7, 0, 0)
+
+        until(is_equal, "the budgets to be corrected", timeout_seconds=30)
