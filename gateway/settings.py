@@ -194,7 +194,7 @@ class Settings(BaseModel):
     ca_file: Annotated[Path, AfterValidator(_trust_store)] | None = Field(
         default=None, description="CA bundle for upstream TLS; without one, the system's"
     )
-    max_body_bytes: int = Field(default=2**30, ge=1, le=2**62, description="largest request content")
+    max_body_bytes: int = Field(default=2**30, ge=1, le=10**15, description="largest request content")
     connect_timeout: Seconds = Field(default=10, description="upstream: name, TCP and TLS")
     first_byte_timeout: Seconds = Field(
         default=900,

@@ -162,7 +162,7 @@ class Key(Part):
     limits: list[Limit] = []
     budgets: list[Budget] = []
     realtime: Realtime = Realtime()
-    max_body_bytes: Annotated[int, Field(ge=1, le=2**62)] | None = None
+    max_body_bytes: Annotated[int, Field(ge=1, le=10**15)] | None = None
 
 
 class Attribution(Part):
