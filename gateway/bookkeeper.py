@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 _MICROSECONDS: Final = 1_000_000
 _DEADLINE_LOOK_SECONDS: Final = 30.0
 _LONGEST_RUN_SECONDS: Final = 86_400.0  # a run's hold ends with its worker's journal, unless a full disk lost that
-_LINE_SECONDS: Final = 3_600  # by then the line of who settled a job is here, or was never written
+_LEAST_LINE_SECONDS, _MOST_LINE_SECONDS = 30.0, 3_600.0
+_LINE_DEADLINES: Final = 4
+"""Of a job's deadlines: by then, within these bounds, the line of who settled it is here, or was never written, because
+its writer died, or stopped, before the store had answered it."""
 
 
 class Bookkeeper:
@@ -159,7 +162,10 @@ class Bookkeeper:
         """Say whether no result has settled a job just now, whose line is on its way here."""
         if entry.fal_request_id is None:
             return True
-        is_late = entry.admitted_at_us < before_us - _LINE_SECONDS * _MICROSECONDS
+        line_seconds = min(
+            max(_LEAST_LINE_SECONDS, _LINE_DEADLINES * self._rules().settle_deadline), _MOST_LINE_SECONDS
+        )
+        is_late = entry.admitted_at_us < before_us - line_seconds * _MICROSECONDS
         if self._treasury is not None:
             return self._treasury.claim_job(entry, is_late=is_late)
         job = self._jobs.find(entry.fal_request_id)

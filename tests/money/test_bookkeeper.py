@@ -130,3 +130,21 @@ def test_a_bill_for_a_job_that_was_given_back_is_charged_once(desk: Desk, job: E
         desk.reconcile(row)
         assert desk.jobs.close_job(name, SETTLED) is None
     assert desk.sums == (50_000_000 + 2 * TRUE_NS, job.estimate_ns)
+
+
+def test_a_job_whose_settler_left_no_line_is_charged_after_some_deadlines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now_us: int
+) -> None:
+    """Somebody settled it and died before writing that down: it is not held for longer than four deadlines more."""
+    monkeypatch.setattr(Rules, "settle_deadline", 60.0)
+    desk = Desk(f"sqlite:///{tmp_path}/ledger.db", [])
+    for number, age_seconds in ((1, 200), (2, 400)):
+        admitted_at_us = now_us - age_seconds * 1_000_000
+        row = bound(number, admitted_at_us=admitted_at_us, changed_at_us=admitted_at_us)
+        desk.ledger.apply([row])
+        desk.jobs.remember(f"job-{number}", job_of(row))
+        desk.jobs.close_job(f"job-{number}", SETTLED)
+    desk.keeper._deadline_look_at = 0.0
+    desk.tick()
+    assert [row.fal_request_id for row in desk.ledger.overdue(now_us, unbound_before_us=0, after=None)] == ["job-1"]
+    desk.close()
