@@ -82,8 +82,9 @@ show_progress() {
   columns=$(tput cols 2>/dev/null || echo 80)
   while kill -0 $$ 2>/dev/null; do
     count=$(grep -c '^Collecting ' "$2") || true
-    last=$(sed -n 's/^Collecting \([^ ]*\).*/\1/p; s/^\(Installing collected packages\).*/\1/p' "$2" | tail -n 1)
+    last=$(sed -n 's/^Collecting \([^ ]*\).*/\1/p' "$2" | tail -n 1)
     [ -z "$last" ] || last=", package $count: $last"
+    ! grep -q '^Installing collected packages' "$2" || last=", unpacking"
     printf '\r\033[K%.*s' "$((columns - 1))" "set-up: $((SECONDS - began)) s$last: $1" >&2
     sleep 0.5
   done
