@@ -183,8 +183,8 @@ def _is_still(path: Path, lock: int) -> bool:
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names in a folder; none where somebody deleted it."""
+    """Return the names in a folder; none where somebody deleted it, or it cannot be read."""
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 (five times a second)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return []

@@ -8,6 +8,7 @@ request id, and whoever fetches its result settles it. A dead gateway's folder i
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,9 +64,13 @@ class Spool:
         self._trails: dict[Path, Trail] = {}  # by their lock files, in the order in which they were found
 
     def require_folder(self) -> None:
-        """Return where this gateway's folder is; LedgerAwayError while somebody has deleted or moved it."""
-        if not self._own.is_dir():
-            raise LedgerAwayError(f"the folder of journals {self._own} was deleted or moved")
+        """Return where this gateway's folder can be read; LedgerAwayError says why not."""
+        try:
+            os.listdir(self._own)  # noqa: PTH208 (five times a second)
+        except FileNotFoundError:
+            raise LedgerAwayError(f"the folder of journals {self._own} was deleted or moved") from None
+        except OSError as fault:
+            raise LedgerAwayError(f"the folder of journals {self._own} cannot be read: {fault.strerror}") from None
 
     def adopt(self) -> list[Path]:
         """Take over the folders of gateways that are gone; return them."""
@@ -80,13 +85,20 @@ class Spool:
         return taken
 
     def read(self, most: int) -> Batch:
-        """Return at most `most` lines that come next, of all journals in turn, and what dead writers left open."""
-        batch = Batch([], [], 0, [], [])
+        """Return at most `most` lines that come next, of all journals in turn, and what dead writers left open.
+
+        LedgerAwayError where nothing else is left than a journal that cannot be read: it keeps no other one waiting.
+        """
+        batch, unreadable = Batch([], [], 0, [], []), ""
         for trail in self._in_turn():
             is_dead = trail.is_dead()
             if is_dead and trail.folder == self._own and self._is_awaited(trail.name):
                 continue
-            piece = trail.read(most - len(batch.entries))
+            try:
+                piece = trail.read(most - len(batch.entries))
+            except OSError as fault:  # a disk that fails, or a file whose mode somebody has changed
+                unreadable = f"{fault.filename}: {fault.strerror}"
+                continue
             if piece is not None:
                 batch = batch._replace(skipped=batch.skipped + piece.skipped)
                 batch.pieces.append((trail, piece))
@@ -97,6 +109,8 @@ class Spool:
                 batch.finished.extend(trail.orphans(time.time_ns() // 1_000))
             if len(batch.entries) >= most:
                 break
+        if unreadable and batch.is_empty:
+            raise LedgerAwayError(f"a journal cannot be read: {unreadable}")
         return batch
 
     def applied(self, batch: Batch) -> None:

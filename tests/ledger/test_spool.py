@@ -400,3 +400,23 @@ def test_a_folder_that_was_deleted_is_made_again(spool_folder: Path, own: SpoolF
     with pytest.raises(FolderTakenError):
         claim_folder(spool_folder, own.path.name)
     journal.close()
+
+
+def test_a_journal_that_cannot_be_read_is_no_bug(own: SpoolFolder, spool: Spool) -> None:
+    """The ledger is unavailable with the file's name and the reason, until it can; the lines of others go on."""
+    journal = Journal(own.path, name="w")
+    write(journal, held(1))
+    segment = own.path / "w-000001.journal"
+    segment.rename(own.path / "kept")
+    segment.mkdir()
+    other = Journal(own.path, name="x")
+    write(other, held(2))
+    for _ in range(2):
+        with pytest.raises(LedgerAwayError, match=r"w-000001\.journal: Is a directory"):
+            drain(spool)
+    assert spool.unapplied_bytes() > 0
+    segment.rmdir()
+    (own.path / "kept").rename(segment)
+    assert drain(spool) == ([held(1)], [], 0)
+    other.close()
+    journal.close()
