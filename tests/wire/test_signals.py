@@ -119,19 +119,19 @@ def test_a_signal_to_a_single_child_does_nothing(
     assert gateway.events("process_died") == []
 
 
-@pytest.mark.parametrize("whom", [*CHILDREN, "supervisor"])
-def test_a_stop_and_continue_ends_nothing(
-    start_gateway: StartGateway, origin: ScriptedOrigin, key: GatewayKey, *, whom: str
-) -> None:
-    """A process that was stopped for longer than it meant to wait goes on where it was."""
+def test_a_stop_and_continue_ends_nothing(start_gateway: StartGateway, origin: ScriptedOrigin, key: GatewayKey) -> None:
+    """Processes that were stopped for longer than they meant to wait (`docker pause`) go on where they were."""
     gateway = start_gateway(origin)
-    process = psutil.Process({**pids_of(gateway), "supervisor": gateway.pid}[whom])
+    family = gateway.process.family()
+    assert len(family) > len(("supervisor", "worker", "ledger"))
     for _ in range(3):
-        process.suspend()
-        until(lambda: process.status() == psutil.STATUS_STOPPED, "the process to stop")
+        for process in family:
+            process.suspend()
+        until(lambda: {process.status() for process in family} == {psutil.STATUS_STOPPED}, "all to stop")
         time.sleep(0.3)  # longer than any process waits for a signal
-        process.resume()
-        until(lambda: process.status() != psutil.STATUS_STOPPED, "the process to go on")
+        for process in family:
+            process.resume()
+        until(lambda: psutil.STATUS_STOPPED not in {process.status() for process in family}, "all to go on")
     with gateway.connect() as client:
         assert client.ask(proxy_request(key=key)).status == 200
     until(lambda: rows(gateway), "the row of that call")
