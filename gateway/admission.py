@@ -39,6 +39,7 @@ _NO_UPGRADE: Final = refusal(
     " and connect to fal with it.",
     ((b"upgrade", b"HTTP/1.1"),),
 )
+_OF_UPGRADES: Final = frozenset((b"upgrade", b"sec-websocket-key"))
 _SAME_REQUEST: Final = frozenset((b"h2c", b"http/2.0", b"http/1.1"))
 _NO_HOST: Final = refusal("request_invalid", "An HTTP/1.1 request needs one Host field.")
 _BAD_TYPE: Final = refusal("unsupported_media_type", "The content type must be application/json for this target.")
@@ -110,10 +111,11 @@ class Door:
 
     @staticmethod
     def _framing(head: RequestHead) -> Problem | None:
-        twice = repeated(head.fields, _SINGLE)
+        names = {name for name, _ in head.fields}
+        twice = repeated(head.fields, _SINGLE) if len(names) != len(head.fields) else None
         if twice is not None:
             return refusal("request_invalid", f"The field {twice.decode('latin-1')} stands more than once.")
-        if _wants_another_protocol(head.fields):
+        if not _OF_UPGRADES.isdisjoint(names) and _wants_another_protocol(head.fields):
             return _NO_UPGRADE
         return None if head.is_http_10 or first(head.fields, b"host") else _NO_HOST
 

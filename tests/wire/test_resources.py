@@ -80,7 +80,7 @@ def test_a_log_that_nobody_reads_is_not_noticed(start_program: Callable[[str], G
             client.send(refused * BATCH)
             assert [client.read_response().status for _ in range(BATCH)] == [412] * BATCH
         assert client.ask(proxy_request(key=key)).status == 200
-    assert gateway.metrics().value("requests_total") == LINES + 1
+    until(lambda: gateway.metrics().value("requests_total") == LINES + 1, "each request to be counted, the last too")
     until(lambda: gateway.metrics().value("log_lines_dropped_total") > 0, "dropped lines to be counted")
 
 
