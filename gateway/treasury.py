@@ -6,9 +6,9 @@ The decisions it carries:
   what is held, and what was settled in the last seconds, is stated by the processes that did it
   (state/redis_registers.py).
 * A store may be older than what it was told: emptied, restored from a snapshot, or a replica that lagged behind and was
-  promoted. This gateway believes only a purse that carries the number which it wrote there last (a fence), or a later
-  edition; any other one is filled in again. The same holds for jobs: open ones, and those of the last day that were
-  settled or given back, are told again, so that none is settled twice.
+  promoted. Each gateway raises a number of its own there (a fence); where that is missing, or lower than the one which
+  it wrote last, every purse is filled in again that no gateway has filled in since, and jobs are told again: open ones,
+  and those of the last day that were settled or given back, so that none is settled twice.
 * Whatever else goes wrong is corrected by the comparison with the ledger (shared_audit.py).
 * A process of this gateway that is gone can never come back. Once its journal is applied its holds become spent money,
   and the comparison takes away what of it the ledger does not have. One of another gateway is dead when that has shown
@@ -60,14 +60,6 @@ class Journals(NamedTuple):
     adopted: Iterable[str] = ()
 
 
-class _Known(NamedTuple):
-    """What a purse was when its fence was written last."""
-
-    start: int
-    edition: int
-    fence: int
-
-
 def open_treasury(
     url: str, replica: str, ledger: Ledger, *, workers: Callable[[], Sequence[int]], journals: Callable[[], Journals]
 ) -> Treasury:
@@ -98,12 +90,12 @@ class Treasury:
         self._journals = journals
         self._audit = audit or SharedAudit(books, ledger)
         self._look_at = 0.0
-        self._fence: int | None = None  # that of jobs
+        self._fence: int | None = None
         self._tells = 0
         self._strange: dict[bytes, float] = {}  # holders of gateways without a sign of life, and since when
         self._adopted: deque[bytes] = deque(maxlen=_MOST_ADOPTED)
         self._purses: dict[Budget, SharedPurse] = {}
-        self._known: dict[str, _Known] = {}
+        self._editions: dict[str, int] = {}  # of purses as they were seen last; 0: filled in, and not seen yet
         self._events = structlog.get_logger()
 
     def keep(self, budgets: Sequence[Budget], *, is_ledger_up: bool) -> None:
@@ -124,10 +116,17 @@ class Treasury:
     def _keep(self, budgets: Sequence[Budget], *, is_ledger_up: bool) -> None:
         seated = self._workers()
         living = self._books.show_life()
-        self._follow_jobs(is_ledger_up=is_ledger_up)
+        fence = self._books.fence()
+        is_older = self._fence is not None and (fence is None or fence < self._fence)
+        if is_ledger_up:
+            self._tell_jobs(is_lost=is_older or self._fence is None)
         found = dict(zip(budgets, self._books.purses(budgets), strict=True))
         now = self._books.now()  # read behind the purses: none of them can have begun later
-        lost = {budget: purse for budget, purse in found.items() if purse is None or self._is_older(budget, purse, now)}
+        lost = {
+            budget: purse
+            for budget, purse in found.items()
+            if purse is None or self._is_lost(budget, purse, now, is_older=is_older)
+        }
         self._purses = {budget: purse for budget, purse in found.items() if purse is not None and budget not in lost}
         if is_ledger_up and lost:
             self._fill(lost, now)
@@ -141,6 +140,10 @@ class Treasury:
             self._audit.compare(self._purses)
         for budget, purse in self._purses.items():
             self._bury(budget, purse, living, ours)
+        self._editions |= {budget.store_name: purse.edition for budget, purse in self._purses.items()}
+        if is_ledger_up:  # at the end: what failed on the way is done again
+            self._fence = max(fence or 0, self._fence or 0) + 1
+            self._books.write_fence(self._fence)
 
     def leave(self, budgets: Sequence[Budget]) -> None:
         """Look a last time, where the store is there; the ledger is closed by now."""
@@ -167,36 +170,30 @@ class Treasury:
 
     # -- what was lost, or is older -----------------------------------------------------------------------------------
 
-    def _is_older(self, budget: Budget, purse: SharedPurse, now: float) -> bool:
+    def _is_lost(self, budget: Budget, purse: SharedPurse, now: float, *, is_older: bool) -> bool:
         """Say whether a purse is older than what this gateway has seen, or of a period that has not begun."""
         if purse.start > period_start(budget.period, now):  # the store's clock was ahead
             return True
-        known = self._known.get(budget.store_name)
-        if known is None:
-            return False
-        if purse.edition != known.edition:
-            return purse.edition < known.edition
-        if purse.start != known.start:
-            return purse.start < known.start
-        return purse.fences.get(self._replica, 0) < known.fence
+        edition = self._editions.get(budget.store_name, 0)
+        return purse.edition < edition or (is_older and purse.edition == edition)
 
     def _fill(self, lost: Mapping[Budget, SharedPurse | None], now: float) -> None:
         """Fill purses in with what the ledger has. One that was there before is closed until all have stated."""
         starts = {budget: period_start(budget.period, now) for budget in lost}
         sums = {start: self._ledger.sums_since(start * _MICROSECONDS) for start in set(starts.values())}
         for budget, start in starts.items():
-            purse, known = lost[budget], self._known.get(budget.store_name)
+            purse, edition = lost[budget], self._editions.get(budget.store_name)
             self._books.fill(
                 budget,
                 (start, period_end(budget.period, start)),
                 spent_ns=sums[start].spent.of(budget.owner),
                 jobs_ns=sums[start].jobs.of(budget.owner),
                 since=int(time()) - LAG_SECONDS,
-                seconds=OPENING_SECONDS if purse is not None or known is not None else 0.0,
+                seconds=OPENING_SECONDS if purse is not None or edition is not None else 0.0,
                 replaces=purse.edition if purse is not None else None,
-                latest=known.edition if known is not None else 0,
+                latest=edition or 0,
             )
-            self._known[budget.store_name] = _Known(start, known.edition if known is not None else 0, 0)
+            self._editions.setdefault(budget.store_name, 0)
         self._audit.soon()
 
     def _close(self, lost: Mapping[Budget, SharedPurse | None]) -> None:
@@ -206,18 +203,18 @@ class Treasury:
                 self._books.drop(budget, purse.edition)
 
     def _mark(self, applied: Mapping[int, int]) -> None:
-        """Raise this gateway's number in all purses, and say what of its processes' statements is applied."""
-        known, marks = dict[str, _Known](), []
+        """Say what of the statements of this gateway's processes is applied to the ledger."""
+        marks = []
         for budget, purse in self._purses.items():
-            before = self._known.get(budget.store_name)
-            fence = max(purse.fences.get(self._replica, 0), before.fence if before is not None else 0) + 1
-            known[budget.store_name] = _Known(purse.start, purse.edition, fence)
-            news = {holder: place for holder, place in purse.stated.items() if purse.applied.get(holder) != place}
-            news = {holder: place for holder, place in news.items() if self._has(holder, place, applied)}
-            purse.applied.update(news)
-            marks.append((budget, fence, news))
+            news = {
+                holder: place
+                for holder, place in purse.stated.items()
+                if purse.applied.get(holder) != place and self._has(holder, place, applied)
+            }
+            if news:
+                purse.applied.update(news)
+                marks.append((budget, news))
         self._books.mark(marks)
-        self._known |= known
 
     def _has(self, holder: bytes, place: int, applied: Mapping[int, int]) -> bool:
         replica, _, pid = holder.rpartition(b":")
@@ -245,20 +242,14 @@ class Treasury:
 
     # -- jobs -------------------------------------------------------------------------------------------------------
 
-    def _follow_jobs(self, *, is_ledger_up: bool) -> None:
+    def _tell_jobs(self, *, is_lost: bool) -> None:
         """Tell jobs to a store that does not know them, or knows them as they were; at this gateway's start, too."""
-        number = self._books.fence()
-        is_lost = number is None or self._fence is None or number < self._fence
-        if is_lost and not is_ledger_up:
-            return  # it shows again
         if is_lost:
             self._books.tell_jobs(recent_jobs(self._ledger, time()))
             self._tells = _TOLD_AGAIN
-        elif self._tells and is_ledger_up:
+        elif self._tells:
             self._books.tell_jobs(open_jobs(self._ledger))
             self._tells -= 1
-        self._fence = max(number or 0, self._fence or 0) + 1
-        self._books.write_fence(self._fence)
 
     def claim_job(self, entry: Entry, *, is_late: bool) -> bool:
         """Close a job that the ledger is to charge by itself, and return whether it may be.

@@ -44,7 +44,7 @@ _FENCE_KEY: Final = b"fgw:{replicas}:fence:"
 _FENCE_SECONDS: Final = 86_400
 _OLDEST_PROTOCOL: Final = 2
 _GRANTED, _NET, _SPENT, _JOBS = b"g:", b"n:", b"s:", b"j:"
-_STATED, _APPLIED, _FENCE = b"p:", b"a:", b"f:"
+_STATED, _APPLIED = b"p:", b"a:"
 _FAULTS: Final = (RedisError, OSError, ValueError, TypeError, LookupError)
 """What the library raises for a store that is away, that refuses, or that answers garbage."""
 
@@ -64,15 +64,13 @@ class SharedPurse:
     """One budget's sums in nanodollars, and what each process holds, by its name (`<gateway>:<pid>`).
 
     `stated`: where each process's journal ended when it changed the sums last, `applied`: up to where that is known to
-    be in the ledger, `fences`: each gateway's number. `counted_ns` and `open_ns` are what is spent and held by jobs as
-    the store has them.
+    be in the ledger. `counted_ns` and `open_ns` are what is spent and held by jobs as the store has them.
     """
 
     __slots__ = (
         "applied",
         "counted_ns",
         "edition",
-        "fences",
         "held_ns",
         "holders",
         "jobs_ns",
@@ -93,7 +91,6 @@ class SharedPurse:
         self.holders: Final[dict[bytes, int]] = {}
         self.stated: Final[dict[bytes, int]] = {}
         self.applied: Final[dict[bytes, int]] = {}
-        self.fences: Final[dict[bytes, int]] = {}
         for name, value in row.items():
             kind, rest = name[:2], name[2:]
             if kind in (_GRANTED, _NET):
@@ -105,8 +102,6 @@ class SharedPurse:
                 self.stated[rest] = int(value)
             elif kind == _APPLIED:
                 self.applied[rest] = int(value)
-            elif kind == _FENCE:
-                self.fences[rest] = int(value)
 
     @property
     def is_applied(self) -> bool:
@@ -179,12 +174,12 @@ class RedisBooks:
         """Delete a purse of an edition: it admits nothing until it is filled in."""
         self._run(DROP, purse_key(budget), edition)
 
-    def mark(self, marks: Iterable[tuple[Budget, int, Mapping[bytes, int]]]) -> None:
-        """Write this gateway's fence into purses, and up to where processes are applied that stated something."""
+    def mark(self, marks: Iterable[tuple[Budget, Mapping[bytes, int]]]) -> None:
+        """Write into purses up to where processes are applied that stated something."""
         commands = []
-        for budget, fence, applied in marks:
+        for budget, applied in marks:
             words = [word for holder, place in applied.items() for word in (_APPLIED + holder, place)]
-            commands.append(("HSET", purse_key(budget), _FENCE + self._replica, fence, *words))
+            commands.append(("HSET", purse_key(budget), *words))
         self._all(commands)
 
     def correct(self, budget: Budget, seen: SharedPurse, *, spent_ns: int, jobs_ns: int) -> bool:

@@ -7,15 +7,13 @@ The decisions they carry:
   right by its return. The sums that asks look at are kept beside them.
 * With its registers a process states how far its journal tells of them, and its gateway's ledger process says how far
   that journal is in the ledger. So whoever compares a purse with the ledger knows whether both are about the same.
-* Each gateway raises a number of its own in every purse, once a second (a fence). A purse whose number is below the one
-  that this gateway wrote last is older than what it has seen: it was restored, or lost and made again by nobody.
 
 A purse is a hash: `start` of its period (seconds since the epoch), `edition` (who fills a lost purse in begins a new
 one, and all registers with it), `since` (what was settled from that second on is not filled in, but stated),
 `opens` (when the first call may hold something: until then the others state what they hold), the sums `spent`, `jobs`
 and `held` in nanodollars, and for each process what asks `g`ranted it, what it states in `n`et beside those (less than
 nothing once it has given holds back), and what it `s`pent and added to `j`obs; the `p`lace where its journal ended when
-it changed these two, and that place once it is `a`pplied to the ledger. For each gateway: its `f`ence.
+it changed these two, and that place once it is `a`pplied to the ledger.
 """
 
 from __future__ import annotations

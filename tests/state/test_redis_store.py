@@ -97,7 +97,7 @@ async def use_money(stage: Watched) -> None:
     assert books.fence() == 1
     books.tell_jobs([("job-2", JOB)])
     assert books.close_job("job-2", 1, JOB, closer=b"two") == JOB
-    books.mark([(BUDGET, 1, {b"one:1": 2})])
+    books.mark([(BUDGET, {b"one:1": 2})])
     assert books.correct(BUDGET, purse, spent_ns=6, jobs_ns=0)
     assert books.raise_to(BUDGET, purse, 7)
     assert books.now() > start
