@@ -27,6 +27,9 @@ _PIECES_A_WRITE: Final = 512  # well under IOV_MAX
 _QUEUED_BYTES: Final = 262_144
 """What may wait in the kernel before the caller counts as behind: a whole window of the relay's fits on top."""
 
+_RECEIVED_BYTES: Final = 262_144
+"""What the kernel keeps of content that an origin does not take, twice that by its own count (socket(7))."""
+
 _LOOK_BYTES: Final = 65_536  # sent since the last look at what waits in the kernel
 _UNSENT_QUERY: Final = 0x894B  # SIOCOUTQNSD, include/uapi/linux/sockios.h
 _INT: Final = struct.Struct("i")  # what SIOCOUTQ, the same number as TIOCOUTQ, writes (tcp(7))
@@ -37,7 +40,7 @@ ENDING: Final = 8  # TCP_CLOSE_WAIT
 
 
 def prepare_listener(listener: socket.socket) -> None:
-    """Set what accepted connections inherit: how they end, and how much they queue.
+    """Set what accepted connections inherit: how they end, and how much they keep in both directions.
 
     The kernel ends them by a reset where nobody says otherwise, as when the process is killed: a caller whose answer
     ends with its connection (HTTP/1.0) would else take the part that it has for the whole. And it takes half a megabyte
@@ -45,6 +48,7 @@ def prepare_listener(listener: socket.socket) -> None:
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * _QUEUED_BYTES)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED_BYTES)
 
 
 class StreamOwner(Protocol):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import pycurl
 
+from gateway.relay.buffers import WIDE_FROM_BYTES, bound
 from gateway.relay.sockets import reset_on_close
 from gateway.relay.transfer import WINDOW_BYTES
 
@@ -62,6 +63,7 @@ class Handle:
         "_fd",
         "_fresh",
         "_is_unproven",
+        "_is_wide",
         "_socket",
         "_sockets",
         "curl",
@@ -78,6 +80,7 @@ class Handle:
         self._fresh = False
         self._fd = _UNKNOWN  # of the connection that the transfer is on, as far as it was found out
         self._socket: OriginSocket | None = None
+        self._is_wide = False  # its answer is large: it was asked for a receive buffer that grows
         self._is_unproven = False  # what comes first on a reused connection may be no answer to this request
         self.curl = pycurl.Curl()
         self.curl.handle = self
@@ -125,6 +128,7 @@ class Handle:
         self._fd = _UNKNOWN
         self._socket = None
         self._is_unproven = False
+        self._is_wide = False
         setopt = self.curl.setopt
         setopt(_URL, request.url)
         setopt(_HTTPHEADER, request.lines)
@@ -163,6 +167,8 @@ class Handle:
     def unload(self) -> None:
         """Let go of the transfer and of content worth mentioning."""
         transfer, self.transfer = self.transfer, None
+        if self._is_wide and self._socket is not None:
+            self._driver.wide.narrow(self._socket)
         if transfer is not None and self.kind == "post" and (transfer.request.length or 0) > _CONTENT_KEPT_BYTES:
             self.curl.setopt(_POSTFIELDS, b"")
 
@@ -186,6 +192,7 @@ class Handle:
                 transfer.stale = True
                 return _ABORT
             if not found.is_used:
+                bound(found)
                 found.is_used = True
                 found.is_secure = transfer.request.url.startswith("https:")
         transfer.attempted = True
@@ -245,6 +252,9 @@ class Handle:
             self.curl.pause(transfer.pauses)
         if transfer.window >= _LARGE_BYTES:
             self._driver.urgent = True
+        if transfer.received >= WIDE_FROM_BYTES and not self._is_wide and self._socket is not None:
+            self._is_wide = True
+            self._driver.wide.widen(self._socket)
         return None
 
     def _read(self, most: int) -> bytes | int:

@@ -17,6 +17,7 @@ from typing import Final
 
 _ESTABLISHED: Final = 1  # the first byte of struct tcp_info: include/net/tcp_states.h
 
+_BUF_LOCK: Final = 72  # SO_BUF_LOCK: include/uapi/asm-generic/socket.h
 _RECEIVED_AT: Final = 128  # tcpi_bytes_received: include/uapi/linux/tcp.h
 _U64: Final = struct.Struct("=Q")
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
@@ -63,6 +64,23 @@ class OriginSocket:
             return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
         except OSError:
             return False
+
+    def bound_receiving(self, size: int) -> None:
+        """Bound what the kernel keeps for the reader, in bytes; it no longer grows by itself."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+    def bound_sending(self, size: int) -> None:
+        """Bound what the kernel takes ahead of what it can send, in bytes."""
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+    def widen(self, size: int) -> None:
+        """Let the kernel choose the size again, from this one on: it does where more arrives a round trip than before.
+
+        The bound of the window does not follow a size that is set, but it does follow the kernel's own.
+        """
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size)
+        self._sock.setsockopt(socket.SOL_SOCKET, _BUF_LOCK, 0)
 
     def received_bytes(self) -> int:
         """Return how much the kernel has received since the connection was opened; 0 where it does not say."""

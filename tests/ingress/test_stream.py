@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import sys
+import termios
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from gateway.ingress.stream import CallerStream, prepare_listener
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
     from gateway.turns import Turns
 
 PIECE: Final = b"x" * 65_536
+FLOWED_PIECES: Final = 20
+RECEIVED_BYTES: Final = 524_288  # the kernel's own count of what was asked for
 MOST_BYTES: Final = 1_500_000  # the receiver's buffer, half a megabyte unsent, and what is on its way
 PATIENCE_SECONDS: Final = 10
 
@@ -65,3 +71,23 @@ def test_what_a_caller_does_not_take_is_not_taken_on() -> None:
             stream.close()
 
     run(main)
+
+
+def test_what_a_caller_sends_and_nobody_takes_is_bounded() -> None:
+    """Content that waits for its origin stays at the caller, also where it flowed before and the buffer might grow."""
+    with socket.create_server((LOOPBACK, 0)) as listener, socket.socket() as caller:
+        prepare_listener(listener)
+        caller.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        with accepted:
+            for _ in range(FLOWED_PIECES):
+                caller.sendall(PIECE * 8)
+                left = len(PIECE) * 8
+                while left:
+                    left -= len(accepted.recv(left))
+            caller.settimeout(0.2)
+            with suppress(TimeoutError):
+                while True:
+                    caller.sendall(PIECE)
+            waiting = fcntl.ioctl(accepted.fileno(), termios.FIONREAD, bytes(4))
+            assert int.from_bytes(waiting, sys.byteorder) <= RECEIVED_BYTES
