@@ -81,6 +81,8 @@ def run_site(form: SiteForm, folder: Path, interrupted: threading.Event, draw: D
         report.problems += audit.run(injector.revive)
         report.strikes, report.settled_seconds = injector.strikes, audit.settled_seconds
         report.statuses = Counter((call.kind, call.status) for call in seen.calls)
+        if report.problems:
+            site.keep()
         report.executions = len(site.emulator.executions())
     return report
 

@@ -6,7 +6,9 @@ of the harness, so that a fault of a network is set from outside and nothing of 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import json
+import shutil
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
@@ -20,6 +22,7 @@ from tests.harness.origin import overrides_to
 from tests.harness.ports import LOOPBACK
 from tests.harness.postgres import CANARY, USER, PostgresServer
 from tests.harness.redis import RedisServer
+from tests.money.market import Books
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +96,16 @@ class Site:
         """Return what no log may show, by name."""
         keys = {f"the gateway key {name}": key.secret for name, key in self.tenants.keys.items()}
         return {**keys, "fal's key": FAL_KEY.partition(":")[2], "the database's password": CANARY}
+
+    def keep(self) -> None:
+        """Copy what would go with the site into its folder: the ledger's rows, and what is on the gateways' disks."""
+        books = Books(self.database_url)
+        rows = "\n".join(json.dumps(entry) for entry in books.entries())
+        books.close()
+        (self.folder / "ledger.jsonl").write_text(rows, encoding="utf-8")
+        for replica in self.replicas:
+            with suppress(shutil.Error):  # some went while it was copied
+                shutil.copytree(replica.disk.folder, self.folder / f"{replica.name}-disk")
 
     def __enter__(self) -> Self:
         return self
