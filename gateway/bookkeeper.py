@@ -96,10 +96,12 @@ class Bookkeeper:
         """Keep the sums."""
         self._keep(is_ledger_up=gauges.is_up)
 
-    def leave(self) -> None:
-        """Look a last time, once all is applied: this gateway's processes hold nothing in a shared store any more."""
-        if self._treasury is not None:
-            self._treasury.leave(self._budgets())
+    def leave(self) -> bool:
+        """Look a last time, once all is applied: this gateway's processes hold nothing in a shared store any more.
+
+        Returns whether the store was told, where there is one.
+        """
+        return self._treasury is None or self._treasury.leave(self._budgets())
 
     def _keep(self, *, is_ledger_up: bool) -> None:
         budgets = self._budgets()

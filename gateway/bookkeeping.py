@@ -11,6 +11,7 @@ from gateway.bookkeeper import Bookkeeper
 from gateway.job_answers import JobAnswers
 from gateway.known_jobs import job_of
 from gateway.ledger.faults import LedgerNewerError
+from gateway.ledger.folder import keep_for_next
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.process import Gauges, Listeners, serve_ledger
 from gateway.ledger.spool import Spool
@@ -110,7 +111,8 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
         may_make = not health.has_been_up
         parent = shared.board.supervisor.pid
         serve_ledger(ledger, spool, listeners=listeners, parent=parent, may_make=may_make, stop_signal=STOP)
-        keeper.leave()
+        if not keeper.leave():
+            keep_for_next(shared.spool.path)
     finally:
         overseer.close()
 

@@ -145,11 +145,12 @@ class Treasury:
             self._fence = max(fence or 0, self._fence or 0) + 1
             self._books.write_fence(self._fence)
 
-    def leave(self, budgets: Sequence[Budget]) -> None:
-        """Look a last time, where the store is there; the ledger is closed by now."""
+    def leave(self, budgets: Sequence[Budget]) -> bool:
+        """Look a last time, where the store is there, and return whether it was; the ledger is closed by now."""
         if self.is_up:
             self._look_at = 0.0
             self.keep(budgets, is_ledger_up=False)
+        return self.is_up
 
     def audit_soon(self) -> None:
         """Compare with the next look: this gateway has changed the ledger by itself."""

@@ -29,6 +29,9 @@ _FILE: Final = re.compile(r"\.?([a-z][a-z0-9-]*?)(?:-[0-9]{6,}\.journal|\.checkp
 """Names of files that a gateway makes in its folder; a dot in front while one is being made."""
 
 
+_UNSAID_NAME: Final = "unsaid.checkpoint"
+
+
 class FolderTakenError(Exception):
     """Another gateway that lives has this folder."""
 
@@ -119,6 +122,12 @@ def claim_folder(root: Path, gateway_id: str) -> SpoolFolder:
             raise FolderTakenError(f"{path} belongs to a gateway that is running")
         return taken
     return _make(path)
+
+
+def keep_for_next(path: Path) -> None:
+    """Let a folder outlast its gateway, so that the next one adopts it: a shared store was not told of the end."""
+    with contextlib.suppress(OSError):  # a full disk: then the store finds out by itself, ten minutes later
+        (path / _UNSAID_NAME).touch()
 
 
 def _make(path: Path) -> SpoolFolder:

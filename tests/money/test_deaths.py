@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from gateway.ledger.entry import HELD, SETTLED, UNKNOWN
+from tests.harness.fault_proxy import FaultProxy
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.harness.wire import Truncated
@@ -125,6 +126,30 @@ def test_what_a_full_disk_kept_from_the_journal_dies_with_its_worker(
         until(lambda: are_over(market, key, 2), "the ends of both")
         until(lambda: agree(market, key), "ledger and budget to agree", timeout_seconds=20)
         assert spent(market, key) == UNITS + 1
+
+
+def test_a_gateway_that_stops_while_redis_is_unavailable(
+    open_market: Callable[..., Market], fal: Emulator, tmp_path: Path
+) -> None:
+    """What it could not tell Redis is told by the next gateway over the same journals, and not after ten minutes."""
+    key = buyer("unsaid", budget(str(LIMIT)))
+    with (
+        RedisServer(tmp_path / "redis") as server,
+        FaultProxy(server.port) as proxy,
+        open_market(fal, market_policy([key]), FALGW_REDIS_URL=proxy.url) as market,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        executed = len(fal.executions())
+        slow = pool.submit(market.ask, key, DOLLAR, emulate=f"units={UNITS},delay=1000")
+        until(lambda: len(fal.executions()) > executed, "the run at fal")
+        proxy.mode = "refuse"
+        market.gateway.process.signal(signal.SIGTERM)
+        assert slow.result().status == 200
+        market.gateway.close()
+        proxy.mode = "pass"
+        market.revive()
+        until(lambda: agree(market, key), "ledger and budget to agree", timeout_seconds=30)
+        assert spent(market, key) == UNITS
 
 
 def shop(market: Market, key: GatewayKey, answered: list[int], is_over: Event) -> None:
