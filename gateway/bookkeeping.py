@@ -108,8 +108,7 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
 
     listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, health.live, on_gauges)
     try:
-        may_make = not health.has_been_up
-        parent = shared.board.supervisor.pid
+        parent, may_make = shared.board.supervisor.pid, not health.has_been_up
         serve_ledger(ledger, spool, listeners=listeners, parent=parent, may_make=may_make, stop_signal=STOP)
         if not keeper.leave():
             keep_for_next(shared.spool.path)
