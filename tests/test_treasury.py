@@ -408,7 +408,7 @@ def keeper_of(scene: Scene, *, deadline: float = 0.0) -> Bookkeeper:
 def test_of_a_result_and_the_deadline_one_is_charged(scene: Scene) -> None:
     """A result that came first is the cost, also while its line is on its way; the other job is charged by one."""
     entries = {name: scene.tell("held", 10, ns=11, job=name) for name in ("fetched", "left")}
-    keepers = [keeper_of(scene) for _ in range(2)]
+    keepers = [keeper_of(scene, deadline=20.0) for _ in range(2)]
     scene.look(scene.treasury())
     assert scene.books.close_job("fetched", 2, job_of(entries["fetched"]), closer=b"a worker") is not None
     for keeper in keepers:

@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, or_, select, tuple_
 from gateway.ledger import daily_totals, schema, totals
 from gateway.ledger.daily_totals import DAY_US, LedgerSums, Spending
 from gateway.ledger.database import Database
-from gateway.ledger.entry import CHARGED, HELD, RECONCILED, RELEASED, SETTLED, UNKNOWN, Entry, folded, merged
+from gateway.ledger.entry import CHARGED, HELD, RECONCILED, RELEASED, UNKNOWN, Entry, folded, merged
 from gateway.ledger.statements import insert_new, insert_warning, write_back
 from gateway.ledger.tables import PURCHASES
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 PAGE_ROWS: Final = 1_000
 FORGET_ROWS: Final = 10_000
-LATEST_US: Final = 2**62
 _DOLLAR_NS: Final = 10**9
 _ROW: Final = PURCHASES.c
 
@@ -143,13 +142,9 @@ class Ledger:
         with self._database.reading() as connection:
             return daily_totals.read(connection, since_us)
 
-    def spent_since(self, since_us: int, *, changed_before_us: int = LATEST_US) -> Spending:
-        """Return what was spent by requests admitted from a moment on; the period's beginning for a budget.
-
-        `changed_before_us` leaves out what became known later than that.
-        """
-        known = (_ROW.status.in_(CHARGED), _ROW.cost_ns.is_not(None), _ROW.changed_at_us < changed_before_us)
-        conditions = (_ROW.admitted_at_us >= since_us, *known)
+    def spent_since(self, since_us: int) -> Spending:
+        """Return what was spent by requests admitted from any moment on; adds them up, which takes seconds."""
+        conditions = (_ROW.admitted_at_us >= since_us, _ROW.status.in_(CHARGED), _ROW.cost_ns.is_not(None))
         query = select(_ROW.team, _ROW.key, *_sum(_ROW.cost_ns)).where(*conditions).group_by(_ROW.team, _ROW.key)
         spending = Spending({}, {})
         with self._database.reading() as connection:
@@ -175,13 +170,6 @@ class Ledger:
         latest = query.order_by(_ROW.admitted_at_us.desc(), _ROW.id.desc()).limit(most)
         with self._database.reading() as connection:
             return [Entry(*row) for row in connection.execute(latest)][::-1]
-
-    def ended_jobs(self, since_us: int) -> list[Entry]:
-        """Return queue jobs that were settled or released from a moment on, all at once: it lies seconds back."""
-        ended = (_ROW.status.in_((SETTLED, RELEASED)), _ROW.changed_at_us >= since_us)
-        conditions = (_ROW.kind == "submit", _ROW.fal_request_id.is_not(None), *ended)
-        with self._database.reading() as connection:
-            return [Entry(*row) for row in connection.execute(select(PURCHASES).where(*conditions))]
 
     def overdue(
         self,
