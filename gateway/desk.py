@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from gateway.till import Till
     from gateway.turnstile import Turnstile
 
-_SUBMITTED: Final = 200
+_NO_SUCCESS_FROM: Final = 300
+_UNCODED: Final = b"accept-encoding: identity"
 
 
 class Cancellable(Protocol):
@@ -118,8 +119,8 @@ class Desk:
         return caller_address(head.peer, head.fields, self.trusted_proxies)
 
     def bind(self, purchase: Purchase, status: int, content: Sequence[bytes]) -> None:
-        """Read a whole JSON answer: a submit's request id is bound to who paid for it."""
-        if purchase.call.action == "submit" and status == _SUBMITTED:
+        """Read a whole answer: a submit's request id is bound to who paid for it."""
+        if purchase.call.action == "submit" and status < _NO_SUCCESS_FROM:
             job_id = submitted_id(b"".join(content))
             if job_id is not None:
                 self.till.bind(purchase, job_id)
@@ -127,11 +128,18 @@ class Desk:
     def forward(
         self, head: RequestHead, admission: Admission, *, length: int | None, content: bytes | None, paid: bool
     ) -> Request:
-        """Return what is sent to the origin for an admitted request; see relay/upstream.py for length and content."""
-        target, principal = admission.target, admission.principal
-        if target is None or principal is None:
+        """Return what is sent to the origin for an admitted request; see relay/upstream.py for length and content.
+
+        The answer to a submit must be readable here (`bind`), so the caller does not decide how it is coded.
+        """
+        target, principal, call = admission.target, admission.principal, admission.call
+        if target is None or principal is None or call is None:
             raise AssertionError("forwarded without an admission")
-        lines = self.sender.sign(self.to_origin.lines(head.fields), team=principal.team, key=principal.key)
+        lines = self.to_origin.lines(head.fields)
+        if call.action == "submit":
+            lines = [line for line in lines if not line.startswith(b"accept-encoding")]
+            lines.append(_UNCODED)
+        lines = self.sender.sign(lines, team=principal.team, key=principal.key)
         base = self.origins.get(target.host)
         url = target.url
         if base is not None:

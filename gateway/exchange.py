@@ -82,10 +82,14 @@ class Exchange(Intake):
             if status == UNAUTHORIZED:
                 self._on_unauthorized()
                 return
-        if self._paid and answer.is_json and (answer.length or 0) <= HELD_BYTES:
+        if self._paid and (answer.is_json or self._is_submit()) and (answer.length or 0) <= HELD_BYTES:
             self._held = []
         elif not self._gone:
             self._respond(answer.length)
+
+    def _is_submit(self) -> bool:
+        """Say whether the answer names a job, whatever it calls itself."""
+        return self._purchase is not None and self._purchase.call.action == "submit"
 
     def _on_unauthorized(self) -> None:
         """End a request that fal refused for the credential that the gateway sent with it."""

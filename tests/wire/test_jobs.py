@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from gateway.ledger.ledger import Ledger
@@ -20,7 +22,7 @@ from tests.harness.waiting import until
 from tests.ledger.rows import bound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.harness.gateway import StartGateway
@@ -86,6 +88,41 @@ def test_the_default_isolates_teams(start_gateway: StartGateway, start_origin: S
     assert status_of(gateway, OTHER) == (404, "job_unknown")
 
 
+def compressing(request: Received) -> bytes:
+    """Answer as a server that compresses for all who let it (RFC 9110, section 12.5.3)."""
+    content, accepted = b'{"request_id": "%b"}' % ID.encode(), request.head.value(b"accept-encoding") or b"gzip"
+    if request.method != "POST" or b"gzip" not in accepted:
+        return queue(request)
+    coding = (("Content-Type", "application/json"), ("Content-Encoding", "gzip"))
+    return http_response(gzip.compress(content), fields=coding)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fields"),
+    [
+        (compressing, [("Accept-Encoding", "gzip, br")]),
+        (compressing, [("Accept-Encoding", ""), ("Accept-Encoding", "gzip")]),
+        (compressing, []),
+        (http_response(b'{"request_id": "%b"}' % ID.encode(), 202), []),
+        (http_response(b'{"request_id": "%b"}' % ID.encode(), fields=()), []),
+    ],
+    ids=["compressed for the caller", "asked for twice", "compressed by default", "202", "no content type"],
+)
+def test_every_submit_that_succeeded_binds_its_job(
+    start_gateway: StartGateway,
+    start_origin: StartOrigin,
+    answer: Callable[[Received], bytes] | bytes,
+    fields: list[tuple[str, str]],
+) -> None:
+    """Whatever coding the caller takes, and whichever success fal answers: no other team may ask for the job."""
+    gateway = start_gateway(start_origin(answering(answer)), policy=policy_text(WEB, OTHER))
+    with gateway.connect() as client:
+        submitted = client.ask(proxy_request(SUBMIT, key=WEB, fields=fields))
+    assert (submitted.status // 100, submitted.json()) == (2, {"request_id": ID})
+    assert status_of(gateway, WEB)[0] // 100 == 2
+    assert status_of(gateway, OTHER) == (404, "job_unknown")
+
+
 def test_a_known_job_counts_for_the_endpoint_that_was_submitted(
     start_gateway: StartGateway, start_origin: StartOrigin
 ) -> None:
@@ -115,6 +152,7 @@ def test_one_gateway_asks_its_ledger_too(
     assert (status_of(gateway, OTHER, old), status_of(gateway, WEB, old)) == ((404, "job_unknown"), (200, None))
     pid = gateway.wait_for_event("process_started", lambda event: event["role"] == "ledger")["pid"]
     os.kill(pid, signal.SIGSTOP)
+    until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "a process that stands still in all threads")
     try:
         elsewhere = STATUS.replace(ID, str(uuid.uuid4()))
         assert status_of(gateway, WEB, elsewhere) == (503, "state_unavailable")
