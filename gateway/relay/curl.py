@@ -52,9 +52,16 @@ class CurlRelay(CurlAsyncHTTPClient):
         self._overhead = Overhead(self._received_bytes)
         self.open = self.engine.open  # `Upstream` of the seam
         super().initialize(max_clients=0)
+        self._forget_tornados_timer()
         self._set_up_multi()
         self._look = PeriodicCallback(self._give_up_overdue, LOOK_SECONDS * 1000)
         self._look.start()
+
+    def _forget_tornados_timer(self) -> None:
+        """Cancel the call that Tornado has scheduled: it would take the ends of transfers, and repeat itself."""
+        if self._timeout is not None:
+            self.io_loop.remove_timeout(self._timeout)
+            self._timeout = None
 
     def _set_up_multi(self) -> None:
         self._multi.setopt(pycurl.M_MAXCONNECTS, self._options.max_transfers)

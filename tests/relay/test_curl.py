@@ -287,3 +287,16 @@ def test_what_comes_just_before_a_request_is_no_answer_to_it(start_origin: Start
     first, following = origin.executions
     assert (first.connection, following.target) == (1, b"/next")
     assert following.connection != 1
+
+
+def test_tornados_own_driving_never_runs(origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take the end of a transfer for one of its own requests: the exchange would wait for its timeout."""
+    calls: list[str] = []
+    monkeypatch.setattr(CurlRelay, "_handle_timeout", lambda _: calls.append("timeout"))
+
+    async def story(relay: CurlRelay) -> None:
+        for _ in range(3):
+            assert await answered(relay, origin.port) == 200
+
+    assert tell(story) == []
+    assert calls == []
