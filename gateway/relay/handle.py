@@ -40,6 +40,7 @@ _HEAD_BYTES: Final = 16_384  # libcurl's least: it keeps such a buffer for each 
 _IDLE_CONNECTION_SECONDS: Final = 20  # younger than any origin's own bound, so that few pooled connections are stale
 _CONTENT_KEPT_BYTES: Final = 4096  # a pooled handle keeps no larger content alive
 _UNKNOWN: Final = -1
+_ROUND_TRIP_SECONDS: Final = 2.0  # what was on its way when the request was sent has come by then
 _UNCOUNTED_BYTES: Final = 512  # more than libcurl and TLS add to what `_least_bytes` counts
 
 _URL: Final[int] = pycurl.URL
@@ -240,7 +241,8 @@ class Handle:
         transfer = self.transfer
         if self._is_unproven and transfer is not None and self._socket is not None:
             self._is_unproven = False
-            if not self._is_answer(transfer, self._socket):
+            is_early = self._driver.clock.now - transfer.touched < _ROUND_TRIP_SECONDS
+            if is_early and not self._is_answer(transfer, self._socket):
                 return _REFUSED
         return None if transfer is not None and transfer.put_line(line) else _REFUSED
 

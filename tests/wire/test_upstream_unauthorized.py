@@ -82,6 +82,8 @@ def test_a_caller_that_has_left_is_counted_once(scene: Scene) -> None:
     with scene.connect() as client:
         client.send(scene.request())
         until(lambda: scene.origin.executions, "the request at the origin")
+        until(lambda: scene.gateway.metrics().value("client_connections") == 1, "the caller")
+        client.reset()
     until(lambda: scene.gateway.metrics().value("client_connections") == 0, "the caller's end")
     may_answer.set()
     (event,) = scene.settled()
