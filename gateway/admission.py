@@ -145,7 +145,7 @@ class Door:
     def judge_job(
         self, call: Call, job: Job | None, admission: Admission, *, is_answered: bool = True
     ) -> Problem | None:
-        """Judge a call about a job that was found, or is known to nobody (None; not `is_answered`: nor is that)."""
+        """Judge a call about a job; None: it did not come through here, or (not `is_answered`) that is not known."""
         if not is_answered and self._rules.isolate_jobs != "none":
             return _OWNER_NOT_KNOWN
         principal = admission.principal

@@ -4,7 +4,7 @@ The decision: two bounds beside the total. Above four fifths of the places only 
 get one, so a team that opens all it can leaves room for the others, and nothing is held back while there is room.
 Paid runs whose callers have left are read on for their units, for minutes; they have a quarter of the places. Where one
 more leaves, the oldest of the team that has most of them is ended, and settled as unknown at its estimate: a team that
-opens and leaves pays for it by itself. It costs a request one look-up at its begin and one at its end.
+opens and leaves pays for it by itself. It costs a request one look-up when it begins and one when it ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _CONTESTED: Final = 5  # one of so many places is for teams that hold less than their share
 _LEFT: Final = 4  # one of so many places may be held for a caller who has left
 _RETRY_SOON: Final = ((b"retry-after", b"1"),)
-_FULL: Final = refusal("capacity_reached", "This gateway has as many requests under way as it may.", _RETRY_SOON)
+_FULL: Final = refusal("capacity_reached", "Too many requests in flight; try again.", _RETRY_SOON)
 _TEAM_FULL: Final = refusal(
     "capacity_reached",
     "Too many requests in flight for this team; the rest of the capacity is kept for other teams.",

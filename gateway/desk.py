@@ -41,14 +41,15 @@ class Cancellable(Protocol):
 
 
 FindJob = Callable[[str, Callable[[Job | None, bool], None]], None]
-"""Asks for a job that is not in the own table: `told(job, is_answered)` comes later; None: nobody knows it."""
+"""Asks for a job that is not in this gateway's table; calls back later with the job (None: it is not known), and
+whether that is an answer."""
 
 
 class Desk:
     """The parts; a plain class, since each request looks into it a dozen times.
 
     `origins` maps a host to the base URL to connect to in its place. `trusted_proxies` are believed about addresses.
-    `find_job` None: there is nobody to ask for a job that is not in the own table.
+    `find_job` None: no one is asked for a job that is not in this gateway's table.
     `later(seconds, call)` calls back. `wall` gives seconds since the epoch.
     """
 

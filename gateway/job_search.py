@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     FoundJob = Callable[[Job | None, bool], None]
 
 CONFIRM_SECONDS: Final = 2.0
-"""Until what another gateway has submitted is in the ledger, ten times over."""
+"""Ten times as long as it takes until the ledger has what another gateway submitted."""
 
 KNOWN_SECONDS: Final = 60.0
 UNKNOWN_SECONDS: Final = 10.0
@@ -46,31 +46,31 @@ class LedgerQuestions:
         """`worker` is this worker's place in the channel."""
         self._channel = channel
         self._worker = worker
-        self._numbers = itertools.count(os.getpid() << 32)  # none of a worker that sat here before
+        self._numbers = itertools.count(os.getpid() << 32)  # no number of an earlier worker in this place
         self._asked: dict[int, tuple[FoundJob, asyncio.TimerHandle]] = {}
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(channel.answered[worker], self._read)
 
-    def find(self, job_id: str, told: FoundJob) -> None:
-        """Tell `(job, True)`, `(None, True)` where the ledger knows none, `(None, False)` where it does not answer."""
+    def find(self, job_id: str, on_found: FoundJob) -> None:
+        """Call back: `(job, True)`, `(None, True)` if the ledger knows none, `(None, False)` if it does not answer."""
         number = next(self._numbers)
         question = Question(self._worker, number, monotonic(), job_id)
         if len(self._asked) >= MOST_ASKED or not send_question(self._channel, question):
-            self._loop.call_soon(told, None, False)  # noqa: FBT003 (call_soon's signature)
+            self._loop.call_soon(on_found, None, False)  # noqa: FBT003 (call_soon's signature)
             return
-        self._asked[number] = told, self._loop.call_later(ANSWER_SECONDS, self._give_up, number)
+        self._asked[number] = on_found, self._loop.call_later(ANSWER_SECONDS, self._give_up, number)
 
     def _read(self) -> None:
         for number, job, is_answered in read_answers(self._channel.answered[self._worker]):
             waiting = self._asked.pop(number, None)
             if waiting is not None:
-                told, timer = waiting
+                on_found, timer = waiting
                 timer.cancel()
-                told(job, is_answered)
+                on_found(job, is_answered)
 
     def _give_up(self, number: int) -> None:
-        told, _ = self._asked.pop(number)
-        told(None, False)  # noqa: FBT003 (the seam's shape)
+        on_found, _ = self._asked.pop(number)
+        on_found(None, False)  # noqa: FBT003 (the seam's shape)
 
     def close(self) -> None:
         """Read no more answers."""
@@ -97,35 +97,35 @@ class JobSearch:
         """Ask no more."""
         self._ledger.close()
 
-    def find(self, job_id: str, told: FoundJob) -> None:
-        """Tell `(job, True)`, `(None, True)` where it is known to nobody, `(None, False)` where that is not known."""
+    def find(self, job_id: str, on_found: FoundJob) -> None:
+        """Call back: `(job, True)`, `(None, True)` if it came from elsewhere, `(None, False)` if that is not known."""
         kept = self._kept.get(job_id)
         if kept is not None and monotonic() < kept[0]:
-            self._loop.call_soon(told, kept[1], True)  # noqa: FBT003 (call_soon's signature)
+            self._loop.call_soon(on_found, kept[1], True)  # noqa: FBT003 (call_soon's signature)
         elif self._store is None:
-            self._ask_ledger(job_id, told, is_final=True)
+            self._ask_ledger(job_id, on_found, is_final=True)
         else:
-            self._ask_store(self._store, job_id, told)
+            self._ask_store(self._store, job_id, on_found)
 
-    def _ask_store(self, store: RedisJobs, job_id: str, told: FoundJob) -> None:
+    def _ask_store(self, store: RedisJobs, job_id: str, on_found: FoundJob) -> None:
         def answered(job: Job | None, is_answered: bool) -> None:  # noqa: FBT001 (the seam's shape)
             if job is not None:
-                told(job, True)  # noqa: FBT003 (the seam's shape)
+                on_found(job, True)  # noqa: FBT003 (the seam's shape)
             elif is_answered:
-                store.has_lost_none(lambda sound: self._ask_ledger(job_id, told, is_final=sound))
+                store.has_lost_none(lambda sound: self._ask_ledger(job_id, on_found, is_final=sound))
             else:
-                self._ask_ledger(job_id, told, is_final=False)
+                self._ask_ledger(job_id, on_found, is_final=False)
 
         store.find(job_id, answered)
 
-    def _ask_ledger(self, job_id: str, told: FoundJob, *, is_final: bool) -> None:
+    def _ask_ledger(self, job_id: str, on_found: FoundJob, *, is_final: bool) -> None:
         def answered(job: Job | None, is_answered: bool) -> None:  # noqa: FBT001 (the seam's shape)
             if job is None and is_answered and not is_final:
-                self._loop.call_later(CONFIRM_SECONDS, lambda: self._ask_ledger(job_id, told, is_final=True))
+                self._loop.call_later(CONFIRM_SECONDS, lambda: self._ask_ledger(job_id, on_found, is_final=True))
                 return
             if is_answered:
                 self._keep(job_id, job)
-            told(job, is_answered)
+            on_found(job, is_answered)
 
         self._ledger.find(job_id, answered)
 

@@ -1,4 +1,4 @@
-"""Queue jobs out of the ledger, for those who have to remember them: a gateway's own table, and the shared store."""
+"""Queue jobs read from the ledger, for the tables that remember them: a gateway's own, and the shared store."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _named(entries: Iterator[Entry] | list[Entry]) -> Iterator[tuple[str, Job]]:
 
 
 def all_pages(ask: Callable[..., list[Entry]]) -> Iterator[Entry]:
-    """Yield the entries of all pages of a list of the ledger's."""
+    """Yield the entries of all pages of a list."""
     last: Entry | None = None
     while page := ask(after=last):
         yield from page
@@ -54,7 +54,7 @@ def all_pages(ask: Callable[..., list[Entry]]) -> Iterator[Entry]:
 
 
 def job_of(entry: Entry) -> Job:
-    """Return the job that a row of the ledger stands for."""
+    """Return the job that a row of the ledger describes."""
     price = picodollars_of(Decimal(entry.unit_price)) if entry.unit_price is not None else None
     return Job(
         entry.team,

@@ -1,7 +1,7 @@
-"""What is seen to about purchases that are written down: the folder of journals, the ledger process, and what is lost.
+"""Watches what purchases are written down with: the folder of journals, the ledger process, and what is lost.
 
-The decision: whoever can still act when others cannot. The supervisor makes a deleted folder again, says that the
-ledger process hangs, and counts what a killed worker had in memory only; a worker says what found no room.
+The decision: whoever can still act when others cannot does it. The supervisor makes a deleted folder again, says that
+the ledger process hangs, and counts what a killed worker had in memory only; a worker says what found no room.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class LedgerWatch:
             self._events.warning("spool_restored", path=str(self._folder.path))
 
 
-class Lines(Protocol):
+class WatchedJournal(Protocol):
     """A journal, as it is watched."""
 
     @property
@@ -87,7 +87,7 @@ class Lines(Protocol):
         """How often files were written again."""
 
 
-class Counts(Protocol):
+class LossCounter(Protocol):
     """Where lost purchases are counted."""
 
     def count_lost_purchases(self, purchases: int) -> None:
@@ -97,7 +97,7 @@ class Counts(Protocol):
 class JournalWatch:
     """One worker's part."""
 
-    def __init__(self, journal: Lines, counts: Counts) -> None:
+    def __init__(self, journal: WatchedJournal, counts: LossCounter) -> None:
         self._journal = journal
         self._counts = counts
         self._counted = 0

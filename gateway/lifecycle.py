@@ -2,7 +2,7 @@
 
 A small supervisor without threads or an event loop forks one ops process and the workers, and forks again what dies:
 its memory is clean at every fork, and a scrape or a probe never waits for a busy worker. It does nothing that takes
-long: a process of its own follows the policy (reloader.py). On SIGTERM readiness goes first, callers are still
+long: another process follows the policy (reloader.py). On SIGTERM readiness goes first, callers are still
 accepted for the shutdown delay, then exchanges run out up to the drain timeout; the ledger process ends after the last
 worker, so that every row is written. Signals that reach the whole group are the supervisor's alone (signals.py). A
 worker whose supervisor is gone stops listening and drains by itself, and no child keeps a listener that is not its own:
@@ -22,7 +22,7 @@ import structlog
 from gateway import exchange, signals
 from gateway.descriptors import raise_descriptor_limit
 from gateway.ledger_watch import LedgerWatch
-from gateway.listeners import Listeners, listen
+from gateway.listeners import BoundSockets, listen
 from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS, PROCESS_RESTARTS
@@ -70,7 +70,7 @@ class Supervisor:
         """Bind both listeners; ListenError names what cannot be had. `environ`: teams' credentials may be there."""
         self._signals = signals.supervisor_signals()
         self._settings = settings
-        self.listeners: Final = Listeners(settings)
+        self.listeners: Final = BoundSockets(settings)
         self._shared = Shared(settings, log, environ)
         self._board = self._shared.board
         self._board.supervisor.take(os.getpid())

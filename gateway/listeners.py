@@ -24,7 +24,7 @@ class ListenError(OSError):
     """Listeners that cannot be had; one line for each names host, port, settings and reason."""
 
 
-class Listeners:
+class BoundSockets:
     """The data port, bound for the workers, and the ops listener, listening."""
 
     def __init__(self, settings: Settings) -> None:
@@ -54,7 +54,7 @@ class Listeners:
         return named(*self.ops.getsockname()[:2])
 
     def close(self) -> None:
-        """Close both, in a process whose they are not: an inherited listener keeps its port taken."""
+        """Close both, in a process that does not use them: an inherited listener keeps its port taken."""
         self.reserved.close()
         self.ops.close()
 
@@ -102,7 +102,7 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a worker's own listening socket: the kernel shares callers out among the workers (PERFORMANCE 4)."""
+    """Return a worker's own listening socket: the kernel distributes callers among the workers."""
     sock = bind(host, port, shared=True)
     sock.listen(_BACKLOG)
     sock.setblocking(False)  # noqa: FBT003 (the standard library's signature)

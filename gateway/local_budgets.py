@@ -4,7 +4,7 @@ The decisions it carries:
 
 * The ledger is the truth. A budget is filled in from it at the start, and where a reload brings a new one; until then
   it admits nothing.
-* The comparison corrects whatever the cause was: a killed worker, a clock that was set back, a bill of fal's, rows that
+* The comparison corrects whatever the cause was: a killed worker, a clock that was set back, fal's bill, rows that
   another program wrote. It changes a budget only where both sides are known to be about the same purchases: everything
   that the workers have counted is applied to the ledger, and nothing was counted while the ledger was read. Callers are
   admitted meanwhile; a budget in constant use is compared when there is a pause, which one that is spent has by itself.
@@ -17,8 +17,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
+from gateway.budget_log import log_correction
 from gateway.policy.budget import period_start
 
 if TYPE_CHECKING:
@@ -60,7 +59,6 @@ class LocalBudgets:
         self._filled: set[str] = set()
         self._audit_at = 0.0
         self._retries = 0
-        self._events = structlog.get_logger()
 
     def keep(self, budgets: Sequence[Budget], *, is_ledger_up: bool) -> None:
         """Fill in budgets that are new here, forget those that a reload took out, and compare; LedgerAwayError."""
@@ -96,7 +94,7 @@ class LocalBudgets:
     # -- comparison -------------------------------------------------------------------------------------------------
 
     def audit_soon(self) -> None:
-        """Compare with the next `keep`: the ledger was changed by something that budgets are not told of otherwise."""
+        """Compare with the next `keep`: the ledger was changed by something that does not change budgets."""
         self._audit_at = 0.0
         self._retries = _MOST_RETRIES
 
@@ -132,23 +130,17 @@ class LocalBudgets:
             begun, counted_ns = self._quotas.purses.spent(name)
             if begun > start:  # the clock was ahead
                 self._quotas.purses.fill_again(name, start, spent_ns=spent_ns, jobs_ns=jobs_ns)
-                self._tell(budget, spent_ns, jobs_ns)
+                log_correction(budget, spent_ns=spent_ns, held_ns=jobs_ns)
             elif begun == start and seen is not None:
                 self._add(budget, start, spent_ns - seen.spent_ns, jobs_ns - seen.jobs_ns)
             elif begun == start:
                 self._add(budget, start, max(0, spent_ns - counted_ns), 0)
-        return seen is not None or begun != start  # of a period that nobody has spent in, nothing is counted
+        return seen is not None or begun != start  # nothing is counted of a period without a purchase
 
     def _add(self, budget: Budget, start: int, spent_ns: int, jobs_ns: int) -> None:
         if spent_ns or jobs_ns:
             self._quotas.purses.add(budget.store_name, start, spent_ns=spent_ns, jobs_ns=jobs_ns)
-            self._tell(budget, spent_ns, jobs_ns)
-
-    def _tell(self, budget: Budget, spent_ns: int, held_ns: int) -> None:
-        scope, _, owner = budget.owner.partition("/")
-        self._events.info(
-            "budget_corrected", scope=scope, id=owner, period=budget.period, spent_ns=spent_ns, held_ns=held_ns
-        )
+            log_correction(budget, spent_ns=spent_ns, held_ns=jobs_ns)
 
 
 def _owned(budget: Budget, sums: LedgerSums) -> tuple[int, int]:

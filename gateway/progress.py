@@ -1,4 +1,4 @@
-"""What takes long on a terminal shows that it goes on: one line, rewritten, and gone at the end.
+"""Progress of what takes long, on a terminal: one line, rewritten, and removed at the end.
 
 The decision: a thread writes it, so that what is waited for (a query, a page of fal's bill) need not be cut into
 pieces. Nothing is written where standard error is no terminal, and nothing within the first second.
@@ -60,5 +60,5 @@ class Progress:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):  # the terminal is gone, or the stream was closed: there is nobody to show it to
+        except (OSError, ValueError):  # the terminal is gone, or the stream was closed
             self._ended.set()

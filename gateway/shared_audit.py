@@ -2,10 +2,10 @@
 
 The decision: a purse is set to what the ledger has only where the ledger has all that the purse counts: every process's
 last statement is applied (`is_applied`), and nothing changed the purse since it was read. The difference has to be the
-same a few seconds later: a worker that was cut off from the store may have told the ledger what it has not told the
-store yet. A purse in constant use is hardly ever at such a moment. So what is spent in it is raised to what the ledger
-had seconds ago, which is safe at any moment; the rest waits for the next pause, which a budget that is spent has by
-itself.
+same a few seconds later: a worker that was cut off from the store may have written to the ledger what has not reached
+the store yet. A purse in constant use is hardly ever at such a moment. So what is spent in it is raised to what the
+ledger had seconds ago, which is safe at any moment; the rest waits for the next pause, which a budget that is spent has
+by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import structlog
+from gateway.budget_log import log_correction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,10 +61,9 @@ class SharedAudit:
         self._retries = 0
         self._differences: dict[str, tuple[_Difference, float]] = {}
         self._floors: dict[str, _Floor] = {}
-        self._events = structlog.get_logger()
 
     def soon(self) -> None:
-        """Compare with the next look: something has changed that purses are told of in no other way."""
+        """Compare with the next look: something has changed that does not reach purses otherwise."""
         self._audit_at = 0.0
         self._retries = _MOST_RETRIES
 
@@ -100,7 +99,7 @@ class SharedAudit:
         elif monotonic() - since < self._confirm_seconds:
             self._differences[budget.store_name] = found, since
         elif self._books.correct(budget, purse, spent_ns=spent_ns, jobs_ns=jobs_ns):
-            self._tell(budget, found.spent_ns, found.jobs_ns)
+            log_correction(budget, spent_ns=found.spent_ns, held_ns=found.jobs_ns)
 
     def _raise(self, budget: Budget, purse: SharedPurse, spent_ns: int) -> None:
         floor = self._floors.get(budget.store_name)
@@ -109,11 +108,5 @@ class SharedAudit:
                 return
             lacks_ns = floor.spent_ns - purse.spent_ns
             if not purse.is_applied and lacks_ns > 0 and self._books.raise_to(budget, purse, floor.spent_ns):
-                self._tell(budget, lacks_ns, 0)
+                log_correction(budget, spent_ns=lacks_ns, held_ns=0)
         self._floors[budget.store_name] = _Floor(purse.start, spent_ns, monotonic())
-
-    def _tell(self, budget: Budget, spent_ns: int, held_ns: int) -> None:
-        scope, _, owner = budget.owner.partition("/")
-        self._events.info(
-            "budget_corrected", scope=scope, id=owner, period=budget.period, spent_ns=spent_ns, held_ns=held_ns
-        )

@@ -5,10 +5,10 @@ The decisions it carries:
 * The ledger is the truth and the store its shadow. A purse that is missing is filled in with all that the ledger has;
   what is held, and what was settled in the last seconds, is stated by the processes that did it
   (state/redis_registers.py).
-* A store may be older than what it was told: emptied, restored from a snapshot, or a replica that lagged behind and was
-  promoted. Each gateway raises a number of its own there (a fence); where that is missing, or lower than the one which
-  it wrote last, every purse is filled in again that no gateway has filled in since, and jobs are told again: open ones,
-  and those of the last day that were settled or given back, so that none is settled twice.
+* A store may be older than what was written to it: emptied, restored from a snapshot, or a replica that lagged behind
+  and was promoted. Each gateway raises its own number there (a fence); where that is missing, or lower than the one
+  which it wrote last, every purse is filled in again that no gateway has filled in since, and jobs are written again:
+  open ones, and those of the last day that were settled or given back, so that none is settled twice.
 * Whatever else goes wrong is corrected by the comparison with the ledger (shared_audit.py).
 * A process of this gateway that is gone can never come back. Once its journal is applied its holds become spent money,
   and the comparison takes away what of it the ledger does not have. One of another gateway is dead when that has shown
@@ -45,7 +45,7 @@ LAG_SECONDS: Final = 1
 """What was settled longer ago is in the ledger, as a rule: journals are read five times a second."""
 
 _PATIENCE_SECONDS: Final = 10.0  # with a gateway that has to show its life again after the store was lost
-_TOLD_AGAIN: Final = 3  # looks: what was submitted just before the store was lost comes to the ledger within a second
+_REPEATS: Final = 3  # looks: what was submitted just before the store was lost comes to the ledger within a second
 _MICROSECONDS: Final = 1_000_000
 _MOST_ADOPTED: Final = 1_000
 
@@ -91,7 +91,7 @@ class Treasury:
         self._audit = audit or SharedAudit(books, ledger)
         self._look_at = 0.0
         self._fence: int | None = None
-        self._tells = 0
+        self._repeats = 0
         self._strange: dict[bytes, float] = {}  # holders of gateways without a sign of life, and since when
         self._adopted: deque[bytes] = deque(maxlen=_MOST_ADOPTED)
         self._purses: dict[Budget, SharedPurse] = {}
@@ -247,10 +247,10 @@ class Treasury:
         """Tell jobs to a store that does not know them, or knows them as they were; at this gateway's start, too."""
         if is_lost:
             self._books.tell_jobs(recent_jobs(self._ledger, time()))
-            self._tells = _TOLD_AGAIN
-        elif self._tells:
+            self._repeats = _REPEATS
+        elif self._repeats:
             self._books.tell_jobs(open_jobs(self._ledger))
-            self._tells -= 1
+            self._repeats -= 1
 
     def claim_job(self, entry: Entry, *, is_late: bool) -> bool:
         """Close a job that the ledger is to charge by itself, and return whether it may be.

@@ -167,9 +167,10 @@ MAY_IMPORT: Final = MappingProxyType(
             }
         ),
         "known_jobs": frozenset({"ledger", "policy"}),
-        "shared_audit": frozenset({"ledger", "policy", "state"}),
+        "budget_log": frozenset({"policy"}),
+        "shared_audit": frozenset({"budget_log", "ledger", "policy", "state"}),
         "treasury": frozenset({"known_jobs", "ledger", "policy", "shared_audit", "state"}),
-        "local_budgets": frozenset({"ledger", "policy", "state"}),
+        "local_budgets": frozenset({"budget_log", "ledger", "policy", "state"}),
         "bookkeeper": frozenset(
             {"known_jobs", "ledger", "local_budgets", "metering", "policy", "ruleset", "state", "treasury"}
         ),
@@ -258,12 +259,11 @@ MAY_USE: Final = MappingProxyType(
         "state.redis_link": frozenset({"redis"}),
         "state.redis_store": frozenset({"structlog"}),
         "tracing.exporter": frozenset({"structlog"}),
-        "shared_audit": frozenset({"structlog"}),
+        "budget_log": frozenset({"structlog"}),
         "treasury": frozenset({"structlog"}),
         "worker": frozenset({"structlog"}),
         "bookkeeper": frozenset({"structlog"}),
         "bookkeeping": frozenset({"structlog"}),
-        "local_budgets": frozenset({"structlog"}),
         "overseer": frozenset({"structlog"}),
         "quotes": frozenset({"orjson"}),
         "statement": frozenset({"orjson"}),

@@ -101,7 +101,7 @@ def _open_rows(ledger: Ledger, span: Span) -> list[Entry]:
 
 
 def _unnamed_rows(ledger: Ledger, span: Span) -> list[Entry]:
-    """Return the rows without a request id of fal's: those whose answer was lost, and those under way."""
+    """Return the rows without fal's request id: those whose answer was lost, and those under way."""
     rows: list[Entry] = []
     since_us, until_us = microseconds(span.since) - LATE_JOB_US, microseconds(span.until)
     while page := ledger.unnamed(since_us, until_us, after=rows[-1] if rows else None):

@@ -82,7 +82,7 @@ def events_between(
 ) -> Iterator[BillingEvent]:
     """Yield what was billed in [since, until), a span of at most 90 days; count what makes no sense.
 
-    Raises FalApiError. The end is always told: fal's cursor is the number of a page, and pages of a list that still
+    Raises FalApiError. The end is always given: fal's cursor is the number of a page, and pages of a list that still
     grows would shift.
     """
     return _events(api, [("start", _iso(since)), ("end", _iso(until))], unreadable)
@@ -118,9 +118,9 @@ def _event_or_none(entry: Mapping[str, Any]) -> BillingEvent | None:
 
 
 def _cost_ns(entry: Mapping[str, Any]) -> int | None:
-    told = [entry.get(name) for name in ("cost_estimate_nano_usd", "cost_total")]
-    exact, total = (_figure(value) for value in told)
-    if any(value is not None and figure is None for value, figure in zip(told, (exact, total), strict=True)):
+    stated = [entry.get(name) for name in ("cost_estimate_nano_usd", "cost_total")]
+    exact, total = (_figure(value) for value in stated)
+    if any(value is not None and figure is None for value, figure in zip(stated, (exact, total), strict=True)):
         return None
     amount = exact if exact is not None else total * _NANO if total is not None else None
     rounded = None if amount is None else int(amount.to_integral_value(ROUND_HALF_EVEN))

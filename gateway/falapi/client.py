@@ -53,7 +53,7 @@ class Patience:
 
 
 def _unseen(_entries: int) -> None:
-    """Stand in where nobody looks."""
+    """Ignore progress."""
 
 
 class FalApi:
@@ -70,7 +70,7 @@ class FalApi:
     ) -> None:
         """Ask as `Authorization: Key …`; `base_url` says where to connect in place of fal, the Host field stays.
 
-        `on_entries` is told after each page how many entries of lists were read in all.
+        `on_entries` is called after each page with how many entries of lists were read in all.
         """
         self._on_entries, self._entries = on_entries, 0
         self._patience = patience or Patience()

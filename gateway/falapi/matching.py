@@ -1,12 +1,12 @@
-"""Purchases whose answer was lost, so that fal's id of them is not known, and the bills that are theirs. Pure.
+"""Purchases whose answer was lost, so that fal's request id is not known, and the bills that are theirs. Pure.
 
 The decision: they belong together by credential, endpoint and time, one bill for one purchase, the earliest bill for
 the purchase that can wait least; so it is the same pairs whoever looks, and another look finds no more. What is not
 certain enough is left as it is, a purchase at its estimate and a bill without a purchase, rather than guessed:
 
 * a purchase of a team that the policy does not know, and purchases of different credentials that the same bills suit:
-  an admin key sees one account, and a credential of a team may be another account's. One of its own counts only if
-  other purchases of it were found on this bill;
+  an admin key sees one account, and a team's own credential may be another account's. It counts only if other
+  purchases of it were found on this bill;
 * bills that a request under way suits as well: its answer will name its bill;
 * more bills than purchases, unless they cost the same: some are of whoever uses the account past the gateway.
 
@@ -72,7 +72,7 @@ def match(
 ) -> list[Match]:
     """Return which lost purchases are which bills, in the order of the bills.
 
-    `rows` have no request id of fal's: unknown ones, and held ones, which are under way. `credentials`: by team, as far
+    `rows` have no request id: unknown ones, and held ones, which are under way. `credentials`: by team, as far
     as the policy names teams; `proven` are those that the bill is known to be of, beside the gateway's own.
     """
     bills: dict[str, list[UnmatchedBill]] = {}

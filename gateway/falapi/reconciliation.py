@@ -6,8 +6,8 @@ released. What fal did not bill stays as it is and is listed, because a bill com
 
 fal's pages speak of one event for a request. Where there are several, they are lines of one bill and are added up; but
 the very same line, seen twice while the bill was read in pages, counts once. So nothing depends on the order in which
-events come, and a second reconciliation changes nothing. A request of which a line makes no sense, or whose lines come
-to more than one request may cost, is left out, row and bill.
+events come, and a second reconciliation changes nothing. A request is left out, row and bill, if a line of it makes no
+sense, or its lines come to more than one request may cost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Correction(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Rows without a request id of fal's, lost ones and those under way; and which credential each team uses, by name.
+    """Rows without fal's request id, lost ones and those under way; and which credential each team uses, by name.
 
     A team that is not in `credentials` is not matched. None: not known; a team is then taken to use the gateway's own,
     unless it has other purchases and none of them is on the bill.
@@ -83,7 +83,7 @@ class Drift(NamedTuple):
 class Reconciliation:
     """What a bill changes, and what it leaves open; `drift` is by endpoint as the ledger has it.
 
-    `matches` are corrections of rows that had no request id of fal's; `unreadable` counts lines that were left out.
+    `matches` are corrections of rows that had no request id; `unreadable` counts lines that were left out.
     """
 
     corrections: tuple[Correction, ...]
@@ -120,10 +120,10 @@ def reconcile(  # noqa: PLR0913 (what there is to compare, by name)
     it is older than `lag_us`, by which time fal has billed what it bills. Of rows with the same request id of fal's,
     which there should not be, the first admitted gets the bill.
     """
-    told = sorted(set(events), key=_place)
-    absurd = {request_id for request_id, bill in _bills(told).items() if bill.cost_ns > MOST_NS}
+    stated = sorted(set(events), key=_place)
+    absurd = {request_id for request_id, bill in _bills(stated).items() if bill.cost_ns > MOST_NS}
     left_out = absurd | (unreadable.request_ids if unreadable is not None else set())
-    lines = [line for line in told if line.request_id not in left_out]
+    lines = [line for line in stated if line.request_id not in left_out]
     bills = _bills(lines)
     known = sorted(
         {row.id: row for row in rows if row.fal_request_id not in left_out}.values(),
@@ -150,7 +150,7 @@ def reconcile(  # noqa: PLR0913 (what there is to compare, by name)
         amendments=amendments,
         agreeing=len(named) - len(corrections) - len(amendments),
         unreadable=(unreadable.count if unreadable is not None else 0)
-        + sum(line.request_id in absurd for line in told),
+        + sum(line.request_id in absurd for line in stated),
         drift=MappingProxyType(drift),
         total=_added(drift.values()),
     )

@@ -2,7 +2,7 @@
 
 Knows no policy: whoever takes an exchange is found through `Gate`. A request that comes while the one before is being
 answered waits (pipeline.py), and the socket is not read meanwhile. The next one is not taken up while the caller is
-behind with reading, or answers that nobody reads would fill the kernel. An answer that ends before its request ends the
+behind with reading, or unread answers would fill the kernel. An answer that ends before its request ends the
 connection, unless what is left of the request is small enough to swallow.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.ingress.framing import CONTINUE, SWALLOWED_BYTES, Framing, stays_in_step
 from gateway.ingress.patience import Patience, Verdict, Watch
-from gateway.ingress.pipeline import Pipeline
+from gateway.ingress.pipeline import PipelinedRequests
 from gateway.ingress.presence import Presence
 from gateway.ingress.reader import RequestReader
 from gateway.protocol.message import Fault, RequestHead
@@ -43,14 +43,14 @@ class Connection:
         self._stream = stream
         self._gate = gate
         self._on_closed = on_closed
-        self._pipeline = Pipeline(self)
+        self._pipeline = PipelinedRequests(self)
         self._reader = RequestReader(self._pipeline, peer)
         self._watch = Watch(patience)
         self._presence = Presence(stream)
         self._has_ended = False  # the caller sends no more
         self._keeps_alive = True
         self.closing = False  # no request after this one
-        self.was_admitted = False  # a request went beyond its head: it was none of a stranger's
+        self.was_admitted = False  # a request was admitted: the caller has a key, or needs none
         self._forget_exchange()
 
     def _forget_exchange(self) -> None:

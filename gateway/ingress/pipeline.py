@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gateway.protocol.message import Fault, RequestHead
 
 
-class Pipeline:
+class PipelinedRequests:
     """Between the reader and its connection (`RequestSink`). One read bounds it: none follows while any waits."""
 
     __slots__ = ("_connection", "_late", "_replays")

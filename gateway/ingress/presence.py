@@ -1,11 +1,11 @@
 """Whether a caller that sends no more still reads its answer.
 
 The end of a caller's sending half (FIN) says either that it has left, or that it has nothing more to send and waits for
-the answer (`shutdown(SHUT_WR)`, as `nc -N` does); TCP has no other word for the first. The decision: ask. While the
+the answer (`shutdown(SHUT_WR)`, as `nc -N` does); TCP does not tell the two apart. The decision: ask. While the
 answer has not begun, a `100 Continue` is sent, which a caller has to skip wherever it comes (RFC 9110, section 15.2):
 the kernel of one that has left answers with a reset, which ends the exchange as any reset does. The answer itself asks
-in the same way. Where nothing may be sent (to HTTP/1.0, or within an answer that is silent), a caller is taken for gone
-after some seconds. nginx and Go take every FIN for leaving; that loses answers which were paid for.
+in the same way. Where nothing may be sent (to HTTP/1.0, or within an answer that is silent), a caller counts as gone
+after some seconds. For nginx and Go every FIN is leaving; that loses answers which were paid for.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ _HEAD_TOO_LARGE: Final = Fault(
 
 
 def _origin_form(target: bytes) -> bytes:
-    """Return path and query of a target with scheme and host, which stand in for Host (RFC 9112 section 3.2.2)."""
+    """Return path and query of a target with scheme and host, which replace Host (RFC 9112 section 3.2.2)."""
     authority = _AUTHORITY.match(target)
     if authority is None:
         return target

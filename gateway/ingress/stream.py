@@ -137,7 +137,7 @@ class CallerStream:
         self._update()
 
     def state(self) -> int:
-        """Return what the kernel knows of the connection, also behind bytes that nobody has read.
+        """Return what the kernel knows of the connection, also behind unread bytes.
 
         `OPEN`, `ENDING` (the caller sends no more), or anything else: it is broken.
         """

@@ -1,7 +1,7 @@
 """Where a ledger's database is: its URL, read once, by everyone who needs a part of it.
 
 The decision: one parser, without a driver, so that settings, spool, `serve` and the commands mean the same file and
-server. Percent-escapes are undone in every part. What is wrong is said in words that quote nothing of the URL: a
+server. Percent-escapes are undone in every part. Errors quote nothing of the URL: a
 password with a raw `@` ends up as any of its parts, so more than one `@` is an error and no guess.
 """
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STEP_PAGES: Final = 1_000
-"""4 MB from one word about the progress to the next."""
+"""4 MB from one report of progress to the next."""
 
 _BUSY_SECONDS: Final = 5.0
 
@@ -32,11 +32,11 @@ class BackupError(Exception):
 def back_up(source: Path, target: Path, *, shown: Callable[[int, int], None]) -> int:
     """Copy the ledger in `source` to `target`, which must not exist; return its size in bytes.
 
-    `shown` is told after each step how many pages are copied, and of how many. Raises BackupError, LedgerUnusableError
-    where the ledger is damaged, LedgerAwayError where it cannot be read.
+    `shown` is called after each step with how many pages are copied, and of how many. Raises BackupError,
+    LedgerUnusableError where the ledger is damaged, LedgerAwayError where it cannot be read.
     """
     if os.path.lexists(target):
-        raise BackupError(f"{target} exists already; name a file that does not, or move it away")
+        raise BackupError(f"{target} exists already: name another file, or move this one")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         _copy(source, partial, shown)
@@ -51,7 +51,7 @@ def back_up(source: Path, target: Path, *, shown: Callable[[int, int], None]) ->
 
 
 def _copy(source: Path, partial: Path, shown: Callable[[int, int], None]) -> None:
-    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # what it holds is not for everybody
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # it says who bought what
     try:
         with contextlib.closing(_opened(source)) as ledger, contextlib.closing(sqlite3.connect(partial)) as copy:
             ledger.execute("BEGIN")

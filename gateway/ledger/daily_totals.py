@@ -1,9 +1,9 @@
 """What each key has spent a day, and what its open queue jobs hold: the figures that budgets are compared with.
 
-The decision: a table of their own, written in the transaction that changes the rows, by what changed, as the sums over
+The decision: a separate table, written in the transaction that changes the rows, by what changed, as the sums over
 all time are (totals.py). Periods of budgets begin at a midnight (UTC), so a period's spending is a sum over days. Of
 3 million purchases this reads a few thousand rows, where adding the purchases up takes seconds for each budget. Queue
-jobs that are open are few among many, and are added up by the index that is theirs.
+jobs that are open are few among many, and are added up by an index of open ones.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Database:
         self.file: Final[Path | None] = address.file
         self.is_sqlite: Final = address.file is not None
         self._engine = _sqlite_engine(address) if self.is_sqlite else _postgresql_engine(address)
-        self._wire = Wire()
+        self._wire = CuttableConnection()
         self._file = SqliteFile(address.file, may_make=may_make) if address.file is not None else None
         event.listen(self._engine, "connect", self._wire.connected if self._file is None else self._file.opened)
 
@@ -158,7 +158,7 @@ class Database:
         return redacted(" ".join(str(fault.orig).split()), self._secrets)
 
 
-class Wire:
+class CuttableConnection:
     """The socket of a connection to PostgreSQL, which can be cut while a thread waits on it."""
 
     def __init__(self) -> None:

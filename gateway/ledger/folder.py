@@ -5,7 +5,7 @@ lock (flock) belongs to the open file and not to a process, so it is free when t
 who gets it may adopt what the gateway left, and needs to ask nobody. A folder gets its name when its lock is held; one
 that is being made begins with a dot and is nobody's to adopt.
 
-The spool directory is shared with the world: a mount brings `lost+found`, an operator a copy. So only folders and files
+Others use the spool directory, too: a mount brings `lost+found`, an operator a copy. So only folders and files
 of the gateway's own names are looked at or deleted, and a folder that is deleted under a running gateway is made again.
 """
 
@@ -56,7 +56,7 @@ class SpoolFolder:
         return _is_still(self.path / LOCK_NAME, self._lock)
 
     def restore(self) -> None:
-        """Make the folder and its lock again where somebody deleted or moved them.
+        """Make the folder and its lock again where they were deleted or moved.
 
         OSError where the disk refuses or the spool directory's own folder is missing; FolderTakenError where another
         gateway has adopted the folder meanwhile.
@@ -99,7 +99,7 @@ class LedgerClaim:
             ledger = root.with_name(root.name.removesuffix(".spool"))
             raise LedgerTakenError(
                 f"another gateway runs over the ledger {ledger}, and each would allow all of its budgets: stop it, give"
-                " this one a FALGW_DATABASE_URL of its own, or share limits and budgets by FALGW_REDIS_URL"
+                " this one another FALGW_DATABASE_URL, or share limits and budgets by FALGW_REDIS_URL"
             )
 
     def close(self) -> None:
@@ -192,7 +192,7 @@ def _is_still(path: Path, lock: int) -> bool:
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names in a folder; none where somebody deleted it, or it cannot be read."""
+    """Return the names in a folder; none where it was deleted or cannot be read."""
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 (five times a second)
     except OSError:

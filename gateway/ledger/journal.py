@@ -16,7 +16,7 @@ finds it free knows that no line will follow.
 Where more than half of the bound is taken, each key has a share of the rest: then a key's flood closes its own budgets
 and leaves room for the others'. Lines of a key without a budget that find no room are dropped, and counted.
 
-A file that somebody deletes or moves under the writer is noticed within a second, and written again with all that was
+A file that is deleted or moved under the writer is noticed within a second, and written again with all that was
 in it; until that can be done the journal is full.
 
 What a writer does elsewhere by its lines (budgets: state/holdings.py) it marks with the place where these end, before
@@ -66,7 +66,7 @@ class Journal:
     """Takes lines, and writes them at `flush()`; never waits but for the kernel's memory.
 
     `lost_purchases` counts those that found room neither in the file nor in memory: at most `spare_bytes` wait here.
-    `restored` counts how often files were written again that somebody had deleted or moved.
+    `restored` counts how often files were written again that had been deleted or moved.
     """
 
     def __init__(  # noqa: PLR0913 (its bounds, by name)
@@ -270,7 +270,7 @@ class Journal:
         return is_at(segment, self._fd) and is_at(lock_path_of(self._folder, self._name), self._lock)
 
     def _restore(self) -> bool:
-        """Write files again that somebody has deleted or moved; False where that is not possible now."""
+        """Write files again that were deleted or moved; False where that is not possible now."""
         try:
             if not is_at(lock_path_of(self._folder, self._name), self._lock):
                 lock = lock_again(self._folder, self._name)

@@ -201,7 +201,7 @@ class Ledger:
     def unnamed(
         self, since_us: int, until_us: int, *, after: Entry | None = None, most: int = PAGE_ROWS
     ) -> list[Entry]:
-        """Return what has no request id of fal's, of a span of admission: unknown, for its answer was lost, or held."""
+        """Return what has no request id, of a span of admission: unknown, because its answer was lost, or held."""
         of_lost = (_ROW.status.in_((UNKNOWN, HELD)), _ROW.fal_request_id.is_(None))
         return self._page(*_within(since_us, until_us), *of_lost, after=after, most=most)
 

@@ -1,6 +1,6 @@
 """The files of one journal: where they end when their writer is dead, how big they are, and the lock beside them.
 
-The decision: what is seldom asked of the files is here, apart from the way of a line (journal.py). A file that somebody
+The decision: what is seldom asked of the files is here, apart from the way of a line (journal.py). A file that was
 deleted or moved is still open in its writer, so its lines are not lost: they are written to a new one.
 """
 
@@ -70,7 +70,7 @@ def seal(folder: Path, name: str, mark: memoryview) -> int:
     """Return where the whole lines of a dead writer's journal end; -1 where it has none, or the disk does not say it.
 
     A death within the write of a piece can leave a part of it. That goes, since nothing was sent that follows from it,
-    and the marks of what it tells lie behind the end.
+    and the marks of what it tells are behind the end.
     """
     try:
         segments = sorted(folder.glob(f"{name}-*.journal"))

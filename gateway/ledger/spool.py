@@ -96,7 +96,7 @@ class Spool:
                 continue
             try:
                 piece = trail.read(most - len(batch.entries))
-            except OSError as fault:  # a disk that fails, or a file whose mode somebody has changed
+            except OSError as fault:  # a disk that fails, or a file whose mode was changed
                 unreadable = f"{fault.filename}: {fault.strerror}"
                 continue
             if piece is not None:

@@ -69,7 +69,7 @@ class Trail:
         there = self._segments()
         for number in there:
             offset = self._position.offset if number == self._position.segment else 0
-            if offset > self._size(number):  # somebody has emptied it
+            if offset > self._size(number):  # it was emptied
                 offset = 0
             piece = self._read_segment(number, offset, most=most)
             if piece.behind.offset > offset:
@@ -157,7 +157,7 @@ class Trail:
             with self._path(number).open("rb", buffering=0) as file:
                 file.seek(offset)
                 chunk = file.read(CHUNK_BYTES) or b""
-        except FileNotFoundError:  # somebody has deleted it just now
+        except FileNotFoundError:  # it was deleted just now
             chunk = b""
         lines = chunk.split(b"\n", most)[:-1] if chunk.count(b"\n") > most else chunk.split(b"\n")[:-1]
         if not lines and len(chunk) == CHUNK_BYTES:

@@ -1,7 +1,7 @@
 """Which refusals are logged one by one: strangers' are sampled, since a flood of them needs no key.
 
 The decision: of the requests that came without a valid key the first hundred a second are logged and traced; the rest
-are told by one event a second, with how many there were of each kind. The metrics count all. What the holder of a key
+is one event a second, with how many there were of each kind. The metrics count all. What the holder of a key
 asks for is always logged.
 """
 

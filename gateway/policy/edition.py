@@ -1,8 +1,8 @@
 """An edition of the policy: a valid document, the credentials that go with it, and the text that it came from.
 
 Decided here: workers are sent JSON and not the file's YAML. They read 1,000 keys in 14 ms, where YAML takes 140, and
-need neither the file nor the variables. Each key is a line of its own, so that who has read a line before need not read
-it again.
+need neither the file nor the variables. Each key is on a separate line, so that a line that was read before is not read
+again.
 """
 
 from __future__ import annotations

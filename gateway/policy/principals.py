@@ -25,7 +25,7 @@ Owned = tuple[str, "Sequence[document.Limit]"]
 
 
 def key_principal(key: document.Key, teams: Mapping[str, document.Team], *, realtime: document.Realtime) -> Principal:
-    """Return whom a key stands for; `teams` by id, `realtime` what holds where neither it nor its team says more."""
+    """Return the principal of a key; `teams` by id, `realtime` what holds where neither it nor its team says more."""
     team = teams.get(key.team)
     shared = [(f"team/{team.id}", team.limits)] if team else []
     paid, free = _limit_sets(key.team, (f"key/{key.id}", key.limits), *shared)

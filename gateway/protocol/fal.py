@@ -5,7 +5,7 @@ unknown path costs a reservation and never a gift (CONTRACT 3, `class`). On the 
 a submit by the place of `requests`: straight behind owner and alias it is fal's own word, whatever the method; deeper
 down it may belong to a model's path, so a POST there counts as a submit, and is paid (PROTOCOL 2).
 
-Nobody outside fal knows which spellings of a path fal reads as the same one. So where it matters who owns a job, or
+fal does not document which spellings of a path it reads as the same one. So where it matters who owns a job, or
 what a call costs, only a canonical spelling is accepted (`is_canonical_queue_path`, `is_plain_endpoint`); a request is
 never judged by a cleaned path while another one is sent.
 """

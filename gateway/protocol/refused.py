@@ -2,7 +2,7 @@
 
 The decision: 401, 402, 403 and 429 speak about us. Other answers of 4xx speak about the request (a model's validation,
 an unknown job), and their caller is the one to read them. A 401 is the operator's fault and is not passed on. A locked
-account is told from other 403s by fal's own sentence, `User is locked. Reason: …`, so the beginning of such an answer's
+account differs from other 403s by fal's own sentence, `User is locked. Reason: …`, so the beginning of such an answer's
 content is kept until it is whole.
 """
 
@@ -25,7 +25,7 @@ UPSTREAM_UNAUTHORIZED: Final = refusal(
     "upstream_unauthorized",
     "fal refused the gateway's own credential. Your key is valid; tell the operator of this gateway.",
 )
-"""What a caller gets in place of fal's 401, which a client would take for a verdict on its own key."""
+"""What a caller gets in place of fal's 401, which a client would think is about its own key."""
 
 _FORBIDDEN: Final = 403
 _REASONS: Final = MappingProxyType(

@@ -1,7 +1,7 @@
-"""What answers take on the wire beside their content, bounded: chunk extensions, and whatever else nobody is shown.
+"""What answers take on the wire beside their content, bounded: chunk extensions, and whatever else is not passed on.
 
-libcurl bounds heads by itself (300 KiB), and transfer.py trailers. Chunk extensions are skipped without an end and
-without a word, so they show only in what the kernel has received on the connection. All answers under way are looked at
+libcurl bounds heads by itself (300 KiB), and transfer.py trailers. libcurl skips chunk extensions without a bound and
+without notice, so they show only in what the kernel has received on the connection. All answers under way are looked at
 once a second.
 """
 

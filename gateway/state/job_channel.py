@@ -92,7 +92,7 @@ def read_answers(end: socket.socket) -> list[tuple[int, Job | None, bool]]:
 
 
 def read_questions(channel: JobChannel) -> list[Question]:
-    """Wait for questions, a second at most, and return those that somebody still waits for."""
+    """Wait for questions, a second at most, and return those that a worker still waits for."""
     found: list[Question] = []
     waiting = select.poll()
     waiting.register(channel.asked, select.POLLIN)

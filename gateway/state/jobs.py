@@ -74,8 +74,8 @@ class JobTable:
     ) -> Job | None:
         """Move a job's money up to a state; return the job as it was before, None where it is not known or no lower.
 
-        Exactly one of all who ask gets the job, in whichever worker. `note` is told the digest of its id and its state
-        before that changes; `closer` is the process that does it, for `reopen`.
+        Exactly one of all who ask gets the job, in whichever worker. `note` is called with the digest of its id and its
+        state before that changes; `closer` is the process that does it, for `reopen`.
         """
         number, digest = self._home(job_id)
         with self._locked(number):
@@ -153,7 +153,7 @@ class LocalJobs:
     """`Jobs` of the till over the table alone: everything is known at once."""
 
     def __init__(self, table: JobTable, note: Callable[[bytes, int], None] | None = None) -> None:
-        """Take the table, and what is told of each job that is about to be closed."""
+        """Take the table, and what is called for each job that is about to be closed."""
         self.remember: Final = table.remember
         self._close: Final = table.close_job
         self._note: Final = note

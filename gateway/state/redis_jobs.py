@@ -6,8 +6,8 @@ The decisions it carries:
   was away is owed, up to a bound, and done on its return, once: a closing has a name of its own by which it may be
   asked for again. So a job's money waits for the store, and is never settled twice.
 * A store that does not know a job may have lost it, and another gateway may have closed it. So it is asked again until
-  it was told of its jobs out of the ledger, which takes it a second or two. Only then does this gateway's own memory of
-  the job count.
+  its jobs were written to it again from the ledger, which takes a second or two. Only then does this gateway's own
+  memory of the job count.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ that is known."""
 SWEEP: Final = Script(_EXACT + _SWEEP)
 """Makes what a process holds spent; returns how much. ARGV: start, the process, 1 where it can never come back.
 
-Where it may, its journal counts as not applied from then on: nobody here knows whether its holds became spending."""
+Where it may, its journal counts as not applied from then on: it is not known here whether its holds became spending."""
 
 CORRECT: Final = Script(_CORRECT)
 """Sets sums that are still as they were seen; 1 where they were. ARGV: edition, start, spent and jobs as seen, and what
