@@ -1,6 +1,6 @@
 """May this request pass? Cheap and pure questions first, remembered state last; the first refusal wins.
 
-The order is RELIABILITY 3's: method, credential, duplicates and framing, target, endpoint, content type, declared size.
+The order: method, credential, duplicates and framing, target, endpoint, content type, declared size.
 The credential stands before the target, so that a stranger cannot probe the allow-list.
 """
 
@@ -185,7 +185,7 @@ class Door:
         return too_large(most) if head.length is not None and head.length > most else None
 
     def _takes_type(self, fields: Fields, target: Target | None, *, has_content: bool, method: str) -> bool:
-        """JSON for whatever carries content; anything for targets listed as binary (PROTOCOL 1)."""
+        """JSON for whatever carries content; anything for targets listed as binary."""
         named = first(fields, b"content-type")
         if named is None and not has_content:
             return True

@@ -1,4 +1,4 @@
-"""The commands (CONTRACT 1): what stands on the command line, and what comes out of it.
+"""The commands: what stands on the command line, and what comes out of it.
 
 Decided here: flags are settings by another name, laid over the environment before it is read, so that each value is
 judged in one place. What is wrong with settings and policy is told at once, all of it (configuration.py): on stdout by

@@ -5,7 +5,7 @@ or from the origin's (`on_answer` ...), so that a small request costs no task, n
 end while the other is being told, hence the looks at `record.closed` behind calls that write.
 
 The decisions about money live here. fal bills a synchronous run even if nobody receives the answer, and its clients
-repeat whatever looks like a broken connection (PROTOCOL 3), so a paid JSON answer is held until it is whole, a paid
+repeat whatever looks like a broken connection, so a paid JSON answer is held until it is whole, a paid
 request that may have been executed ends as 500, and a caller who leaves does not stop a paid run.
 """
 
@@ -196,7 +196,7 @@ class Exchange(Intake):
             self.give_up(stopped, "refused")
 
     def give_up(self, problem: Problem, outcome: Outcome) -> None:
-        """End a request that went wrong: the clean answer of CONTRACT 4 while it can still be given, else a cut."""
+        """End a request that went wrong: a clean answer while it can still be given, else a cut."""
         self._drop_transfer()
         if self._responded:
             self.record.error_type = problem.error_type

@@ -1,7 +1,7 @@
 """Where an ingress brings its requests: makes an exchange of each, and knows how many there are.
 
 What belongs to no exchange is answered here too: other paths than the proxy's, CORS preflights, bytes that are no
-request. Nothing of the ops listener is served here (CONTRACT 5).
+request. Nothing of the ops listener is served here.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SHOW_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 3.0
-"""From one reading to the next; what gauges say of money is at most 5 s old (CONTRACT 8)."""
+"""From one reading to the next; what gauges say of money is at most 5 s old."""
 
 MOST_SERIES: Final = 20_000
 """So many get a series of their own, the oldest first: the others' gauges need room in the memory, too."""

@@ -164,7 +164,7 @@ Overrides = Annotated[Mapping[str, BaseUrl], BeforeValidator(_overrides)]
 
 
 class Settings(BaseModel):
-    """Everything that takes a restart to change (CONTRACT 2). Times in seconds, sizes in bytes; port 0: a free one.
+    """Everything that takes a restart to change. Times in seconds, sizes in bytes; port 0: a free one.
 
     A field's name in the environment is its name here in upper case behind `FALGW_`, but for fal's own.
     """
@@ -224,7 +224,7 @@ class Settings(BaseModel):
 
 
 def setting_names() -> tuple[str, ...]:
-    """Return every `FALGW_` name, in the order of CONTRACT 2."""
+    """Return every `FALGW_` name, in the order of docs/settings.md."""
     aliases = (field.alias or "" for field in Settings.model_fields.values())
     return tuple(alias for alias in aliases if alias.startswith(_PREFIX))
 

@@ -1,6 +1,6 @@
 """What becomes of money on a request's way: an estimate is held, and turns into a cost, or is given back.
 
-The decisions it carries (RELIABILITY 2, column "money"):
+The decisions it carries:
 
 * What was never sent whole costs nothing. What was answered costs what its units say; without units an answer of 4xx or
   5xx costs nothing, and a good one its estimate. What was sent and not answered is unknown, and charged as estimated:

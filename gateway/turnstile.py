@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.waiting import WaitingRoom
 
 _MISSES: Final = LimitSet("", (Limit("failed-authentications", "address", "requests", quota=20, window=60.0),))
-"""Failed authentications of one address (CONTRACT 8)."""
+"""Failed authentications of one address."""
 
 
 _READS: Final = LimitSet("", (Limit("account-reads", "account", "requests", quota=600, window=60.0),))

@@ -1,4 +1,4 @@
-"""What becomes of money: every row of RELIABILITY 2, column "money", in the journal, the purse and the metrics."""
+"""What becomes of money: every way in which a request can end, in the journal, the purse and the metrics."""
 
 from __future__ import annotations
 
@@ -342,7 +342,7 @@ def test_whatever_fal_names_is_a_row_that_the_ledger_takes(named: list[str], pic
 
 
 def test_the_caller_is_told_a_cost_that_is_known() -> None:
-    """CONTRACT 4: where units and price are known by the time the head goes out."""
+    """Where units and price are known by the time the head goes out."""
     assert cost_lines(PRICE.picodollars, Decimal("2.5")) == (
         b"x-gateway-cost-usd: 0.25\r\n",
         b"x-gateway-cost-source: exact\r\n",

@@ -1,4 +1,4 @@
-"""The ledger process over the store: what it fills in, whom it buries, what it frees (RELIABILITY 2)."""
+"""The ledger process over the store: what it fills in, whom it buries, what it frees."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How long a caller may take, looked at twice a second for all connections: no timer for a request.
 
-Tornado's own bounds are an hour for a head and an absolute time for a body (RELIABILITY 1, row 8). Here a head has a
+Tornado's own bounds are an hour for a head and an absolute time for a body. Here a head has a
 bound in total, and content and answers have one on silence, plus a least rate for content, so that a caller who sends a
 byte now and then does not hold a place for ever.
 """

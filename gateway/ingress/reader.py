@@ -1,8 +1,8 @@
 """Bytes to requests: llhttp by `httptools`, strict, plus the rules that it leaves to its user.
 
 llhttp refuses what request smuggling lives on: repeated or odd Content-Length, Content-Length beside
-Transfer-Encoding, folded fields, bare CR or LF, blanks before a colon, odd chunk sizes. Added here: a bound on the head
-(RELIABILITY 1, row 12), `chunked` as the only transfer coding and only in HTTP/1.1, versions 1.0 and 1.1 only.
+Transfer-Encoding, folded fields, bare CR or LF, blanks before a colon, odd chunk sizes. Added here: a bound on the
+head, `chunked` as the only transfer coding and only in HTTP/1.1, versions 1.0 and 1.1 only.
 """
 
 from __future__ import annotations

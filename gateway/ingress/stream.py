@@ -1,7 +1,7 @@
 """A caller's socket as callbacks: no Future a read, none a write, no copy of what is read.
 
 Tornado's `IOStream` answers each read with a Future and gathers in a buffer of its own; both are most of what a small
-request costs (PERFORMANCE 3), so callers have this in its place. Tornado accepts them, `Turns` tells what happens.
+request costs, so callers have this in its place. Tornado accepts them, `Turns` tells what happens.
 """
 
 from __future__ import annotations

@@ -29,11 +29,11 @@ ANONYMOUS: Final = "anonymous"
 """Keys of callers without a valid key: where one is needed, and where none is."""
 
 CLIENT_GONE_STATUS: Final = 499
-"""Counted in place of a status where the client left before the head went out (CONTRACT 8)."""
+"""Counted in place of a status where the client left before the head went out."""
 
 
 class Exchanged:
-    """What is known of one request, filled in as it goes (CONTRACT 7). Times in seconds, contents in bytes.
+    """What is known of one request, filled in as it goes. Times in seconds, contents in bytes.
 
     `sent_seconds` is when the origin's part began, counted from the head. `traceparent` is the caller's, unread, and
     kept where nothing is traced here; else `trace` is this exchange's place.

@@ -50,7 +50,7 @@ _FRACTIONS: Final = tuple(f".{milliseconds:03d}Z" for milliseconds in range(_MIL
 
 
 def exchange_event(record: Exchanged) -> Event:
-    """Return the fields of the `exchange` event in the order of CONTRACT 7; unknown ones are None.
+    """Return the fields of the `exchange` event in the order of docs/logs.md; unknown ones are None.
 
     Behind them `trace_id` and `span_id`, where the request is part of a trace: the gateway's own span, or the caller's
     where nothing is traced here.

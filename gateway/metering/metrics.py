@@ -1,4 +1,4 @@
-"""Every metric family of the gateway, in one place: names, kinds, labels, buckets (CONTRACT 6).
+"""Every metric family of the gateway, in one place: names, kinds, labels, buckets.
 
 The decision: metrics are an interface, so what dashboards and alerts rely on is a table and nothing but a table.
 Labels come from closed sets (declared here) or from configured ones; where a process's memory for series is full, the
@@ -26,7 +26,7 @@ ORIGIN_ERRORS: Final = (
     "origin_timeout",
     "upstream_unauthorized",
 )
-"""Error types that are the origin's fault, and not a refusal of ours (CONTRACT 4)."""
+"""Error types that are the origin's fault, and not a refusal of ours."""
 
 UPSTREAM_REFUSALS_OF: Final = ("rate_limited", "account_locked", "credential_rejected", "other")
 """Why fal itself refused what was sent: protocol/refused.py says which answer is which."""

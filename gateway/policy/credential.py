@@ -1,6 +1,6 @@
 """Who calls: the gateway key of a request, its grammar, and the principal behind it.
 
-The decisions it carries (RELIABILITY 3):
+The decisions it carries:
 
 * A key is kept only as its SHA-256, which is right for 190 random bits; anything slower would let strangers stall the
   event loop. The digest is also the look-up key. That is safe without a comparison in constant time: a guesser learns

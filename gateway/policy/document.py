@@ -1,4 +1,4 @@
-"""What a policy file may say: the whole schema of CONTRACT 3 and 8 as pydantic models, one value at a time.
+"""What a policy file may say: the whole schema as pydantic models, one value at a time.
 
 Decided here: where leaving a field out grants everything, an empty list is refused in place of being read one way or
 the other. Patterns of URLs end their host in a fixed domain, because the fal credential goes wherever a pattern points.

@@ -1,6 +1,6 @@
 """Whose a queue job is: who may poll, fetch or cancel it, and which endpoint its calls belong to.
 
-A job that did not come through here belongs to nobody that is known, and may be polled by any key (CONTRACT 8). To all
+A job that did not come through here belongs to nobody that is known, and may be polled by any key. To all
 others a foreign job answers as one that does not exist: whether an id is somebody's must not be learnt by asking.
 """
 
@@ -56,7 +56,7 @@ def admit_job(job: Job | None, principal: Principal, *, isolation: Isolation) ->
 
 
 def submitted_id(content: bytes) -> str | None:
-    """Return the request id in a submit's answer (PROTOCOL 5), None where it has none that could be asked for."""
+    """Return the request id in a submit's answer, None where it has none that could be asked for."""
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):

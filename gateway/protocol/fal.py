@@ -1,9 +1,9 @@
 """What a fal URL means: which service, whether it costs money, which endpoint, and which step of a job.
 
 The decision it carries: a request is free only where its path is known to be free; everything else is paid, so an
-unknown path costs a reservation and never a gift (CONTRACT 3, `class`). On the queue a job's own paths are told from
+unknown path costs a reservation and never a gift. On the queue a job's own paths are told from
 a submit by the place of `requests`: straight behind owner and alias it is fal's own word, whatever the method; deeper
-down it may belong to a model's path, so a POST there counts as a submit, and is paid (PROTOCOL 2).
+down it may belong to a model's path, so a POST there counts as a submit, and is paid.
 
 fal does not document which spellings of a path it reads as the same one. So where it matters who owns a job, or
 what a call costs, only a canonical spelling is accepted (`is_canonical_queue_path`, `is_plain_endpoint`); a request is
@@ -33,7 +33,7 @@ REST_HOSTS: Final = frozenset({"rest.fal.ai", "rest.alpha.fal.ai"})
 """Each service's host, and the second name under which fal serves it too."""
 
 NAMESPACES: Final = frozenset({"workflows", "comfy"})
-"""First segments that put one more segment before owner and alias (PROTOCOL 2)."""
+"""First segments that put one more segment before owner and alias."""
 
 _JOB_ACTIONS: Final = MappingProxyType[tuple[str, str], Action](
     {
@@ -43,7 +43,7 @@ _JOB_ACTIONS: Final = MappingProxyType[tuple[str, str], Action](
         ("PUT", "cancel"): "cancel",
     }
 )
-"""What a method and the path behind the request id mean (PROTOCOL 2)."""
+"""What a method and the path behind the request id mean."""
 
 _NO_REQUESTS: Final = r"(?!(?i:requests)[._-]*(?:/|\Z))"
 _SEGMENT: Final = _NO_REQUESTS + r"[A-Za-z0-9_][A-Za-z0-9._-]*"
@@ -115,7 +115,7 @@ def _place_of_requests(segments: list[str], method: str) -> int:
 
 
 def endpoint_of(path: str, named: Container[str] = _NOTHING_NAMED) -> str:
-    """Return the endpoint id of a run or submit path (CONTRACT 8, "Endpoint").
+    """Return the endpoint id of a run or submit path.
 
     It has no slash at its end. A last segment `stream` is how the clients ask for events, and is taken off, unless
     `named` holds the full path or nothing but owner and alias would be cut into.
@@ -186,7 +186,7 @@ def allowed_apps(content: bytes) -> tuple[str, ...] | Problem:
 def read_token_request(content: bytes) -> dict[str, Any] | Problem:
     """Return a token request as it reads, with a list of names as `allowed_apps`, or a `request_invalid` problem.
 
-    The content is that of `POST /tokens/`: `{"allowed_apps": ["flux"], "token_expiration": 120}` (PROTOCOL 2); the
+    The content is that of `POST /tokens/`: `{"allowed_apps": ["flux"], "token_expiration": 120}`; the
     caller bounds its length. Only what every JSON reader must read alike is taken: UTF-8, no name twice, no NaN. Else
     the origin might read another list than the one that was checked.
     """

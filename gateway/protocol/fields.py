@@ -1,4 +1,4 @@
-"""Which fields pass, in both directions: CONTRACT 4 "Header rules" as two tables with a look-up for each name.
+"""Which fields pass, in both directions: two tables with a look-up for each name.
 
 Both heads are built from what may pass, never by taking out what may not. The verdict on a name is worked out once and
 then found in a bounded table: a head has a dozen fields, and the same dozen come with every request.

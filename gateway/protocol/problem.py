@@ -1,7 +1,7 @@
 """A refusal or an origin failure as the caller reads it, and the one table that owns every status.
 
 The body carries `message`, `detail` and `error_type` at once, because the JavaScript client shows the first, the
-Python client the second, and programs branch on the third (PROTOCOL 3). The statuses are retry switches: the fal
+Python client the second, and programs branch on the third. The statuses are retry switches: the fal
 clients repeat 502, 503, 504 and 429, and never 500, so whatever may already have been executed and billed ends as 500.
 """
 
@@ -46,7 +46,7 @@ STATUS_OF: Final = MappingProxyType(
         "connection_timeout": 504,
     }
 )
-"""Status of every answer that does not depend on whether something was bought (CONTRACT 4)."""
+"""Status of every answer that does not depend on whether something was bought."""
 
 STATUS_AFTER_SEND: Final = MappingProxyType({"origin_failed": (500, 502), "origin_timeout": (500, 504)})
 """Status once the request had been sent: (paid, free)."""
@@ -75,7 +75,7 @@ def origin_problem(error_type: str, detail: str, *, paid: bool) -> Problem:
 
 
 def render(problem: Problem, request_id: str) -> bytes:
-    """Return the JSON content of a problem (CONTRACT 4)."""
+    """Return the JSON content of a problem."""
     return json.dumps(
         {
             "detail": problem.detail,

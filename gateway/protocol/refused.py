@@ -1,4 +1,4 @@
-"""How fal says that it will not serve this account, this credential, or so much at once (PROTOCOL 3 and 5).
+"""How fal says that it will not serve this account, this credential, or so much at once.
 
 The decision: 401, 402, 403 and 429 speak about us. Other answers of 4xx speak about the request (a model's validation,
 an unknown job), and their caller is the one to read them. A 401 is the operator's fault and is not passed on. A locked

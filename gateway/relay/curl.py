@@ -3,8 +3,8 @@
 Extends Tornado's curl client: its multi handle stays, its driving is replaced. Tornado's own takes whole bodies, runs
 60 microseconds of Python a request and registers each socket with the IOLoop anew; here easy handles are kept,
 libcurl's sockets live in a private epoll set of which the IOLoop watches one descriptor, and after each batch of socket
-events every changed transfer is told once (DESIGN 3, PERFORMANCE 3). Only what was never sent, or is a free GET, is
-tried once more, by us, in the open (RELIABILITY 1 and 2).
+events every changed transfer is told once. Only what was never sent, or is a free GET, is
+tried once more, by us, in the open.
 """
 
 from __future__ import annotations

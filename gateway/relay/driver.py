@@ -1,8 +1,8 @@
 """Turns: socket events and due timers to libcurl's multi in batches, and one look at the results after each.
 
 libcurl's sockets live in a private epoll set; the IOLoop watches that one descriptor. Adding and removing a socket
-costs 3 microseconds there against 11 in the IOLoop, and requests that start in one turn share one `socket_action`
-(PERFORMANCE 3). The numbers that cross here are libcurl's stable interface: CURL_POLL_*, CURL_CSELECT_*.
+costs 3 microseconds there against 11 in the IOLoop, and requests that start in one turn share one `socket_action`.
+The numbers that cross here are libcurl's stable interface: CURL_POLL_*, CURL_CSELECT_*.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Driver:
 
         What libcurl lets go of stays in the set, since it is mostly a pooled connection that the next request takes up:
         no call to the kernel for a request on one, where two would be the rule. An exception here would kill the multi
-        for ever (RELIABILITY 1, row 14); a fault is marked and mended by the owner.
+        for ever; a fault is marked and mended by the owner.
         """
         if what == _POLL_REMOVE:
             self._idle.add(fd)

@@ -171,7 +171,7 @@ class Transfer:
 
     @property
     def sent_whole(self) -> bool:
-        """Whether the request was handed over to its last byte (PERFORMANCE 5: libcurl does not always ask for it)."""
+        """Whether the request was handed over to its last byte (libcurl does not always ask for it)."""
         if not self.attempted:
             return False
         if self.request.length is None or self.request.content is not None:

@@ -2,7 +2,7 @@
 
 The decisions: the store answers in order, so that the oldest call is the one that an answer is for; one timer serves
 all deadlines, since they come in the same order; and a call that was told of failure stays in its place, so that an
-answer that comes after all can be made undone. Five failures in a row are enough (RELIABILITY 1).
+answer that comes after all can be made undone. Five failures in a row are enough.
 """
 
 from __future__ import annotations

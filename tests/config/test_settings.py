@@ -101,7 +101,7 @@ def refused(environ: dict[str, str], *, need_credential: bool = True) -> dict[st
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
-    """With a credential and nothing else, every setting has its default of CONTRACT 2."""
+    """With a credential and nothing else, every setting has its default."""
     settings = load_settings(KEY)
     assert (settings.host, settings.port, settings.ops_host, settings.ops_port) == (
         "127.0.0.1",

@@ -29,7 +29,7 @@ NARROW: Final = GatewayKey(id="narrow", team="design", entry={"allowed_endpoints
 AT_ONCE: Final = 100
 STATUSES: Final = range(200, 600)
 GUESSES: Final = 20
-"""Wrong keys from one address in a minute that are answered by 401 (CONTRACT 8)."""
+"""Wrong keys from one address in a minute that are answered by 401."""
 
 
 @pytest.fixture(scope="module")

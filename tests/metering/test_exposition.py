@@ -79,7 +79,7 @@ def test_every_family_is_there_from_the_start(board: Board) -> None:
 
 
 def test_counts_reach_the_page(board: Board, meter: Meter, record: Exchanged) -> None:
-    """A request shows with its labels under the name that CONTRACT 6 gives."""
+    """A request shows with its labels under its name in docs/metrics.md."""
     meter.close(record)
     labels = {"team": "design", "key": "web-prod", "endpoint": "fal-ai/flux/dev", "class": "paid", "status": "200"}
     assert _value(board, "requests_total", **labels) == 1

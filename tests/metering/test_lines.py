@@ -1,4 +1,4 @@
-"""Log lines: the shape of CONTRACT 7, whatever the values are."""
+"""Log lines: their shape, whatever the values are."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _json_line(entry: Exchanged | dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_exchange_line(closed: Exchanged) -> None:
-    """Names and order are those of CONTRACT 7; times are milliseconds; what is not known is null."""
+    """Names and order are those of docs/logs.md; times are milliseconds; what is not known is null."""
     assert list(_json_line(closed).items()) == list(
         zip(
             ORDER,

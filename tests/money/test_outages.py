@@ -1,4 +1,4 @@
-"""The ledger's database, or the disk, away: calls go on, every row is there in the end, once (RELIABILITY 2).
+"""The ledger's database, or the disk, away: calls go on, every row is there in the end, once.
 
 Only where it cannot be written down what is held, or is not known what was spent, a caller under a budget is refused.
 """

@@ -1,4 +1,4 @@
-"""What a run costs: told to the caller, logged, counted, and written down once (CONTRACT 4, 6, 7, 8)."""
+"""What a run costs: told to the caller, logged, counted, and written down once."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_run_tells_its_cost_everywhere(market: Market) -> None:
     ("units", "cost_ns"), [("0.5", 0), ("1.5", 2), ("2.5", 2), ("0.000000001", 0), ("7", 7), ("2.51", 3)]
 )
 def test_a_cost_is_rounded_half_even_to_the_nano_dollar(market: Market, units: str, cost_ns: int) -> None:
-    """At settlement, and only there (CONTRACT 8)."""
+    """At settlement, and only there."""
     response = market.ask(ROUNDED, NANO, emulate=f"units={units}")
     assert market.entry(response).cost_ns == cost_ns
     assert Decimal(str(response.field("x-gateway-cost-usd"))) * NS == cost_ns
@@ -112,7 +112,7 @@ def test_an_answer_costs_what_its_units_say(
 def test_an_event_stream_costs_its_units_or_its_estimate(
     market: Market, emulate: str, fate: tuple[str | None, int, str]
 ) -> None:
-    """The head goes out before the app knows its units, unless it set them there (PROTOCOL 6)."""
+    """The head goes out before the app knows its units, unless it set them there."""
     response = market.ask(STREAMING, f"{FLUX}/stream", emulate=f"{emulate},events=2,pace=1")
     entry = market.entry(response)
     assert str(response.field("content-type")).startswith("text/event-stream")
@@ -133,7 +133,7 @@ def test_an_unpriced_endpoint_is_refused_under_a_budget(market: Market, fal: Emu
 
 
 def test_an_unpriced_endpoint_is_counted_without_a_budget(market: Market) -> None:
-    """It passes; its cost is not known, which is no cost of 0 (PROTOCOL 6)."""
+    """It passes; its cost is not known, which is no cost of 0."""
     response = market.ask(FREE, UNPRICED, emulate="units=4")
     entry, event = market.entry(response), market.event(response)
     assert response.status == 200

@@ -38,7 +38,7 @@ UNITS = st.decimals(min_value=0, max_value=10**9, places=9, allow_nan=False, all
     ],
 )
 def test_a_cost_is_units_times_price_rounded_half_to_even(units: str, usd: str, nanodollars: int) -> None:
-    """CONTRACT 8: rounding half-even to the nano-dollar, once."""
+    """It is rounded half-even to the nano-dollar, once."""
     price = picodollars_of(Decimal(usd))
     assert price is not None
     assert cost_ns(Decimal(units), price) == nanodollars

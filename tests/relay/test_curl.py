@@ -196,7 +196,7 @@ def test_closing_the_relay_ends_its_transfers_without_a_word(origin: ScriptedOri
 def test_the_environments_proxies_are_not_for_a_gateway(
     origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requests go straight to the origin, whatever proxies the process was started with (RELIABILITY 1, row 9)."""
+    """Requests go straight to the origin, whatever proxies the process was started with."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{refused_port()}")
 
@@ -207,7 +207,7 @@ def test_the_environments_proxies_are_not_for_a_gateway(
 
 
 def test_more_than_libcurls_usual_ten_run_at_once(origin: ScriptedOrigin, release: threading.Event) -> None:
-    """The eleventh request does not wait for the first (RELIABILITY 1, row 9)."""
+    """The eleventh request does not wait for the first."""
 
     async def story(relay: CurlRelay) -> None:
         exchanges = [opened(relay, origin.port, "/held")[1] for _ in range(40)]

@@ -69,7 +69,7 @@ def test_an_empty_queue_pauses_the_origins_side_and_a_feed_wakes_it(
 
 
 def test_a_known_length_is_sent_when_its_last_byte_was_given(engine: Engine, listener: Listener) -> None:
-    """Nobody asks for the end of a known length (RELIABILITY 1, row 13)."""
+    """Nobody asks for the end of a known length."""
     transfer = engine.open(upload(3), listener)
     send(transfer)
     transfer.feed(b"abc")

@@ -1,4 +1,4 @@
-"""Money of replicas through faults: nothing is counted twice, and nothing is forgotten (RELIABILITY 2)."""
+"""Money of replicas through faults: nothing is counted twice, and nothing is forgotten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Origins that are not reached, or do not answer in time: who may try again is told by the status (RELIABILITY 2)."""
+"""Origins that are not reached, or do not answer in time: who may try again is told by the status."""
 
 from __future__ import annotations
 

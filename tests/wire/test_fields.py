@@ -1,4 +1,4 @@
-"""Which fields pass to the origin and which back to the client: CONTRACT 4's lists, compared as whole sets."""
+"""Which fields pass to the origin and which back to the client: compared as whole sets."""
 
 from __future__ import annotations
 

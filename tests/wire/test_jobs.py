@@ -1,4 +1,4 @@
-"""Queue jobs belong to who submitted them, whichever worker is asked (CONTRACT 3, `isolate_jobs`)."""
+"""Queue jobs belong to who submitted them, whichever worker is asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of the checks (RELIABILITY 3): a request that is wrong in several ways gets the earliest answer."""
+"""The order of the checks: a request that is wrong in several ways gets the earliest answer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_each_flaw_alone_gets_its_answer(stage: Stage, flaw: Flaw) -> None:
     ("earlier", "later"), [*combinations(IN_ORDER, 2)], ids=lambda flaw: flaw.name.replace(" ", "_")
 )
 def test_the_earlier_of_two_answers_is_given(stage: Stage, earlier: Flaw, later: Flaw) -> None:
-    """Of two flaws the one that stands earlier in RELIABILITY 3 decides."""
+    """Of two flaws the one that is checked earlier decides."""
     with stage.untouched():
         assert_problem(stage.ask(request_with(stage, [earlier, later])), earlier.status, earlier.error_type)
 

@@ -1,4 +1,4 @@
-"""Each refusal of CONTRACT 4 that needs no limiter: what the client reads, and that the origin hears nothing of it."""
+"""Each refusal that needs no limiter: what the client reads, and that the origin hears nothing of it."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def request_of(stage: Stage, wrong: Case, *, extra: tuple[tuple[str, str], ...] 
 
 @pytest.mark.parametrize("wrong", CASES, ids=lambda wrong: wrong.name)
 def test_a_refusal_reads_as_the_contract_says(stage: Stage, wrong: Case) -> None:
-    """Status, error type, the four JSON names and the fields are CONTRACT 4's, and the origin hears nothing."""
+    """Status, error type, the four JSON names and the fields are as documented, and the origin hears nothing."""
     with stage.untouched():
         response = stage.ask(request_of(stage, wrong))
     assert_problem(response, wrong.status, wrong.error_type)

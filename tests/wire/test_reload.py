@@ -103,7 +103,7 @@ def test_a_revoked_key_is_refused_in_every_worker(open_house: Callable[..., Hous
 
 
 def test_the_waits_leave_most_of_a_second_for_the_work() -> None:
-    """From a change to its refusals there is 1 s (RELIABILITY 2); mere waiting takes less than a third of it."""
+    """From a change to its refusals there is 1 s; mere waiting takes less than a third of it."""
     waits = 2 * reloader.TICK_SECONDS + filewatch.STILL_SECONDS + app._FOLLOW_SECONDS
     assert waits < 0.333
 

@@ -1,4 +1,4 @@
-"""What runs out: descriptors, and a reader of the log. Callers under way must not notice (RELIABILITY 2)."""
+"""What runs out: descriptors, and a reader of the log. Callers under way must not notice."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_strangers_at_the_cap_keep_no_one_out(
 def test_callers_beyond_the_descriptors_wait_and_cost_nothing(
     start_program: Callable[[str], Gateway], key: GatewayKey
 ) -> None:
-    """Beyond the cap new callers wait in the kernel's queue, open ones go on, and no core burns (RELIABILITY 1, 5)."""
+    """Beyond the cap new callers wait in the kernel's queue, open ones go on, and no core burns."""
     gateway = start_program(FEW_DESCRIPTORS)
     request = proxy_request(key=key)
     worker = worker_of(gateway)

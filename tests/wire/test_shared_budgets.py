@@ -1,4 +1,4 @@
-"""Budgets of three gateways over one Redis and one ledger: never more than there is, whatever dies (RELIABILITY 2)."""
+"""Budgets of three gateways over one Redis and one ledger: never more than there is, whatever dies."""
 
 from __future__ import annotations
 
