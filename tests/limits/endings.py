@@ -106,7 +106,8 @@ def _too_large(scene: Scene, key: GatewayKey) -> None:
 def _broken_chunk(scene: Scene, key: GatewayKey) -> None:
     with scene.connect() as client:
         client.send(scene.head(("Transfer-Encoding", "chunked"), key=key) + b"5\r\nhello\r\nnot a size\r\n")
-        assert client.read_response().status == 400
+        answer = client.read_response()
+        assert answer.status == 400, answer
 
 
 ENDINGS: Final = MappingProxyType(

@@ -81,7 +81,8 @@ def test_blanks_around_a_target_are_the_fields_and_not_its_own(stage: Stage, tar
     assert (alone.status, alone.field("x-fal-error-type")) == (around.status, around.field("x-fal-error-type"))
 
 
-@pytest.mark.parametrize("target", GOOD)
+# A token request has content that is judged, and sent on as the gateway writes it (test_tokens.py).
+@pytest.mark.parametrize("target", [target for target in GOOD if b"/tokens/" not in target])
 def test_a_good_target_arrives_byte_for_byte(stage: Stage, target: bytes) -> None:
     """The origin gets path and query as they were sent, escapes of the path in upper case, and the host as Host."""
     host, path = re.fullmatch(rb"https://([a-z.]+)(?::443)?(/.*)", target).groups()  # type: ignore[union-attr]
