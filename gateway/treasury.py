@@ -141,9 +141,14 @@ class Treasury:
         for budget, purse in self._purses.items():
             self._bury(budget, purse, living, ours)
         self._editions |= {budget.store_name: purse.edition for budget, purse in self._purses.items()}
-        if is_ledger_up:  # at the end: what failed on the way is done again
-            self._fence = max(fence or 0, self._fence or 0) + 1
-            self._books.write_fence(self._fence)
+        if is_ledger_up or not (is_older or self._fence is None):  # at the end: what failed on the way is done again
+            self._raise_fence(fence)
+
+    def _raise_fence(self, read: int | None) -> None:
+        """Write the next number; `read` is the one that was there when this look began."""
+        number = max(read or 0, self._fence or 0) + 1
+        is_same = self._books.write_fence(number) == read  # otherwise it was lost within this look: the next sees that
+        self._fence = number if is_same else number + 1
 
     def leave(self, budgets: Sequence[Budget]) -> bool:
         """Look a last time, where the store is there, and return whether it was; the ledger is closed by now."""

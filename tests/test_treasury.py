@@ -229,6 +229,41 @@ def test_an_older_purse_admits_nothing_while_the_ledger_is_unavailable(scene: Sc
     assert scene.sums() == (7, 0, 0)
 
 
+def test_a_store_that_went_back_within_an_outage_of_the_ledger_admits_nothing(scene: Scene) -> None:
+    """Also where its snapshot is younger than the outage: what was spent since is known to no one then."""
+    treasury = scene.treasury()
+    scene.look(treasury)
+    scene.look(treasury, is_ledger_up=False)
+    early = scene.redis.snapshot()
+    scene.state("one:1", "s", 7, place=1)
+    scene.look(treasury, is_ledger_up=False)
+    assert scene.sums() == (7, 0, 0)
+    scene.restore(early)
+    for _ in range(2):
+        scene.look(treasury, is_ledger_up=False)
+    assert scene.books.purses([KEY]) == [None]
+
+
+def test_a_store_that_is_emptied_within_a_look_has_its_jobs_again(scene: Scene) -> None:
+    """The look that was about to write this gateway's number must not hide it."""
+    scene.tell("held", 100, ns=11, job="a")
+    scene.workers = []
+    treasury = scene.treasury()
+    for _ in range(5):  # by then open jobs are no longer written as a precaution
+        scene.look(treasury)
+
+    def emptied() -> Journals:
+        scene.redis.run("FLUSHALL")
+        return Journals({})
+
+    treasury._journals = emptied
+    scene.look(treasury)
+    treasury._journals = lambda: Journals({})
+    scene.look(treasury)
+    assert scene.redis.run("EXISTS", "fgw:job:a") == 1
+    assert scene.sums() == (0, 11, 0)
+
+
 def test_a_clock_of_the_store_that_was_a_day_ahead_leaves_the_budget_as_it_was(scene: Scene) -> None:
     """Its period has not begun: it is filled in for the present one."""
     day = Budget("key/web", "day", 1_000, tag="design")

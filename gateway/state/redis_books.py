@@ -202,9 +202,11 @@ class RedisBooks:
         (number,) = self._line.ask(("GET", _FENCE_KEY + self._replica))
         return None if number is None else int(number)
 
-    def write_fence(self, number: int) -> None:
-        """Write the next number."""
-        self._line.ask(("SET", _FENCE_KEY + self._replica, number, "EX", _FENCE_SECONDS))
+    def write_fence(self, number: int) -> int | None:
+        """Write the next number; return the one that was there until then."""
+        key = _FENCE_KEY + self._replica
+        former, _ = self._line.ask(("GET", key), ("SET", key, number, "EX", _FENCE_SECONDS))
+        return None if former is None else int(former)
 
     def tell_jobs(self, jobs: Iterable[tuple[str, Job]]) -> None:
         """Bind ids to jobs, where they are not known, or their money is further along than the store knows."""
