@@ -10,13 +10,17 @@ import sys
 import tempfile
 import threading
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Final
 
 from tests.chaos.outages import measure
 from tests.chaos.plan import Draw
 from tests.chaos.report import lines_of, schedule_lines
 from tests.chaos.run import FORMS, Report, SiteForm, run_site
+
+INTERRUPTED: Final = 130
+"""The exit code of what Ctrl-C ends, in a shell's words."""
 
 
 def main(arguments: list[str]) -> int:
@@ -35,7 +39,10 @@ def main(arguments: list[str]) -> int:
             reports = [run.result() for run in runs]
         except KeyboardInterrupt:  # the sites end what they started, by its id
             interrupted.set()
-            reports = [run.result() for run in runs]
+            wait(runs)
+    if interrupted.is_set():
+        _say(f"interrupted: nothing was judged; the logs are in {folder}")
+        return INTERRUPTED
     for report in reports:
         for line in [*lines_of(report), *(schedule_lines(report) if asked.schedule or report.problems else ())]:
             _say(line)

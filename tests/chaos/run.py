@@ -84,6 +84,8 @@ def run_site(form: SiteForm, folder: Path, interrupted: threading.Event, draw: D
         if report.problems:
             site.keep()
         report.executions = len(site.emulator.executions())
+        if not report.executions:
+            report.problems.append("no request was executed: this run shows nothing")
     return report
 
 
