@@ -7,8 +7,9 @@ The decisions it carries:
   (state/redis_registers.py).
 * A store may be older than what was written to it: emptied, restored from a snapshot, or a replica that lagged behind
   and was promoted. Each gateway raises its own number there (a fence); where that is missing, or lower than the one
-  which it wrote last, every purse is filled in again that no gateway has filled in since, and jobs are written again:
-  open ones, and those of the last day that were settled or given back, so that none is settled twice.
+  which it wrote last, or the server has begun since (it may lack the last second), every purse is filled in again that
+  no gateway has filled in since, and jobs are written again: open ones, and those of the last day that were settled or
+  given back, so that none is settled twice.
 * Whatever else goes wrong is corrected by the comparison with the ledger (shared_audit.py).
 * A process of this gateway that is gone can never come back. Once its journal is applied its holds become spent money,
   and the comparison takes away what of it the ledger does not have. One of another gateway is dead when that has shown
@@ -91,6 +92,9 @@ class Treasury:
         self._audit = audit or SharedAudit(books, ledger)
         self._look_at = 0.0
         self._fence: int | None = None
+        self._run_id = ""
+        self._is_another = False  # a server that began since, or another one: it may lack the last second
+        self._is_found_again = False
         self._repeats = 0
         self._strange: dict[bytes, float] = {}  # holders of gateways without a sign of life, and since when
         self._adopted: deque[bytes] = deque(maxlen=_MOST_ADOPTED)
@@ -104,9 +108,9 @@ class Treasury:
             return
         was_up, self.is_up = self.is_up, False
         try:
-            self._keep(budgets, is_ledger_up=is_ledger_up)
             if not was_up:
-                self._check_eviction()
+                self._check_server()
+            self._keep(budgets, is_ledger_up=is_ledger_up)
             self.is_up = True
         except StoreAwayError as fault:  # said by the workers
             self._events.debug("state_store_away", reason=str(fault))
@@ -117,9 +121,9 @@ class Treasury:
         seated = self._workers()
         living = self._books.show_life()
         fence = self._books.fence()
-        is_older = self._fence is not None and (fence is None or fence < self._fence)
+        is_older = self._fence is not None and (fence is None or fence < self._fence or self._is_another)
         if is_ledger_up:
-            self._tell_jobs(is_lost=is_older or self._fence is None)
+            self._tell_jobs(is_lost=is_older or self._is_found_again)
         found = dict(zip(budgets, self._books.purses(budgets), strict=True))
         now = self._books.now()  # read behind the purses: none of them can have begun later
         lost = {
@@ -143,6 +147,8 @@ class Treasury:
         self._editions |= {budget.store_name: purse.edition for budget, purse in self._purses.items()}
         if is_ledger_up or not (is_older or self._fence is None):  # at the end: what failed on the way is done again
             self._raise_fence(fence)
+        if is_ledger_up:
+            self._is_another = self._is_found_again = False
 
     def _raise_fence(self, read: int | None) -> None:
         """Write the next number; `read` is the one that was there when this look began."""
@@ -168,8 +174,12 @@ class Treasury:
             return Purse(start if shared is not None else 0, 0, 0)
         return Purse(shared.start, shared.spent_ns, shared.held_ns + shared.jobs_ns)
 
-    def _check_eviction(self) -> None:
-        """Warn of a store that deletes budgets and jobs when its memory is full, each time that it is found."""
+    def _check_server(self) -> None:
+        """Look at a store each time that it is found: whether it is the one from before, whether it deletes keys."""
+        run_id = self._books.run_id()
+        self._is_another |= bool(run_id and self._run_id and run_id != self._run_id)
+        self._is_found_again = True
+        self._run_id = run_id or self._run_id
         found = self._books.eviction()
         if found is not None and found.most_bytes and found.policy != "noeviction":
             self._events.warning("state_store_evicts", policy=found.policy, maxmemory_bytes=found.most_bytes)
@@ -181,7 +191,7 @@ class Treasury:
         if purse.start > period_start(budget.period, now):  # the store's clock was ahead
             return True
         edition = self._editions.get(budget.store_name, 0)
-        return purse.edition < edition or (is_older and purse.edition == edition)
+        return purse.edition < edition or (is_older and edition in (0, purse.edition))
 
     def _fill(self, lost: Mapping[Budget, SharedPurse | None], now: float) -> None:
         """Fill purses in with what the ledger has. One that was there before is closed until all have stated."""

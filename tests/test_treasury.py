@@ -182,7 +182,7 @@ def test_a_budget_that_a_reload_brings_is_open_at_once(scene: Scene) -> None:
     assert scene.sums() == (7, 0, 0)
 
 
-@pytest.mark.parametrize("fault", ["lost", "evicted", "restored", "restored from before a loss"])
+@pytest.mark.parametrize("fault", ["lost", "evicted", "restored", "restored at once", "restored from before a loss"])
 def test_a_store_that_is_older_is_filled_in_again(scene: Scene, fault: str) -> None:
     """Whatever it lost or was restored to: what the ledger has is spent, and a closed job stays closed."""
     treasury = scene.treasury()
@@ -198,7 +198,8 @@ def test_a_store_that_is_older_is_filled_in_again(scene: Scene, fault: str) -> N
     scene.ledger.apply([job._replace(status="settled", cost_ns=4, changed_at_us=int(time() * SECOND))])
     scene.books.close_job("a", 2, job_of(job), closer=b"two")
     scene.tell("settled", 0, ns=7)
-    scene.look(treasury)
+    if fault != "restored at once":  # as a replica that lagged behind by less than a second
+        scene.look(treasury)
     if fault == "lost":
         scene.redis.run("FLUSHALL")
     elif fault == "evicted":

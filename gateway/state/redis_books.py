@@ -141,14 +141,23 @@ class RedisBooks:
 
     def eviction(self) -> Eviction | None:
         """Return what the store does when its memory is full; None where this user may not ask."""
-        try:
-            (said,) = self._line.ask(("INFO", "memory"))
-        except StoreAwayError:
+        fields = self._info("memory")
+        if not fields:
             return None
-        lines = said.decode(errors="replace").splitlines() if isinstance(said, bytes) else ()
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
         bound = fields.get("maxmemory", "")
         return Eviction(fields.get("maxmemory_policy", ""), int(bound) if bound.isdecimal() else 0)
+
+    def run_id(self) -> str:
+        """Return the name of this life of this server; empty where this user may not ask."""
+        return self._info("server").get("run_id", "")
+
+    def _info(self, section: str) -> dict[str, str]:
+        try:
+            (said,) = self._line.ask(("INFO", section))
+        except StoreAwayError:
+            return {}
+        lines = said.decode(errors="replace").splitlines() if isinstance(said, bytes) else ()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def fill(  # noqa: PLR0913 (a purse's first line, by name)
         self,
