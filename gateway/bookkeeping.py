@@ -81,16 +81,14 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
         ready=ready,
         treasury=_treasury(shared, ledger, spool),
         applied=lambda: _applied(shared, spool),
+        began_us=shared.began_us,
     )
     outlay = Outlay(ledger, seat.region, purses=keeper.purses, label=meter.label)
     overseer = Overseer(shared, ledger, keeper=keeper, rules=rules, region=seat.region, meter=meter)
 
-    answers = JobAnswers(
-        shared.job_channel,
-        Ledger(shared.settings.database_url.get_secret_value()),
-        job_of=job_of,
-        has_replicas=shared.settings.redis_url is not None,
-    )
+    asked = Ledger(shared.settings.database_url.get_secret_value())
+    has_replicas = shared.settings.redis_url is not None
+    answers = JobAnswers(shared.job_channel, asked, job_of=job_of, has_replicas=has_replicas)
     answers.start()
 
     health = LedgerHealth(seat.ledger_health)

@@ -8,6 +8,8 @@ The decisions it carries:
   another program wrote. It changes a budget only where both sides are known to be about the same purchases: everything
   that the workers have counted is applied to the ledger, and nothing was counted while the ledger was read. Callers are
   admitted meanwhile; a budget in constant use is compared when there is a pause, which one that is spent has by itself.
+* A gateway that was stopped, or whose supervisor was killed, may still have calls under way when the next one starts.
+  In the ledger they are open runs from before that start, and are held here until they end.
 * Workers count before the ledger does. So a budget that has less spent than the ledger is wrong at any moment, and is
   raised at once.
 """
@@ -47,15 +49,18 @@ class LocalBudgets:
         *,
         applied: Callable[[], Sequence[int]] | None,
         wall: Callable[[], float],
+        began_us: int = 0,
     ) -> None:
         """`applied` returns how far each worker's journal is in the ledger, by seat; left out: all of it, always.
 
-        `wall` gives seconds since the epoch: periods of budgets begin by the calendar.
+        `wall` gives seconds since the epoch: periods of budgets begin by the calendar. `began_us`: this gateway's
+        start, in microseconds since the epoch; none of its own runs was admitted before.
         """
         self._quotas = quotas
         self._ledger = ledger
         self._applied = applied or (lambda: (0,) * quotas.seats)
         self._wall = wall
+        self._began_us = began_us
         self._filled: set[str] = set()
         self._audit_at = 0.0
         self._retries = 0
@@ -84,7 +89,10 @@ class LocalBudgets:
             self._filled.add(budget.store_name)
 
     def _sums(self, starts: Collection[int]) -> dict[int, LedgerSums]:
-        return {start: self._ledger.sums_since(start * _MICROSECONDS) for start in set(starts)}
+        return {
+            start: self._ledger.sums_since(start * _MICROSECONDS, runs_before_us=self._began_us)
+            for start in set(starts)
+        }
 
     def purse(self, budget: Budget) -> Purse:
         """Return a budget's sums in the period that is now."""

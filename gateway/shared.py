@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -39,6 +39,7 @@ class Shared:
         self.replica: Final = uuid4().hex
         self.environ: Final = environ
         self.born_at: Final = monotonic()
+        self.began_us: Final = time_ns() // 1_000
         self.settings: Final = settings
         self.log: Final = log
         self.board: Final = Board(workers=settings.workers)

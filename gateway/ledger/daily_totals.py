@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import BigInteger, and_, bindparam, case, delete, func, literal, select, union_all
+from sqlalchemy import BigInteger, and_, bindparam, case, delete, func, literal, or_, select, union_all
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.ledger.entry import CHARGED, HELD
@@ -47,7 +47,10 @@ class Spending(NamedTuple):
 
 
 class LedgerSums(NamedTuple):
-    """What the ledger has of purchases admitted from a midnight on: known cost, and estimates of open queue jobs."""
+    """What the ledger has of purchases admitted from a midnight on: known cost, and estimates of open queue jobs.
+
+    `jobs` includes runs that are open, if they were admitted before a moment: those of a gateway that still drains.
+    """
 
     spent: Spending
     jobs: Spending
@@ -79,10 +82,10 @@ def forget(connection: Connection, before_us: int) -> None:
     connection.execute(delete(DAILY_TOTALS).where(_TOTAL.day < before_us // DAY_US))
 
 
-def read(connection: Connection, since_us: int) -> LedgerSums:
+def read(connection: Connection, since_us: int, *, runs_before_us: int) -> LedgerSums:
     """Return the sums from a midnight on, all as of one moment: it is one statement."""
     sums = LedgerSums(Spending({}, {}), Spending({}, {}))
-    moments = {"day": since_us // DAY_US, "since_us": since_us}
+    moments = {"day": since_us // DAY_US, "since_us": since_us, "runs_before_us": runs_before_us}
     for is_spent, team, key, amount_ns in connection.execute(SUMS, moments):
         amounts = sums.spent if is_spent else sums.jobs
         amounts.keys[key] = amounts.keys.get(key, 0) + amount_ns
@@ -101,7 +104,13 @@ _ADD_SQLITE: Final = _adding(sqlite.insert(DAILY_TOTALS))
 _ADD_POSTGRESQL: Final = _adding(postgresql.insert(DAILY_TOTALS))
 
 # The state as a literal: SQLite takes a partial index only where it sees the condition in the text of the statement.
-_IS_OPEN_JOB: Final = and_(_ROW.status == literal(HELD, literal_execute=True), _ROW.fal_request_id.is_not(None))
+_IS_OPEN: Final = and_(
+    _ROW.status == literal(HELD, literal_execute=True),
+    or_(
+        _ROW.fal_request_id.is_not(None),
+        _ROW.admitted_at_us < bindparam("runs_before_us", 0, type_=BigInteger),
+    ),
+)
 _SPENT: Final = (
     select(literal(1), _TOTAL.team, _TOTAL.key, func.sum(_TOTAL.cost_ns).cast(BigInteger))
     .where(_TOTAL.day >= bindparam("day", 0, type_=BigInteger))
@@ -109,7 +118,7 @@ _SPENT: Final = (
 )
 _HELD: Final = (
     select(literal(0), _ROW.team, _ROW.key, func.coalesce(func.sum(_ROW.estimate_ns), 0).cast(BigInteger))
-    .where(_IS_OPEN_JOB, _ROW.admitted_at_us >= bindparam("since_us", 0, type_=BigInteger))
+    .where(_IS_OPEN, _ROW.admitted_at_us >= bindparam("since_us", 0, type_=BigInteger))
     .group_by(_ROW.team, _ROW.key)
 )
 SUMS: Final = union_all(_SPENT, _HELD)

@@ -137,10 +137,13 @@ class Ledger:
         with self._database.reading() as connection:
             return totals.read(connection)
 
-    def sums_since(self, since_us: int) -> LedgerSums:
-        """Return what was spent, and is held by open jobs, of purchases admitted from a midnight on (UTC)."""
+    def sums_since(self, since_us: int, *, runs_before_us: int = 0) -> LedgerSums:
+        """Return what was spent, and is held by open jobs, of purchases admitted from a midnight on (UTC).
+
+        Open runs are counted with the jobs where they were admitted before a moment.
+        """
         with self._database.reading() as connection:
-            return daily_totals.read(connection, since_us)
+            return daily_totals.read(connection, since_us, runs_before_us=runs_before_us)
 
     def spent_since(self, since_us: int) -> Spending:
         """Return what was spent by requests admitted from any moment on; adds them up, which takes seconds."""

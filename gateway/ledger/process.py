@@ -36,6 +36,7 @@ BATCH_ROWS: Final = 4_000
 TICK_SECONDS: Final = 0.2
 LONGEST_DELAY_SECONDS: Final = 5.0
 NOTE_SECONDS: Final = 5.0
+ADOPT_SECONDS: Final = 5.0
 UPKEEP_SECONDS: Final = 60.0
 LAST_FLUSH_SECONDS: Final = 10
 RETENTION_DAYS: Final = 400
@@ -136,6 +137,7 @@ class Clerk:
         self._oldest_us: int | None = None
         self._applied = 0
         self._skipped = 0
+        self._adopt_at = 0.0
         self._upkeep_at = 0.0
         self._note_at = 0.0
         self._events = structlog.get_logger()
@@ -168,8 +170,12 @@ class Clerk:
         self._ledger.close()
 
     def _adopt_and_migrate(self) -> None:
-        """Adopt also while the database is away: what is adopted is seen in the gauges."""
-        if time.monotonic() >= self._upkeep_at:
+        """Adopt also while the database is away: what is adopted is seen in the gauges.
+
+        A gateway before this one may end its last calls while this one serves, and their cost is in its journals alone.
+        """
+        if time.monotonic() >= self._adopt_at:
+            self._adopt_at = time.monotonic() + ADOPT_SECONDS
             self._spool.adopt()
         if self._is_migrated:
             self._ledger.check_file()

@@ -72,6 +72,16 @@ def test_spending_and_open_jobs_are_of_a_midnight_on(ledger: Ledger) -> None:
     assert ledger.sums_since(MIDNIGHT_US + DAY_US) == LedgerSums(Spending({}, {}), Spending({}, {}))
 
 
+def test_open_runs_of_a_gateway_before_are_held_with_the_jobs(ledger: Ledger) -> None:
+    """Those admitted before a moment, and from the midnight on; not the asking gateway's own, later ones."""
+    moment = MIDNIGHT_US + 1_000
+    runs = {1: moment - 1, 2: moment, 3: MIDNIGHT_US - 1}
+    ledger.apply([held(number, admitted_at_us=at_us) for number, at_us in runs.items()])
+    ledger.apply([settled(4, admitted_at_us=moment - 1), bound(5, admitted_at_us=moment)])
+    assert ledger.sums_since(MIDNIGHT_US, runs_before_us=moment).jobs.of("key/web-prod") == 50_000_000
+    assert ledger.sums_since(MIDNIGHT_US).jobs.of("key/web-prod") == 25_000_000
+
+
 def test_whatever_is_told_in_whatever_order_the_sums_are_those_of_the_rows(url: str, ledger: Ledger) -> None:
     """Lives of purchases over three days, shuffled, repeated and cut into batches."""
     chance = random.Random(20_261_130)  # noqa: S311 (a test's own)
@@ -130,6 +140,6 @@ def test_no_purchase_is_read_that_is_not_open(ledger: Ledger, url: str) -> None:
     ledger.apply([settled(1), bound(2)])
     with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         statement = SUMS.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True})
-        plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", [0] * 5))
+        plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", [0] * 6))
     assert "SEARCH fal_gateway_daily_totals USING" in plan, plan
     assert "SEARCH fal_gateway_purchases USING INDEX fal_gateway_purchases_held (admitted_at_us>?)" in plan, plan

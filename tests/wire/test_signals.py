@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness.gateway import DEFAULTS, Gateway
 from tests.harness.messages import http_response, proxy_request
-from tests.harness.policy import policy_text
+from tests.harness.policy import GatewayKey, policy_text
 from tests.harness.process import GatewayProcess
 from tests.harness.waiting import until
 from tests.wire.test_reload import opened
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from tests.harness.gateway import StartGateway
     from tests.harness.origin import OriginConnection, ScriptedOrigin, StartOrigin
-    from tests.harness.policy import GatewayKey
 
 EXIT_SECONDS: Final = 10.0
 READY_SECONDS: Final = 20.0
@@ -242,6 +241,44 @@ def test_a_new_gateway_starts_while_orphans_drain(
             assert client.read_response().status == 200
         _, alive = psutil.wait_procs(orphans, timeout=EXIT_SECONDS)
         assert alive == []
+        successor.stop()
+    finally:
+        for process in orphans:
+            if process.is_running():
+                process.kill()
+        if successor is not None:
+            successor.kill()
+        gateway.close(expected=-signal.SIGKILL)
+
+
+def test_a_budget_holds_what_orphans_have_under_way(
+    tmp_path: Path, origin: ScriptedOrigin, *, end: threading.Event
+) -> None:
+    """The new gateway counts it from the start; what it came to is in the ledger seconds after the orphans' end."""
+    key = GatewayKey(entry={"budgets": [{"usd": "5", "period": "month"}]})
+    price = {"endpoint": "fal-ai/flux/dev", "unit": "image", "usd": "1", "typical_units": "3"}
+    gateway = Gateway(
+        tmp_path, policy=policy_text(key, prices=[price]), env={"FALGW_ORIGIN_OVERRIDES": origin.overrides}
+    ).wait_ready()
+    orphans = gateway.process.family()[1:]
+    successor = None
+    try:
+        with gateway.connect() as client:
+            client.send(proxy_request(key=key, body=b'"slow"'))
+            origin.wait_for_requests(1)
+            until(lambda: [status for status, _ in rows(gateway)] == ["held"], "the run's row")
+            os.kill(gateway.pid, signal.SIGKILL)
+            ports = {"FALGW_PORT": str(gateway.port), "FALGW_OPS_PORT": str(gateway.ops_port)}
+            settings = {**dict(DEFAULTS), "FALGW_ORIGIN_OVERRIDES": origin.overrides, **ports}
+            settings["FALGW_POLICY"] = str(gateway.policy_file)
+            successor = GatewayProcess(["serve"], folder=tmp_path, env=settings)
+            until(lambda: is_ready(successor), "the new gateway", timeout_seconds=READY_SECONDS)
+            with gateway.connect() as other:
+                assert other.ask(proxy_request(key=key)).status == 402
+                end.set()
+                assert client.read_response().status == 200
+                until(lambda: rows(gateway) == [("settled", "3")], "the run's cost", timeout_seconds=READY_SECONDS)
+                assert other.ask(proxy_request(key=key)).status == 402
         successor.stop()
     finally:
         for process in orphans:
