@@ -16,6 +16,8 @@ from gateway.metering.ledger_health import HANG_SECONDS, LedgerHealth
 from gateway.metering.metrics import LOST_PURCHASES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.ledger.folder import SpoolFolder
     from gateway.metering.board import Board
 
@@ -26,9 +28,10 @@ _SAY_SECONDS: Final = 10.0
 class LedgerWatch:
     """The supervisor's part; `look` is called all the time."""
 
-    def __init__(self, board: Board, folder: SpoolFolder) -> None:
-        """Begin with a ledger process that works."""
+    def __init__(self, board: Board, folder: SpoolFolder, *, keep_ledger: Callable[[], None]) -> None:
+        """Begin with a ledger process that works. `keep_ledger` keeps others from it; OSError if it fails."""
         self._folder = folder
+        self._keep_ledger = keep_ledger
         self._health = LedgerHealth(board.ledger.ledger_health)
         self._health.live()
         self._region = board.supervisor.region
@@ -58,17 +61,19 @@ class LedgerWatch:
             self._events.error("purchases_lost", purchases=purchases, reason="worker_died")
 
     def _keep_folder(self) -> None:
-        if self._folder.is_there():
-            return
+        is_there = self._folder.is_there()
         try:
-            self._folder.restore()
+            if not is_there:
+                self._folder.restore()
+            self._keep_ledger()
         except (OSError, FolderTakenError) as fault:
             if not self._is_folder_missing:
                 self._is_folder_missing = True
                 self._events.error("spool_missing", path=str(self._folder.path), reason=str(fault))
         else:
             self._is_folder_missing = False
-            self._events.warning("spool_restored", path=str(self._folder.path))
+            if not is_there:
+                self._events.warning("spool_restored", path=str(self._folder.path))
 
 
 class WatchedJournal(Protocol):

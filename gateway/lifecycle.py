@@ -88,7 +88,7 @@ class Supervisor:
         region = self._board.supervisor.region
         region.claim_spare(POLICY_RELOAD_ERRORS.name, ())  # 0 from the start
         self._restarts = {role: region.claim_spare(PROCESS_RESTARTS.name, (role,)) for role in _ROLES}
-        self._ledger_watch = LedgerWatch(self._board, self._shared.spool)
+        self._ledger_watch = LedgerWatch(self._board, self._shared.spool, keep_ledger=self._shared.keep_ledger)
         self._policy = policy
         self._publisher = Publisher(self._shared, region)
         self._publisher.publish(policy)

@@ -55,6 +55,11 @@ class Shared:
         self._claim = LedgerClaim(self.spool_root) if is_alone else None
         self.spool: Final[SpoolFolder] = claim_folder(self.spool_root, self.replica)
 
+    def keep_ledger(self) -> None:
+        """Keep other gateways from this ledger also where the lock's file was deleted; OSError where that fails."""
+        if self._claim is not None:
+            self._claim.keep()
+
     def give_up_ledger(self) -> None:
         """Let other gateways serve over this ledger, as far as this process is concerned."""
         if self._claim is not None:

@@ -93,14 +93,29 @@ class LedgerClaim:
     def __init__(self, root: Path) -> None:
         """Take it, in the spool directory, which is made; LedgerTakenError where another gateway has it."""
         root.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        self._lock = os.open(root / _CLAIM_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not _locks(self._lock):
-            self.close()
+        self._path = root / _CLAIM_NAME
+        self._lock = self._take()
+
+    def keep(self) -> None:
+        """Take it again where its file was deleted or moved, as with the spool directory; nothing once it is given up.
+
+        LedgerTakenError where another gateway was quicker, OSError where the spool directory is missing.
+        """
+        if self._lock >= 0 and not _is_still(self._path, self._lock):
+            lost, self._lock = self._lock, self._take()
+            os.close(lost)
+
+    def _take(self) -> int:
+        lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not _locks(lock):
+            os.close(lock)
+            root = self._path.parent
             ledger = root.with_name(root.name.removesuffix(".spool"))
             raise LedgerTakenError(
                 f"another gateway runs over the ledger {ledger}, and each would allow all of its budgets: stop it, give"
                 " this one another FALGW_DATABASE_URL, or share limits and budgets by FALGW_REDIS_URL"
             )
+        return lock
 
     def close(self) -> None:
         """Give it up; harmless when done twice."""

@@ -145,8 +145,14 @@ def test_a_spool_directory_that_is_deleted(market: Market) -> None:
 
 
 def test_a_second_gateway_over_the_same_file(market: Market, tmp_path: Path) -> None:
-    """It does not start, and says why: both would allow each budget in full. It does once the first one drains."""
+    """It does not start, and says why: both would allow each budget in full. It does once the first one drains.
+
+    Also where the spool directory, and the lock in it, was deleted meanwhile.
+    """
     env = {"FALGW_DATABASE_URL": market.books.url}
+    lock = Path(f"{file_of(market)}.spool", "serving.lock")
+    shutil.rmtree(lock.parent)
+    until(lock.exists, "the lock's return", timeout_seconds=BACK_SECONDS)
     second = Gateway(tmp_path / "second", policy=market.policy, env=env)
     until(lambda: second.process.exit_code is not None, "its end", timeout_seconds=BACK_SECONDS)
     assert second.process.exit_code == 1
