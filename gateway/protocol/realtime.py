@@ -1,7 +1,8 @@
 """A request for a realtime token, as it is sent on: what it may ask for is bounded, and the content is written again.
 
 The decision it carries: a token is used at fal directly, past this gateway, until it expires. So nothing of a token
-request is forwarded as it came: what fal reads is the document that was judged here, byte for byte.
+request is forwarded as it came: fal reads a document that was written here, of the two fields that were judged. Any
+other field is dropped, since `Token_Expiration` beside `token_expiration` may mean something to a lenient reader.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from gateway.protocol.problem import Problem, refusal
 _BAD_SECONDS: Final = refusal(
     "request_invalid", "token_expiration of the token request should be a whole number of seconds, at least 1."
 )
-_BAD_NUMBER: Final = refusal("request_invalid", "The token request holds a number that JSON cannot say.")
 
 
 class TokenRequest(NamedTuple):
@@ -36,12 +36,9 @@ def bounded_token_request(content: bytes, *, max_token_seconds: int) -> TokenReq
     seconds = _seconds(document.get("token_expiration"), max_token_seconds)
     if seconds is None:
         return _BAD_SECONDS
-    document["token_expiration"] = seconds
-    try:
-        written = json.dumps(document, allow_nan=False, separators=(",", ":"))
-    except ValueError:  # 1e999 was read as infinite
-        return _BAD_NUMBER
-    return TokenRequest(tuple(document["allowed_apps"]), written.encode())
+    apps = tuple(document["allowed_apps"])
+    written = json.dumps({"allowed_apps": apps, "token_expiration": seconds}, separators=(",", ":"))
+    return TokenRequest(apps, written.encode())
 
 
 def _seconds(asked: object, most: int) -> int | None:

@@ -198,7 +198,7 @@ def test_a_worker_killed_in_the_midst(open_market: Callable[..., Market], fal: E
     key = buyer("bereft", budget(str(LIMIT)))
     with open_market(fal, market_policy([key], **TAGGED), workers=4) as market:
         done: list[Counter[int]] = []
-        caller = threading.Thread(target=lambda: done.append(storm(market, key, emulate="delay=700")))
+        caller = threading.Thread(target=lambda: done.append(storm(market, key, emulate="delay=2000")))
         caller.start()
         until(lambda: executed(fal, key) >= LIMIT // 2, "some of them under way")
         os.kill(busiest(market, fal), signal.SIGKILL)
