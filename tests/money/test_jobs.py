@@ -274,9 +274,9 @@ def test_a_job_that_nobody_fetches_is_charged_as_estimated(open_market: Callable
     entry = market.entry(submitted)
     assert (entry.status, entry.units, entry.cost_ns, entry.source) == ("settled", None, ESTIMATE_NS, "estimated")
     assert entry.changed_at_us - entry.admitted_at_us >= DEADLINE_SECONDS * 10**6
-    assert market.job(SUBMITTER, request_id_of(submitted)).status == 200
     labels = {"scope": "key", "id": SUBMITTER.id}
     until(lambda: market.gateway.metrics().value("budget_spent_usd", **labels) == 0.025, "the budget's sum")
+    assert market.job(SUBMITTER, request_id_of(submitted)).status == 200
     assert market.gateway.metrics().value("budget_reserved_usd", **labels) == 0
     assert market.charged_ns(SUBMITTER) == ESTIMATE_NS
 

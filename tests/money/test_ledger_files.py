@@ -158,7 +158,7 @@ def test_a_second_gateway_over_the_same_file(market: Market, tmp_path: Path) -> 
     assert second.process.exit_code == 1
     assert f"another gateway runs over the ledger {file_of(market)}" in second.process.stderr()
     second.close(expected=1)
-    assert bought(market).status == 200
+    until(lambda: market.ask(KEY).status == 200, "the journals' return", timeout_seconds=BACK_SECONDS)
     with market.connect() as client:
         client.send(run_of(KEY, emulate="delay=3000"))
         market.gateway.process.signal(signal.SIGTERM)

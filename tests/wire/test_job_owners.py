@@ -147,8 +147,8 @@ def test_a_job_whose_owner_cannot_be_looked_up_is_refused_to_all(pair: Pair) -> 
     """Store emptied, database down: 503 with Retry-After, also for the owner; the gateway of the submit still knows."""
     job_id = pair.submit()
     until(lambda: pair.ledger.find_job(job_id), "the row")
-    pair.redis.run("FLUSHALL")
     pair.postgres.stop()
+    pair.redis.run("FLUSHALL")  # behind it: jobs are written to an emptied store again from the database
     try:
         sent = len(pair.origin.requests)
         for key in (STRANGER, OWNER):
