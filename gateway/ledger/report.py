@@ -1,6 +1,6 @@
 """What was spent, out of the ledger, for people, for sheets, and for programs.
 
-The decision: every figure carries its source, and what is not known is a count and never 0 dollars (PROTOCOL 6). One
+The decision: every figure carries its source, and what is not known is a count and never 0 dollars. One
 row for each combination of the names asked for and each source; released requests bought nothing and are not in it,
 open holds stand apart. Quantities of different units are not added: such a row has none. Money is exact decimal text.
 """

@@ -2,7 +2,7 @@
 
 The decision: a region is anonymous shared memory made before the fork, written by one process (the one that holds
 the seat, see `board`) and read by the ops process at a scrape. An increment is a load and a store of an aligned
-int64, 60 ns against 8 us for a straightforward prometheus_client call (PERFORMANCE 3), and it needs no lock because
+int64, 60 ns against 8 us for a straightforward prometheus_client call, and it needs no lock because
 nobody else writes. A worker that is killed loses no count: its successor reads the directory and counts on.
 
 Exemplars of what is counted have a memory of their own (`exemplars`).

@@ -1,8 +1,8 @@
 """Log lines on their way out: a bounded queue, one daemon thread that renders and writes, and a drop that is counted.
 
 The decision: the thread that serves requests only appends an object. It takes no lock, formats nothing and touches no
-descriptor, because a stalled reader of a pipe freezes whoever writes to it after 61 KiB, and a full disk raises
-(RELIABILITY 1, row 11). What finds the queue full, or the descriptor broken, is dropped and counted.
+descriptor, because a stalled reader of a pipe freezes whoever writes to it after 61 KiB, and a full disk raises.
+What finds the queue full, or the descriptor broken, is dropped and counted.
 
 Lines are joined up to 4,096 bytes a write: so much goes into a pipe in one piece, also beside other workers, and each
 write lets go of the interpreter lock, so that the rendering never holds the event loop up for long.

@@ -1,4 +1,4 @@
-"""Series that stand at 0 before anything has happened, so that `increase()` sees the first dollar (CONTRACT 6 and 8).
+"""Series that stand at 0 before anything has happened, so that `increase()` sees the first dollar.
 
 Best claimed in the supervisor's region: the zeros stand once, and take no room in each worker's.
 """

@@ -117,7 +117,7 @@ def iso(seconds: int) -> str:
 
 
 def budget_exhausted(budget: Budget, *, start: int, used_ns: int, estimate_ns: int) -> Problem:
-    """Return the refusal of a call that no longer fits (CONTRACT 4): which budget, how much, when it starts anew."""
+    """Return the refusal of a call that no longer fits: which budget, how much, when it starts again."""
     anew = iso(period_end(budget.period, start))
     return refusal(
         "budget_exhausted",
