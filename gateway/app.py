@@ -87,9 +87,10 @@ class Worker:
         self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
         self._room = WaitingRoom(asyncio.get_running_loop().call_later)
         self._shared_store = self._make_shared_store()
-        self._jobs = self._make_jobs()
         store = self._shared_store.jobs if self._shared_store is not None else None
-        self._job_search = JobSearch(store=store, ledger=LedgerQuestions(shared.job_channel, number))
+        questions = LedgerQuestions(shared.job_channel, number)
+        self._job_search = JobSearch(store=store, ledger=questions)
+        self._jobs = self._make_jobs(questions)
         self._estimates = Estimates()
         self._snapshots = SnapshotReader(shared.statement)
         self._quoted = shared.quotes.generation
@@ -152,12 +153,12 @@ class Worker:
             lines=self._journal,
         )
 
-    def _make_jobs(self) -> Jobs:
+    def _make_jobs(self, questions: LedgerQuestions) -> Jobs:
         if self._shared_store is None:
             return LocalJobs(self._shared.jobs, self._note_closing)
         from gateway.state.shared_jobs import SharedJobs  # noqa: PLC0415 (what it brings, for those who use it)
 
-        return SharedJobs(self._shared_store.jobs, self._shared.jobs)
+        return SharedJobs(self._shared_store.jobs, self._shared.jobs, questions.await_row)
 
     def _note_closing(self, digest: bytes, state: int) -> None:
         number = self._shared.board.workers.index(self._seat)

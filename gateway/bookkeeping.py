@@ -86,11 +86,9 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
     outlay = Outlay(ledger, seat.region, purses=keeper.purses, label=meter.label)
     overseer = Overseer(shared, ledger, keeper=keeper, rules=rules, region=seat.region, meter=meter)
 
-    asked = Ledger(shared.settings.database_url.get_secret_value())
     has_replicas = shared.settings.redis_url is not None
-    answers = JobAnswers(shared.job_channel, asked, job_of=job_of, has_replicas=has_replicas)
+    answers = _answers(shared, has_replicas=has_replicas)
     answers.start()
-
     health = LedgerHealth(seat.ledger_health)
 
     def on_gauges(gauges: Gauges) -> None:
@@ -107,11 +105,19 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
     listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, health.live, on_gauges)
     try:
         parent, may_make = shared.board.supervisor.pid, not health.has_been_up
-        serve_ledger(ledger, spool, listeners=listeners, parent=parent, may_make=may_make, stop_signal=STOP)
+        sharer = shared.replica if has_replicas else ""
+        serve_ledger(
+            ledger, spool, listeners=listeners, parent=parent, may_make=may_make, gateway=sharer, stop_signal=STOP
+        )
         if not keeper.leave():
             keep_for_next(shared.spool.path)
     finally:
         overseer.close()
+
+
+def _answers(shared: Shared, *, has_replicas: bool) -> JobAnswers:
+    ledger = Ledger(shared.settings.database_url.get_secret_value())
+    return JobAnswers(shared.job_channel, ledger, job_of=job_of, has_replicas=has_replicas)
 
 
 def _applied(shared: Shared, spool: Spool) -> list[int]:

@@ -119,12 +119,15 @@ class Desk:
         """Return the address that a request is counted by."""
         return caller_address(head.peer, head.fields, self.trusted_proxies)
 
-    def bind(self, purchase: Purchase, status: int, content: Sequence[bytes]) -> None:
-        """Read a whole answer: a submit's request id is bound to who paid for it."""
-        if purchase.call.action == "submit" and status < _NO_SUCCESS_FROM:
-            job_id = submitted_id(b"".join(content))
-            if job_id is not None:
-                self.till.bind(purchase, job_id)
+    def bind(self, purchase: Purchase, status: int, content: Sequence[bytes], known: Callable[[], None]) -> bool:
+        """Read a whole answer: a submit's request id is bound to who paid for it.
+
+        Returns whether `known` is called, once other gateways know it, or cannot be told now.
+        """
+        if purchase.call.action != "submit" or status >= _NO_SUCCESS_FROM:
+            return False
+        job_id = submitted_id(b"".join(content))
+        return job_id is not None and self.till.bind(purchase, job_id, known)
 
     def forward(
         self, head: RequestHead, admission: Admission, *, length: int | None, content: bytes | None, paid: bool

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 HELD_BYTES: Final = 262_144
 READ_ON_BYTES: Final = 64 * 1024 * 1024
 READ_ON_SECONDS: Final = 300.0
+_NO_SUCCESS_FROM: Final = 300
+_LONG_SUBMIT: Final = origin_problem(
+    "origin_failed",
+    f"The origin's answer to a submit is longer than {HELD_BYTES} bytes, so its job is not known.",
+    paid=True,
+)
 
 
 class Exchange(Intake):
@@ -50,6 +56,8 @@ class Exchange(Intake):
         self._capacity = capacity
         self._is_unsent = False  # the origin's fault came before it was sent
         self._held: list[bytes] | None = None  # a paid JSON answer, until it is whole
+        self._is_binding = False  # it names a job, of which other gateways are being told
+        self._is_whole = False  # it has ended, while they are
         self._refused: Refused | None = None  # fal will not serve us
         self._patience: Cancellable | None = None
 
@@ -68,7 +76,9 @@ class Exchange(Intake):
                 return
         if self._refused is not None:
             self._refused.take(pieces)
-        if self._gone:
+        if self._is_binding:
+            self._end_held(whole=whole)
+        elif self._gone:
             self._read_on(pieces, whole=whole)
         elif self._held is not None:
             self._hold(pieces, whole=whole)
@@ -84,6 +94,8 @@ class Exchange(Intake):
                 return
         if self._paid and (answer.is_json or self._is_submit()) and (answer.length or 0) <= HELD_BYTES:
             self._held = []
+        elif self._is_submit() and status < _NO_SUCCESS_FROM and not self._gone:
+            self.give_up(_LONG_SUBMIT, "origin_failed")
         elif not self._gone:
             self._respond(answer.length)
 
@@ -108,11 +120,41 @@ class Exchange(Intake):
         if not has_all and size <= HELD_BYTES:
             self._held = held
             return
-        self._held = None
-        self._respond(size if whole and (size > 0 or announced == 0) else announced)
+        self._held = held
+        status = self._answer.status if self._answer is not None else 0
+        if not has_all and self._is_submit() and status < _NO_SUCCESS_FROM:
+            self.give_up(_LONG_SUBMIT, "origin_failed")
+            return
         if has_all and self._purchase is not None:
-            self._desk.bind(self._purchase, self.record.status, held)
-        self._send(held, whole=whole)
+            self._is_binding = self._desk.bind(self._purchase, status, held, self._on_bound)
+        self._end_held(whole=whole)
+        if not self._is_binding:
+            self._send_held()
+
+    def _end_held(self, *, whole: bool) -> None:
+        """Note whether the origin has nothing more to send."""
+        self._is_whole = whole
+        if whole:
+            self._transfer = None
+            self._is_answered = True
+
+    def _on_bound(self) -> None:
+        """Go on with the answer to a submit: every gateway can say whose job it is."""
+        self._is_binding = False
+        if self.record.closed:
+            return
+        if self._gone:
+            self.let_go()
+        else:
+            self._send_held()
+
+    def _send_held(self) -> None:
+        """Send an answer that was held, with its length, where that is known by now."""
+        held, self._held = self._held or [], None
+        size = sum(map(len, held))
+        announced = self._answer.length if self._answer is not None else None
+        self._respond(size if self._is_whole and (size > 0 or announced == 0) else announced)
+        self._send(held, whole=self._is_whole)
 
     def _send(self, pieces: Sequence[bytes], *, whole: bool) -> None:
         self.record.response_bytes += sum(map(len, pieces))
@@ -177,7 +219,7 @@ class Exchange(Intake):
         if whole:
             self._is_answered = True
             if self._purchase is not None and self._held is not None and self._answer is not None:
-                self._desk.bind(self._purchase, self._answer.status, self._held)
+                self._desk.bind(self._purchase, self._answer.status, self._held, _nothing)
         if whole or self.record.response_bytes > READ_ON_BYTES:
             self.let_go()
 
@@ -188,6 +230,10 @@ class Exchange(Intake):
 
     def stop(self, stopped: Problem, lost: Problem) -> None:
         """End what has not run out when the gateway stops; `lost` is told where the answer may have been paid for."""
+        if self._is_binding:
+            self._on_bound()
+        if self.record.closed:
+            return
         if self._gone:
             self.let_go()
         elif self._paid and self._transfer is not None:
@@ -232,3 +278,7 @@ class Exchange(Intake):
         if self._ticket is not None:
             self._ticket.end(used=self._is_sent)
         self._capacity.end(self)
+
+
+def _nothing() -> None:
+    """Do nothing: the caller has left, so no answer waits."""

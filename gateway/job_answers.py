@@ -3,19 +3,18 @@
 The decisions it carries:
 
 * A thread with a connection of its own: the process's main thread may be in the midst of a large batch.
-* That the ledger has no row of a job is an answer only while this gateway's journals are carried over up to now, or its
-  own submits would be missing. Behind an outage of the database it takes a while longer: other gateways read their
-  journals again within seconds, and not at once.
+* That the ledger has no row of a job is an answer only about the time up to which all journals are in the ledger: those
+  of this gateway, and those of every other that shares the database (ledger/watermarks.py). One whose ledger process
+  hangs, or cannot reach the database, so keeps all others from taking its jobs for unknown ones.
 """
 
 from __future__ import annotations
 
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway.ledger.faults import LedgerAwayError
-from gateway.ledger.process import LONGEST_DELAY_SECONDS
 from gateway.state.job_channel import read_questions, send_answers
 
 if TYPE_CHECKING:
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from gateway.ledger.ledger import Ledger
     from gateway.policy.job import Job
     from gateway.state.job_channel import JobChannel
-
-LONGEST_LAG_SECONDS: Final = 5.0
-_AFTER_OUTAGE_SECONDS: Final = LONGEST_DELAY_SECONDS + 1.0
 
 
 class JobAnswers:
@@ -43,8 +39,7 @@ class JobAnswers:
         self._has_replicas = has_replicas
         self._is_up = True
         self._worked_at = monotonic()
-        self._carried_at = -LONGEST_LAG_SECONDS
-        self._trusted_at = 0.0
+        self._carried_at = 0.0
 
     def start(self) -> None:
         """Answer from here on."""
@@ -52,32 +47,37 @@ class JobAnswers:
 
     def note(self, *, is_up: bool) -> None:
         """Take that the spool was carried over once more, or (not `is_up`) could not be; from the main thread."""
-        now = monotonic()
         if is_up:
             self._carried_at = self._worked_at  # what was written before this turn began
-            if not self._is_up and self._has_replicas:
-                self._trusted_at = now + _AFTER_OUTAGE_SECONDS
-        self._worked_at, self._is_up = now, is_up
+        self._worked_at, self._is_up = monotonic(), is_up
 
     def _answer_all(self) -> None:
         while True:
             questions = read_questions(self._channel)
             if questions:
-                now = monotonic()  # before the database is asked
-                is_complete = now - self._carried_at < LONGEST_LAG_SECONDS and now >= self._trusted_at
-                jobs = self._find({question.job_id for question in questions}) if self._is_up else None
-                send_answers(self._channel, questions, jobs, is_complete=is_complete)
+                complete_until, jobs = self._look({question.job_id for question in questions})
+                send_answers(self._channel, questions, jobs, complete_until=complete_until)
 
-    def _find(self, job_ids: set[str]) -> dict[str, Job] | None:
-        """Return the jobs that are known; None where the database does not answer."""
+    def _look(self, job_ids: set[str]) -> tuple[float, dict[str, Job] | None]:
+        """Return until when the ledger is complete, and the jobs that are known; None: the database does not answer."""
+        if not self._is_up:
+            return 0.0, None
         try:
+            complete_until = self._complete_until()  # before the rows are read
             entries = self._ledger.find_billed(sorted(job_ids))
         except LedgerAwayError:
-            return None
+            return 0.0, None
         first: dict[str, Entry] = {}
         for entry in sorted(entries, key=_order):
             first.setdefault(str(entry.fal_request_id), entry)
-        return {job_id: self._job_of(entry) for job_id, entry in first.items()}
+        return complete_until, {job_id: self._job_of(entry) for job_id, entry in first.items()}
+
+    def _complete_until(self) -> float:
+        if not self._has_replicas:
+            return self._carried_at
+        now = monotonic()  # before the database is asked for its time
+        behind = self._ledger.watermarks.seconds_behind()
+        return 0.0 if behind is None else now - behind
 
 
 def _order(entry: Entry) -> tuple[bool, int]:

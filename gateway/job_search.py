@@ -4,9 +4,9 @@ The decisions it carries:
 
 * A job that neither knows did not come through here, and any key may ask for it. That is concluded from answers only:
   while one of the two cannot answer, it is not known, and the caller is asked to try again.
-* A store that is unavailable, or remembers nothing from before a moment ago, says nothing about a job that it does not
-  have: it may have been submitted through another gateway just now. Such a job is in the ledger soon after (journals
-  are read five times a second), so the ledger is asked again after a pause.
+* A store has every job since it began to remember, or since it was connected to. What was submitted before that, by
+  any gateway, must be in the ledger; while journals are not applied so far, the ledger is asked again after a pause,
+  once. A store that is unavailable has none, so all until now must be in the ledger.
 * What was found is kept for a while here and not in the table of jobs: that one decides about money, too.
 """
 
@@ -14,11 +14,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from gateway.state.job_channel import ANSWER_SECONDS, Question, read_answers, send_question
+from gateway.state.job_channel import (
+    ANSWER_SECONDS,
+    BEHIND,
+    KNOWN,
+    UNAVAILABLE,
+    UNKNOWN,
+    Question,
+    read_answers,
+    send_question,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +39,18 @@ if TYPE_CHECKING:
     from gateway.state.redis_jobs import RedisJobs
 
     FoundJob = Callable[[Job | None, bool], None]
+    Told = Callable[[int, Job | None], None]
 
 CONFIRM_SECONDS: Final = 2.0
-"""Ten times as long as it takes until the ledger has what another gateway submitted."""
+"""Twice as long as it takes until every gateway has said again that the ledger has all its lines."""
 
+LONGEST_LAG_SECONDS: Final = 5.0
+"""One gateway's own table has its latest jobs; the ledger must have the others."""
+
+ROW_SECONDS: Final = 1.0
+"""So long the answer to a submit waits at the most that the store does not take; a row takes 0.2 s."""
+
+_ROW_PAUSE_SECONDS: Final = 0.05
 KNOWN_SECONDS: Final = 60.0
 UNKNOWN_SECONDS: Final = 10.0
 MOST_KEPT: Final = 10_000
@@ -47,30 +65,42 @@ class LedgerQuestions:
         self._channel = channel
         self._worker = worker
         self._numbers = itertools.count(os.getpid() << 32)  # no number of an earlier worker in this place
-        self._asked: dict[int, tuple[FoundJob, asyncio.TimerHandle]] = {}
+        self._asked: dict[int, tuple[Told, asyncio.TimerHandle]] = {}
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(channel.answered[worker], self._read)
 
-    def find(self, job_id: str, on_found: FoundJob) -> None:
-        """Call back: `(job, True)`, `(None, True)` if the ledger knows none, `(None, False)` if it does not answer."""
+    def find(self, job_id: str, since: float, told: Told) -> None:
+        """Tell what is known (state/job_channel.py) of a job that was submitted before `since`, monotonic seconds."""
         number = next(self._numbers)
-        question = Question(self._worker, number, monotonic(), job_id)
+        question = Question(self._worker, number, monotonic(), since, job_id)
         if len(self._asked) >= MOST_ASKED or not send_question(self._channel, question):
-            self._loop.call_soon(on_found, None, False)  # noqa: FBT003 (call_soon's signature)
+            self._loop.call_soon(told, UNAVAILABLE, None)
             return
-        self._asked[number] = on_found, self._loop.call_later(ANSWER_SECONDS, self._give_up, number)
+        self._asked[number] = told, self._loop.call_later(ANSWER_SECONDS, self._give_up, number)
+
+    def await_row(self, job_id: str, done: Callable[[], None]) -> None:
+        """Call back once the ledger has a job's row, or at the end of ROW_SECONDS; for one that is in the journal."""
+        until = monotonic() + ROW_SECONDS
+
+        def told(known: int, _: Job | None) -> None:
+            if known == KNOWN or monotonic() >= until:
+                done()
+            else:
+                self._loop.call_later(_ROW_PAUSE_SECONDS, self.find, job_id, math.inf, told)
+
+        self.find(job_id, math.inf, told)
 
     def _read(self) -> None:
-        for number, job, is_answered in read_answers(self._channel.answered[self._worker]):
+        for number, (known, job) in read_answers(self._channel.answered[self._worker]):
             waiting = self._asked.pop(number, None)
             if waiting is not None:
-                on_found, timer = waiting
+                told, timer = waiting
                 timer.cancel()
-                on_found(job, is_answered)
+                told(known, job)
 
     def _give_up(self, number: int) -> None:
-        on_found, _ = self._asked.pop(number)
-        on_found(None, False)  # noqa: FBT003 (the seam's shape)
+        told, _ = self._asked.pop(number)
+        told(UNAVAILABLE, None)
 
     def close(self) -> None:
         """Read no more answers."""
@@ -86,6 +116,7 @@ class JobSearch:
         self._ledger = ledger
         self._loop = asyncio.get_running_loop()
         self._kept: dict[str, tuple[float, Job | None]] = {}
+        self._waiting: dict[str, list[FoundJob]] = {}  # who else asks meanwhile
 
     def finder(self, isolation: Isolation) -> FindJob | None:
         """Return who is asked; where no job is isolated only the store, for what a job costs."""
@@ -100,34 +131,45 @@ class JobSearch:
     def find(self, job_id: str, on_found: FoundJob) -> None:
         """Call back: `(job, True)`, `(None, True)` if it came from elsewhere, `(None, False)` if that is not known."""
         kept = self._kept.get(job_id)
+        waiting = self._waiting.get(job_id)
         if kept is not None and monotonic() < kept[0]:
             self._loop.call_soon(on_found, kept[1], True)  # noqa: FBT003 (call_soon's signature)
-        elif self._store is None:
-            self._ask_ledger(job_id, on_found, is_final=True)
+        elif waiting is not None:
+            waiting.append(on_found)
         else:
-            self._ask_store(self._store, job_id, on_found)
+            self._waiting[job_id] = [on_found]
+            self._search(job_id)
 
-    def _ask_store(self, store: RedisJobs, job_id: str, on_found: FoundJob) -> None:
+    def _search(self, job_id: str) -> None:
+        store = self._store
+
         def answered(job: Job | None, is_answered: bool) -> None:  # noqa: FBT001 (the seam's shape)
             if job is not None:
-                on_found(job, True)  # noqa: FBT003 (the seam's shape)
-            elif is_answered:
-                store.has_lost_none(lambda sound: self._ask_ledger(job_id, on_found, is_final=sound))
+                self._tell(job_id, job, is_answered=True)
+            elif is_answered and store is not None:
+                store.remembers_since(lambda since: self._ask_ledger(job_id, since, may_wait=True))
             else:
-                self._ask_ledger(job_id, on_found, is_final=False)
+                self._ask_ledger(job_id, monotonic(), may_wait=True)
 
-        store.find(job_id, answered)
+        if store is None:
+            self._ask_ledger(job_id, monotonic() - LONGEST_LAG_SECONDS, may_wait=False)
+        else:
+            store.find(job_id, answered)
 
-    def _ask_ledger(self, job_id: str, on_found: FoundJob, *, is_final: bool) -> None:
-        def answered(job: Job | None, is_answered: bool) -> None:  # noqa: FBT001 (the seam's shape)
-            if job is None and is_answered and not is_final:
-                self._loop.call_later(CONFIRM_SECONDS, lambda: self._ask_ledger(job_id, on_found, is_final=True))
+    def _ask_ledger(self, job_id: str, since: float, *, may_wait: bool) -> None:
+        def told(known: int, job: Job | None) -> None:
+            if known == BEHIND and may_wait:
+                self._loop.call_later(CONFIRM_SECONDS, lambda: self._ask_ledger(job_id, since, may_wait=False))
                 return
-            if is_answered:
+            if known in (KNOWN, UNKNOWN):
                 self._keep(job_id, job)
-            on_found(job, is_answered)
+            self._tell(job_id, job, is_answered=known in (KNOWN, UNKNOWN))
 
-        self._ledger.find(job_id, answered)
+        self._ledger.find(job_id, since, told)
+
+    def _tell(self, job_id: str, job: Job | None, *, is_answered: bool) -> None:
+        for on_found in self._waiting.pop(job_id, ()):
+            on_found(job, is_answered)
 
     def _keep(self, job_id: str, job: Job | None) -> None:
         if len(self._kept) >= MOST_KEPT:

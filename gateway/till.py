@@ -54,8 +54,8 @@ _WAYS_KEPT: Final = 4_096
 class Jobs(Protocol):
     """Where queue jobs are remembered."""
 
-    def remember(self, job_id: str, job: Job) -> None:
-        """Bind a job's id to its submitter."""
+    def remember(self, job_id: str, job: Job, answered: Callable[[], None]) -> bool:
+        """Bind a job's id to its submitter; return whether `answered` is called once other gateways know it."""
 
     def close_job(self, job_id: str, state: int, told: Callable[[Job | None], None]) -> None:
         """Move a job's money up to a state; tell the job as it was before, None where that is not to be done.
@@ -181,10 +181,13 @@ class Till:
         source = "exact" if price is not None else "unknown"
         return self._end(purchase, "settled", cost=spent_ns, source=source, units=units, fal_id=fal_id)
 
-    def bind(self, purchase: Purchase, job_id: str) -> None:
-        """Hand a purchase over to the queue job that it has become; that is written down before anybody hears of it."""
+    def bind(self, purchase: Purchase, job_id: str, known: Callable[[], None]) -> bool:
+        """Hand a purchase over to the queue job that it has become; that is written down before anybody hears of it.
+
+        Returns whether `known` is called, once other gateways know whose job it is, or cannot be told now.
+        """
         if purchase.is_over:
-            return
+            return False
         purchase.is_over = True
         principal, price = purchase.principal, purchase.price
         job = Job(
@@ -202,7 +205,7 @@ class Till:
         if purchase.hold is not None:
             self._store.bind(purchase.hold)
         self._journal.flush()
-        self._jobs.remember(job_id, job)
+        return self._jobs.remember(job_id, job, known)
 
     def _end(  # noqa: PLR0913 (one row of the ledger)
         self,

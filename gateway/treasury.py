@@ -20,7 +20,6 @@ The decisions it carries:
 
 from __future__ import annotations
 
-from collections import deque
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -48,13 +47,12 @@ LAG_SECONDS: Final = 1
 _PATIENCE_SECONDS: Final = 10.0  # with a gateway that has to show its life again after the store was lost
 _REPEATS: Final = 3  # looks: what was submitted just before the store was lost comes to the ledger within a second
 _MICROSECONDS: Final = 1_000_000
-_MOST_ADOPTED: Final = 1_000
 
 
 class Journals(NamedTuple):
     """Up to where each journal of this gateway is in the ledger, by process; a dead one's is here until all of it is.
 
-    `adopted` names gateways whose journals this one has adopted and applied to the end, since this was last asked.
+    `adopted` names gateways whose journals this one has adopted and applied to the end.
     """
 
     applied: Mapping[int, int]
@@ -97,7 +95,7 @@ class Treasury:
         self._is_found_again = False
         self._repeats = 0
         self._strange: dict[bytes, float] = {}  # holders of gateways without a sign of life, and since when
-        self._adopted: deque[bytes] = deque(maxlen=_MOST_ADOPTED)
+        self._adopted: frozenset[bytes] = frozenset()
         self._purses: dict[Budget, SharedPurse] = {}
         self._editions: dict[str, int] = {}  # of purses as they were seen last; 0: filled in, and not seen yet
         self._events = structlog.get_logger()
@@ -137,7 +135,7 @@ class Treasury:
         else:
             self._close(lost)
         applied, adopted = self._journals()
-        self._adopted += [replica.encode() for replica in adopted]
+        self._adopted = frozenset(replica.encode() for replica in adopted)
         ours = {*seated, *self._workers(), *applied}
         self._mark(applied)
         if is_ledger_up:

@@ -250,6 +250,7 @@ MAY_USE: Final = MappingProxyType(
         "ledger.tables": frozenset({"sqlalchemy"}),
         "ledger.totals": frozenset({"sqlalchemy"}),
         "ledger.trail": frozenset({"orjson"}),
+        "ledger.watermarks": frozenset({"sqlalchemy"}),
         "metering": frozenset({"orjson", "prometheus_client", "structlog"}),
         "ingress": frozenset({"httptools", "tornado"}),
         "ops": frozenset({"prometheus_client", "tornado"}),

@@ -245,7 +245,7 @@ def test_what_never_got_its_hold_leaves_nothing(scene: Scene) -> None:
 def test_a_job_is_settled_once_to_its_submitter(scene: Scene) -> None:
     """Held under fal's id, by the first result that carries units, whoever fetches it, however often."""
     purchase = scene.buy(SUBMIT)
-    scene.till.bind(purchase, "job")
+    scene.till.bind(purchase, "job", lambda: None)
     assert scene.written_down == len(scene.lines)  # before the caller is told the id, or a death could lose it
     assert (scene.last.status, scene.last.fal_request_id, scene.sums) == ("held", "job", (0, ESTIMATE))
     assert scene.close(purchase, fate()) is None, "a job's purchase does not end with its submit"
@@ -264,7 +264,7 @@ def test_a_job_is_settled_once_to_its_submitter(scene: Scene) -> None:
 )
 def test_a_job_that_cost_nothing_is_released(scene: Scene, action: str, status: int, units: Decimal | None) -> None:
     """Cancelled, failed over its input, or without units; a later result with units still settles."""
-    scene.till.bind(scene.buy(SUBMIT), "job")
+    scene.till.bind(scene.buy(SUBMIT), "job", lambda: None)
     released = scene.answer(call_about("job", action), status, units)
     assert released is not None
     assert (released.status, released.cost_ns, scene.sums) == ("released", 0, (0, 0))
@@ -275,7 +275,7 @@ def test_a_job_that_cost_nothing_is_released(scene: Scene, action: str, status: 
 
 def test_a_cancel_that_came_too_late_changes_nothing(scene: Scene) -> None:
     """400 ALREADY_COMPLETED, 404, and jobs that did not come through here."""
-    scene.till.bind(scene.buy(SUBMIT), "job")
+    scene.till.bind(scene.buy(SUBMIT), "job", lambda: None)
     assert scene.answer(call_about("job", "cancel"), 400, None) is None
     assert scene.answer(call_about("elsewhere", "result"), 200, Decimal(1)) is None
     assert scene.sums == (0, ESTIMATE)
@@ -322,7 +322,7 @@ def test_whatever_fal_names_is_a_row_that_the_ledger_takes(named: list[str], pic
     call = SUBMIT if is_job else RUN
     purchase = scene.buy(call)
     if is_job:
-        scene.till.bind(purchase, "job")
+        scene.till.bind(purchase, "job", lambda: None)
         scene.till.job_answered(
             call_about("job", "result"), 200, units, lambda _charge: None, are_units_unreadable=units is None
         )

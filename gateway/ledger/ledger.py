@@ -20,6 +20,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.entry import CHARGED, HELD, RECONCILED, RELEASED, UNKNOWN, Entry, folded, merged
 from gateway.ledger.statements import insert_new, insert_warning, write_back
 from gateway.ledger.tables import PURCHASES
+from gateway.ledger.watermarks import Watermarks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +72,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         """Take a `sqlite:///FILE` or `postgresql://…`; LedgerUnusableError for anything else. Connects to nothing."""
         self._database = Database(url)
+        self.watermarks: Final = Watermarks(self._database)
 
     def migrate(self, *, may_make: bool = True) -> str | None:
         """Bring the schema to this release's, safely also when several do; LedgerNewerError where it is newer.

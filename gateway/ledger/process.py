@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Change, Ledger
-    from gateway.ledger.spool import Batch, Spool
+    from gateway.ledger.spool import Batch, Ends, Spool
 
 BATCH_ROWS: Final = 4_000
 """Of one transaction. The more, the more of them share a page of an index, which is then written once."""
@@ -38,6 +38,9 @@ LONGEST_DELAY_SECONDS: Final = 5.0
 NOTE_SECONDS: Final = 5.0
 ADOPT_SECONDS: Final = 5.0
 UPKEEP_SECONDS: Final = 60.0
+WATERMARK_SECONDS: Final = 0.8
+"""Between two watermarks of an idle gateway."""
+
 LAST_FLUSH_SECONDS: Final = 10
 RETENTION_DAYS: Final = 400
 _DAY_US: Final = 86_400 * 10**6
@@ -78,17 +81,19 @@ def serve_ledger(  # noqa: PLR0913 (put together in one place, by name)
     parent: int,
     retention_days: int = RETENTION_DAYS,
     may_make: bool = True,
+    gateway: str = "",
     stop_signal: signal.Signals = signal.SIGTERM,
 ) -> None:
     """Run until that signal comes, or until the parent process is gone; in the main thread of a process of its own.
 
     `parent` is its process id as the parent knows it: one that has died before this process looks is gone, too.
     Not `may_make`: this gateway has had a ledger, so one that is missing is a fault, and no new one is made.
+    `gateway` is this one's name among those that share the database; left out: it shares it with none.
     Raises LedgerNewerError where the schema that is there was made by a newer release; not where this gateway has had a
     ledger: then that is waited out like a database that is down.
     """
     stop = Stop(stop_signal)
-    clerk = Clerk(ledger, spool, listeners=listeners, retention_days=retention_days, may_make=may_make)
+    clerk = Clerk(ledger, spool, listeners=listeners, retention_days=retention_days, may_make=may_make, gateway=gateway)
     listeners.on_ready(clerk.work())
     while not stop.comes_within(clerk.delay_seconds) and os.getppid() == parent:
         clerk.work()
@@ -123,8 +128,15 @@ class Stop:
 class Clerk:
     """Carries lines from the spool to the ledger. `delay_seconds` is how long to wait before the next attempt."""
 
-    def __init__(
-        self, ledger: Ledger, spool: Spool, *, listeners: Listeners, retention_days: int, may_make: bool
+    def __init__(  # noqa: PLR0913 (put together in one place, by name)
+        self,
+        ledger: Ledger,
+        spool: Spool,
+        *,
+        listeners: Listeners,
+        retention_days: int,
+        may_make: bool,
+        gateway: str = "",
     ) -> None:
         self.delay_seconds = TICK_SECONDS
         self._ledger = ledger
@@ -132,6 +144,7 @@ class Clerk:
         self._listeners = listeners
         self._retention_us = retention_days * _DAY_US
         self._may_make = may_make
+        self._gateway = gateway
         self._is_migrated = False
         self._is_up: bool | None = None
         self._oldest_us: int | None = None
@@ -140,6 +153,9 @@ class Clerk:
         self._adopt_at = 0.0
         self._upkeep_at = 0.0
         self._note_at = 0.0
+        self._watermark_at = 0.0
+        self._is_whole = False  # what the last watermark was to say
+        self._removed: set[str] = set()
         self._events = structlog.get_logger()
 
     def work(self, *, deadline: float | None = None) -> bool:
@@ -150,7 +166,9 @@ class Clerk:
         try:
             self._spool.require_folder()
             self._adopt_and_migrate()
+            began_us, ends = self._begin()
             self._apply_all(deadline)
+            self._mark(began_us, ends)
             self._forget()
         except LedgerNewerError as fault:
             if self._may_make and self._is_up is None:  # a gateway's start
@@ -165,7 +183,9 @@ class Clerk:
 
     def finish(self, deadline: float) -> None:
         """Apply what is left, once, up to the deadline, and let go of the spool and the database."""
+        self._watermark_at = 0.0
         self.work(deadline=deadline)
+        self._leave()
         self._spool.close()
         self._ledger.close()
 
@@ -219,10 +239,39 @@ class Clerk:
         self._skipped += batch.skipped
         self._oldest_us = None
 
+    def _begin(self) -> tuple[int, Ends | None]:
+        """Return the database's time before the journals are looked at, and their ends; None: no watermark is due."""
+        if not self._gateway or time.monotonic() < self._watermark_at:
+            return 0, None
+        return self._ledger.watermarks.clock_us(), self._spool.ends()
+
+    def _mark(self, began_us: int, ends: Ends | None) -> None:
+        """Write a watermark, where all is in the ledger that was in the journals when this began."""
+        if ends is not None and self._spool.is_behind(ends):
+            self._ledger.watermarks.write(self._gateway, began_us)
+            self._watermark_at = time.monotonic() + WATERMARK_SECONDS
+            self._is_whole = True
+        elif ends is not None:
+            self._is_whole = False
+
+    def _leave(self) -> None:
+        """Take the watermark along, where all is in the ledger; else it stays, and says from when on it may lack."""
+        if self._gateway and self._is_up and self._is_whole:
+            try:
+                self._ledger.watermarks.remove([self._gateway])
+            except LedgerAwayError as fault:
+                self._events.debug("ledger_away", reason=str(fault))
+
     def _forget(self) -> None:
+        ended = set(self._spool.adopted_to_the_end()) - self._removed
+        if ended and self._gateway:
+            self._ledger.watermarks.remove(ended)
+            self._removed |= ended
         if time.monotonic() >= self._upkeep_at:
             self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
             self._ledger.forget(_now_us() - self._retention_us)
+            if self._gateway:
+                self._ledger.watermarks.remove(())
 
     def _rest(self, reason: str) -> None:
         if self._is_up is not False:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.ledger.faults import LedgerAwayError
 from gateway.ledger.folder import SpoolFolder, folders_below, journals_in, take_folder
@@ -18,9 +20,13 @@ from gateway.ledger.trail import Piece, Trail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from gateway.ledger.entry import Entry
+
+Ends = dict[Path, int]
+"""Places at which journals end, by their lock files."""
+
+MOST_ENDED: Final = 1_000
 
 
 class Batch(NamedTuple):
@@ -60,7 +66,7 @@ class Spool:
         self._own = own
         self._is_awaited = is_awaited
         self._adopted: dict[Path, SpoolFolder] = {}
-        self._ended: list[str] = []
+        self._ended: deque[str] = deque(maxlen=MOST_ENDED)
         self._trails: dict[Path, Trail] = {}  # by their lock files, in the order in which they were found
 
     def require_folder(self) -> None:
@@ -142,9 +148,18 @@ class Spool:
         return {trail.name: trail.applied for trail in self._trails.values() if trail.folder == self._own}
 
     def adopted_to_the_end(self) -> list[str]:
-        """Return the names of folders that were adopted and applied to their end, since this was last asked."""
-        ended, self._ended = self._ended, []
-        return ended
+        """Return the names of folders that were adopted and applied to their end, the latest ones."""
+        return list(self._ended)
+
+    def ends(self) -> Ends:
+        """Return where each journal ends now, of all that are read here."""
+        self._find_trails()
+        return {path: trail.end for path, trail in self._trails.items()}
+
+    def is_behind(self, ends: Ends) -> bool:
+        """Say whether all is applied that was there when the ends were taken."""
+        left = ((self._trails.get(path), end) for path, end in ends.items())
+        return all(trail is None or trail.applied >= end for trail, end in left)
 
     def has_dead(self) -> bool:
         """Say whether a journal of this gateway is left whose writer is dead: it is not wholly applied yet."""

@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, Index, MetaData, PrimaryKeyConstraint, String, Table, Text
 
 VERSION_TABLE: Final = "fal_gateway_ledger_version"
-RELEASE: Final = "0004"
+RELEASE: Final = "0005"
 """The last of the steps: what `VERSION_TABLE` says of a ledger of this release. Steps compare as texts."""
 
 METADATA: Final = MetaData()
@@ -99,4 +99,12 @@ DAILY_TOTALS: Final = Table(
     Column("team", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("cost_ns", BigInteger, nullable=False),
+)
+
+# Up to when each gateway's journals are in here, by the database's clock. Only of gateways that share the database.
+WATERMARKS: Final = Table(
+    "fal_gateway_watermarks",
+    METADATA,
+    Column("gateway", Text, primary_key=True),
+    Column("applied_us", BigInteger, nullable=False),
 )

@@ -64,6 +64,12 @@ class Trail:
         """Up to where the database has it, as one number (journal.py)."""
         return self._position.segment * SEGMENT_PLACES + self._position.offset
 
+    @property
+    def end(self) -> int:
+        """Where the journal ends now, as the same number."""
+        there = self._segments()
+        return there[-1] * SEGMENT_PLACES + self._size(there[-1]) if there else self.applied
+
     def read(self, most: int) -> Piece | None:
         """Return at most `most` lines that come next, None where there is no whole line."""
         there = self._segments()

@@ -25,17 +25,33 @@ ANSWER_SECONDS: Final = 1.0
 
 MOST_AT_ONCE: Final = 200
 _MOST_BYTES: Final = 8_192
-_QUESTION: Final = struct.Struct("<HQd")  # worker, number, when it was asked (monotonic seconds)
+_QUESTION: Final = struct.Struct("<HQdd")  # worker, number, when it was asked, since when (monotonic seconds)
 _ANSWER: Final = struct.Struct("<QB")  # number, what is known
-_UNAVAILABLE, _UNKNOWN, _KNOWN = range(3)
+UNAVAILABLE: Final = 0
+"""The ledger does not answer."""
+
+BEHIND: Final = 1
+"""It has no row of the job, and may lack one: not all journals are in it yet."""
+
+UNKNOWN: Final = 2
+"""No gateway that shares it submitted the job."""
+
+KNOWN: Final = 3
+
+Finding = tuple[int, Job | None]
+"""What is known of a job: one of the four above, and the job where it is known."""
 
 
 class Question(NamedTuple):
-    """One question: which worker asks, its number there, when it was asked, and the job's id."""
+    """One question: which worker asks, its number there, and the job's id.
+
+    `asked_at`, and `since`: a job that was submitted before that is to be in the ledger. Monotonic seconds.
+    """
 
     worker: int
     number: int
     asked_at: float
+    since: float
     job_id: str
 
 
@@ -66,7 +82,7 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 
 def send_question(channel: JobChannel, question: Question) -> bool:
     """Send a question; False where it cannot be sent now."""
-    head = _QUESTION.pack(question.worker, question.number, question.asked_at)
+    head = _QUESTION.pack(question.worker, question.number, question.asked_at, question.since)
     try:
         channel.asking.send(head + question.job_id.encode("utf-8", "surrogatepass"))
     except OSError:
@@ -74,17 +90,17 @@ def send_question(channel: JobChannel, question: Question) -> bool:
     return True
 
 
-def read_answers(end: socket.socket) -> list[tuple[int, Job | None, bool]]:
-    """Return what has come: a question's number, the job (None: unknown), and whether that is an answer at all."""
-    found: list[tuple[int, Job | None, bool]] = []
+def read_answers(end: socket.socket) -> list[tuple[int, Finding]]:
+    """Return what has come: a question's number, and what is known."""
+    found: list[tuple[int, Finding]] = []
     while len(found) < MOST_AT_ONCE:
         try:
             message = end.recv(_MOST_BYTES)
         except OSError:
             break
         number, known = _ANSWER.unpack_from(message)
-        job = Job(*json.loads(message[_ANSWER.size :])) if known == _KNOWN else None
-        found.append((number, job, known != _UNAVAILABLE))
+        job = Job(*json.loads(message[_ANSWER.size :])) if known == KNOWN else None
+        found.append((number, (known, job)))
     return found
 
 
@@ -106,24 +122,30 @@ def read_questions(channel: JobChannel) -> list[Question]:
 
 
 def send_answers(
-    channel: JobChannel, questions: list[Question], jobs: Mapping[str, Job] | None, *, is_complete: bool
+    channel: JobChannel, questions: list[Question], jobs: Mapping[str, Job] | None, *, complete_until: float
 ) -> None:
-    """Answer questions; `jobs` None: no answer can be had, not `is_complete`: a job that is not there may exist."""
+    """Answer questions; `jobs` None: no answer can be had.
+
+    `complete_until`: what was submitted before that is in the ledger, monotonic seconds.
+    """
     for question in questions:
         job = jobs.get(question.job_id) if jobs is not None else None
-        known = _UNKNOWN if jobs is not None and is_complete else _UNAVAILABLE
-        message = _ANSWER.pack(question.number, known)
+        message = _ANSWER.pack(question.number, _unknown(question, complete_until) if jobs is not None else UNAVAILABLE)
         if job is not None:
-            message = _ANSWER.pack(question.number, _KNOWN) + json.dumps(_fields(job)).encode()
+            message = _ANSWER.pack(question.number, KNOWN) + json.dumps(_fields(job)).encode()
         try:
             channel.answering[question.worker].send(message)
         except OSError:  # a worker that does not read; it counts as no answer
             continue
 
 
+def _unknown(question: Question, complete_until: float) -> int:
+    return UNKNOWN if question.since <= complete_until else BEHIND
+
+
 def _question(message: bytes) -> Question:
-    worker, number, asked_at = _QUESTION.unpack_from(message)
-    return Question(worker, number, asked_at, message[_QUESTION.size :].decode("utf-8", "surrogatepass"))
+    worker, number, asked_at, since = _QUESTION.unpack_from(message)
+    return Question(worker, number, asked_at, since, message[_QUESTION.size :].decode("utf-8", "surrogatepass"))
 
 
 def _fields(job: Job) -> tuple[object, ...]:

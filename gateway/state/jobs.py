@@ -154,10 +154,15 @@ class LocalJobs:
 
     def __init__(self, table: JobTable, note: Callable[[bytes, int], None] | None = None) -> None:
         """Take the table, and what is called for each job that is about to be closed."""
-        self.remember: Final = table.remember
+        self._remember: Final = table.remember
         self._close: Final = table.close_job
         self._note: Final = note
         self._pid: Final = os.getpid()
+
+    def remember(self, job_id: str, job: Job, answered: Callable[[], None]) -> bool:  # noqa: ARG002 (the seam's shape)
+        """Bind a job's id to its submitter; all workers know it at once, so False: there is nothing to wait for."""
+        self._remember(job_id, job)
+        return False
 
     def close_job(self, job_id: str, state: int, told: Callable[[Job | None], None]) -> None:
         """Move a job's money up to a state; tell the job as it was before, None where that is not to be done."""

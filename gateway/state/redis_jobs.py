@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from gateway.state.redis_pipeline import Pipeline
 
 MOST_OWED: Final = 10_000
-LEAST_MEMORY_SECONDS: Final = 2
-"""What was submitted before that is in the ledger by now, ten times over."""
 ABSENT_SECONDS: Final = 8.0
 _ASK_AGAIN_SECONDS: Final = 1.0
 _ABSENT: Final = b"?"
@@ -49,19 +47,17 @@ class RedisJobs:
         self._numbers = itertools.count(1)
         self._pipeline: Pipeline | None = None
         self._owed: dict[OwedCall, None] = {}  # in order
-        self._trusted_at = 0.0  # the store may have been restored to an earlier state while the connection was gone
+        self._connected_at = math.inf
 
     def rise(self, pipeline: Pipeline) -> None:
         """Do what is owed."""
         self._pipeline = pipeline
-        if self._trusted_at:
-            self._trusted_at = monotonic() + LEAST_MEMORY_SECONDS
+        self._connected_at = monotonic()
         self.pay()
 
     def fall(self) -> None:
         """The connection is gone."""
         self._pipeline = None
-        self._trusted_at = math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -81,19 +77,28 @@ class RedisJobs:
         else:
             self._pipeline.add(JobCall(job_id, told))
 
-    def has_lost_none(self, told: Callable[[bool], None]) -> None:
-        """Tell whether a job that the store does not have was never there, or was so long ago that the ledger has it.
+    def remembers_since(self, told: Callable[[float], None]) -> None:
+        """Tell since when the store has every job that was submitted, as far as is known here; monotonic seconds.
 
-        Not where the store began to remember only just now, or was out of reach: it may have been emptied or restored.
+        Not before this connection was made: it may have been emptied, or restored to an earlier state.
         """
-        if self._pipeline is None or monotonic() < self._trusted_at:
-            asyncio.get_running_loop().call_soon(told, False)  # noqa: FBT003 (call_soon's signature)
-        else:
-            self._pipeline.add(AgeCall(lambda seconds: told(seconds >= LEAST_MEMORY_SECONDS)))
+        asked_at = monotonic()
 
-    def remember(self, job_id: str, job: Job) -> None:
-        """Bind a job's id to its submitter for seven days."""
-        self._add(OwedCall(redis_job_commands.remember(job_id, job), self, None))
+        def aged(seconds: float) -> None:
+            told(max(asked_at - max(0.0, seconds - 1.0), self._connected_at))  # it counts begun seconds
+
+        if self._pipeline is None:
+            asyncio.get_running_loop().call_soon(told, asked_at)
+        else:
+            self._pipeline.add(AgeCall(aged))
+
+    def remember(self, job_id: str, job: Job, told: Callable[[bool], None]) -> None:
+        """Bind a job's id to its submitter for seven days; tell, once, whether the store has it by now."""
+        call = BindCall(redis_job_commands.remember(job_id, job), self, told)
+        if self._pipeline is not None:
+            self._pipeline.add(call)
+        else:
+            call.fail()
 
     def close(self, job_id: str, state: int, known: Job | None, told: Callable[[Job | None], None]) -> None:
         """Move a job's money up to a state; tell the job as it was before, None where that is not to be done.
@@ -176,3 +181,29 @@ class OwedCall(Call):
         """Take the answer after all, where it is not being asked for again."""
         if self._jobs.forgive(self):
             self.accept(answer)
+
+
+class BindCall(OwedCall):
+    """A job's binding, whose submitter waits for the first answer."""
+
+    __slots__ = ("_bound",)
+
+    def __init__(self, command: Command, jobs: RedisJobs, bound: Callable[[bool], None]) -> None:
+        """`bound` is told once whether the store has taken it."""
+        super().__init__(command, jobs, None)
+        self._bound: Callable[[bool], None] | None = bound
+
+    def accept(self, answer: object) -> None:
+        """Tell that it has."""
+        super().accept(answer)
+        self._tell(is_bound=True)
+
+    def fail(self) -> None:
+        """Tell that it has not; it is bound later."""
+        super().fail()
+        self._tell(is_bound=False)
+
+    def _tell(self, *, is_bound: bool) -> None:
+        bound, self._bound = self._bound, None
+        if bound is not None:
+            asyncio.get_running_loop().call_soon(bound, is_bound)

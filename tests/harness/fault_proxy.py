@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-Mode = Literal["pass", "refuse", "black_hole", "frozen", "slow", "flapping", "garbage"]
+Mode = Literal["pass", "refuse", "black_hole", "frozen", "slow", "late", "flapping", "garbage"]
 """`refuse`: nobody listens, open connections are reset. `black_hole`: taken, and never answered. `frozen`: nothing
 passes until the next mode, which then delivers all that waited, as TCP does behind a network that was cut for a while.
-`slow`: each answer comes `delay_seconds` late. `flapping`: each connection is reset after a few answers. `garbage`:
-answers are nonsense.
+`slow`: each answer comes `delay_seconds` late, `late`: each question does. `flapping`: each connection is reset after a
+few answers. `garbage`: answers are nonsense.
 """
 
 GARBAGE: Final = b"$1x\r\n*-7\r\n\x00\xff%?:\r\n" * 8
@@ -150,6 +150,8 @@ class FaultProxy:
             end.close()
 
     def _asking(self, piece: bytes, _count: int) -> bytes | None:
+        if self._mode == "late":
+            time.sleep(self.delay_seconds)  # the fault itself
         return b"" if self._mode == "black_hole" else piece
 
     def _answering(self, piece: bytes, count: int) -> bytes | None:

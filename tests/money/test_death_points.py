@@ -202,7 +202,7 @@ class Life:
         self.end_turn()
         job = self.buy(SUBMIT)
         self.end_turn()
-        self._till.bind(job, "job")
+        self._till.bind(job, "job", lambda: None)
         self.settle(second, 1)
         self.end_turn()
         self._till.job_answered(RESULT, 200, Decimal(5), lambda _charge: None)

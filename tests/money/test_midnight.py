@@ -170,7 +170,7 @@ class Gateway:
         purchase = self.buy(SUBMIT, estimate=estimate)
         if purchase is None:
             return None
-        self.till.bind(purchase, job_id)
+        self.till.bind(purchase, job_id, lambda: None)
         return self.row(job_id)
 
     def fetch(self, units: int, *, job_id: str = "job-1") -> None:

@@ -13,6 +13,10 @@ from gateway.job_search import MOST_ASKED, LedgerQuestions
 from gateway.policy.job import SETTLED, Job
 from gateway.state.job_channel import (
     ANSWER_SECONDS,
+    BEHIND,
+    KNOWN,
+    UNAVAILABLE,
+    UNKNOWN,
     JobChannel,
     Question,
     read_answers,
@@ -34,9 +38,9 @@ def channel() -> Iterator[JobChannel]:
         yield made
 
 
-def asked(worker: int, number: int, job_id: str, *, ago: float = 0.0) -> Question:
+def asked(worker: int, number: int, job_id: str, *, ago: float = 0.0, since: float = 0.0) -> Question:
     """Return a question."""
-    return Question(worker, number, monotonic() - ago, job_id)
+    return Question(worker, number, monotonic() - ago, since, job_id)
 
 
 def test_each_worker_gets_the_answers_to_its_own_questions(channel: JobChannel) -> None:
@@ -44,17 +48,22 @@ def test_each_worker_gets_the_answers_to_its_own_questions(channel: JobChannel) 
     questions = [asked(0, 1, "a"), asked(1, 2**62, "ü/\ud800"), asked(0, 3, "c")]
     assert all(send_question(channel, question) for question in questions)
     assert read_questions(channel) == questions
-    send_answers(channel, questions, {"a": JOB, "ü/\ud800": JOB}, is_complete=True)
-    assert read_answers(channel.answered[0]) == [(1, JOB, True), (3, None, True)]
-    assert read_answers(channel.answered[1]) == [(2**62, JOB, True)]
+    send_answers(channel, questions, {"a": JOB, "ü/\ud800": JOB}, complete_until=0.0)
+    assert read_answers(channel.answered[0]) == [(1, (KNOWN, JOB)), (3, (UNKNOWN, None))]
+    assert read_answers(channel.answered[1]) == [(2**62, (KNOWN, JOB))]
 
 
 def test_what_is_not_known_for_certain_is_no_answer(channel: JobChannel) -> None:
     """No database: nothing is known. Journals behind: what is found is known, what is not found may exist."""
-    questions = [asked(0, 1, "a"), asked(0, 2, "b")]
-    send_answers(channel, questions, None, is_complete=True)
-    send_answers(channel, questions, {"a": JOB}, is_complete=False)
-    assert read_answers(channel.answered[0]) == [(1, None, False), (2, None, False), (1, JOB, True), (2, None, False)]
+    questions = [asked(0, 1, "a", since=7.0), asked(0, 2, "b", since=7.0), asked(0, 3, "c", since=6.0)]
+    send_answers(channel, questions[:1], None, complete_until=8.0)
+    send_answers(channel, questions, {"a": JOB}, complete_until=6.5)
+    assert read_answers(channel.answered[0]) == [
+        (1, (UNAVAILABLE, None)),
+        (1, (KNOWN, JOB)),
+        (2, (BEHIND, None)),
+        (3, (UNKNOWN, None)),
+    ]
 
 
 def test_a_question_that_nobody_waits_for_is_dropped(channel: JobChannel) -> None:
@@ -68,37 +77,37 @@ def test_a_question_that_nobody_waits_for_is_dropped(channel: JobChannel) -> Non
 def test_questions_nobody_reads_are_bounded(channel: JobChannel) -> None:
     """A ledger process that hangs fills a socket's buffer, and what finds no room counts as not answered."""
 
-    async def scenario() -> list[tuple[Job | None, bool]]:
-        told: list[tuple[Job | None, bool]] = []
+    async def scenario() -> list[tuple[int, Job | None]]:
+        told: list[tuple[int, Job | None]] = []
         all_told = asyncio.Event()
 
-        def take(job: Job | None, is_answered: bool) -> None:  # noqa: FBT001 (the seam's shape)
-            told.append((job, is_answered))
+        def take(known: int, job: Job | None) -> None:
+            told.append((known, job))
             if len(told) == 2 * MOST_ASKED:
                 all_told.set()
 
         with closing(LedgerQuestions(channel, 0)) as questions:
             for number in range(2 * MOST_ASKED):
-                questions.find(f"job-{number}", take)
+                questions.find(f"job-{number}", 0.0, take)
             await asyncio.sleep(0)
             assert len(told) >= MOST_ASKED, "those beyond the bound are told at once"
             await all_told.wait()  # the others when their time is over
         return told
 
-    assert set(asyncio.run(scenario())) == {(None, False)}
+    assert set(asyncio.run(scenario())) == {(UNAVAILABLE, None)}
 
 
 def test_an_answer_to_a_worker_that_is_gone_reaches_nobody(channel: JobChannel) -> None:
     """Who takes its seat counts from another number, and reads past what came for its predecessor."""
 
-    async def scenario() -> tuple[Job | None, bool]:
+    async def scenario() -> tuple[int, Job | None]:
         told = asyncio.get_running_loop().create_future()
-        send_answers(channel, [asked(0, 1, "a")], {"a": JOB}, is_complete=True)
+        send_answers(channel, [asked(0, 1, "a")], {"a": JOB}, complete_until=0.0)
         with closing(LedgerQuestions(channel, 0)) as questions:
-            questions.find("b", lambda *answer: told.set_result(answer))
+            questions.find("b", 0.0, lambda *answer: told.set_result(answer))
             (question,) = read_questions(channel)
-            send_answers(channel, [question], {}, is_complete=True)
-            answer: tuple[Job | None, bool] = await told
+            send_answers(channel, [question], {}, complete_until=0.0)
+            answer: tuple[int, Job | None] = await told
         return answer
 
-    assert asyncio.run(scenario()) == (None, True)
+    assert asyncio.run(scenario()) == (UNKNOWN, None)

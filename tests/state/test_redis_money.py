@@ -216,8 +216,8 @@ def test_jobs_wait_for_the_store(proxy: FaultProxy, redis_server: RedisServer) -
             proxy.mode = "refuse"
             await home.stage.down()
             store = home.stage.store
-            store.jobs.remember("a", JOB)
-            store.jobs.remember("b", JOB)
+            store.jobs.remember("a", JOB, lambda _: None)
+            store.jobs.remember("b", JOB, lambda _: None)
             closed = asyncio.gather(*(close_job(store, "a", 2) for _ in range(3)))
             proxy.mode = "pass"
             await home.stage.up()
@@ -261,7 +261,7 @@ def test_a_closing_that_is_answered_late_is_told_once(proxy: FaultProxy, redis_s
             home.stage.store.jobs.pay()
             await home.stage.up()
             home.stage.store.jobs.pay()
-            home.stage.store.jobs.remember("b", JOB)  # behind all that was owed
+            home.stage.store.jobs.remember("b", JOB, lambda _: None)  # behind all that was owed
             await settled(lambda: redis_server.run("EXISTS", "fgw:job:b"), "what was told behind it")
             await asyncio.sleep(0)
             assert told == [JOB]

@@ -68,7 +68,7 @@ async def use_everything(stage: Watched) -> None:
         store.undo(first)
         assert (await judge(store, second)).remaining[::2] == [9, 4]
         store.release(second)
-    store.jobs.remember("job-1", JOB)
+    store.jobs.remember("job-1", JOB, lambda _: None)
     assert await find(store, "job-1") == (JOB, True)
     await use_money(stage)
     assert stage.errors == 0
@@ -191,7 +191,7 @@ def test_a_job_is_found_by_every_replica(redis_server: RedisServer) -> None:
             await one.up()
             await two.up()
             for odd in ("a", "ü {x}\r\n", "\ud800"):
-                one.store.jobs.remember(odd, JOB)
+                one.store.jobs.remember(odd, JOB, lambda _: None)
                 assert await find(one.store, odd) == (JOB, True)
                 assert await find(two.store, odd) == (JOB, True)
             assert await find(two.store, "b") == (None, True)
@@ -212,11 +212,11 @@ def test_a_job_is_closed_once(redis_server: RedisServer) -> None:
         ):
             await one.up()
             await two.up()
-            one.store.jobs.remember("a", JOB)
+            one.store.jobs.remember("a", JOB, lambda _: None)
             assert await find(one.store, "a") == (JOB, True)
             told = await asyncio.gather(*(close_job(each.store, "a", RELEASED) for each in (one, two, one, two)))
             assert sorted(told, key=bool) == [None, None, None, JOB]
-            one.store.jobs.remember("a", JOB)
+            one.store.jobs.remember("a", JOB, lambda _: None)
             assert await close_job(two.store, "a", SETTLED) == replace(JOB, state=RELEASED)
             assert await close_job(one.store, "a", RELEASED) is None
             assert await find(one.store, "a") == (replace(JOB, state=SETTLED), True)

@@ -6,6 +6,8 @@ through the first, it has from there.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 import uuid
 from contextlib import ExitStack
@@ -15,6 +17,7 @@ import pytest
 
 from gateway.job_search import CONFIRM_SECONDS
 from gateway.ledger.ledger import Ledger
+from tests.harness.fault_proxy import FaultProxy
 from tests.harness.gateway import Gateway
 from tests.harness.messages import http_response, proxy_request
 from tests.harness.origin import ScriptedOrigin, answering
@@ -29,12 +32,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.harness.client import Response
+    from tests.harness.fault_proxy import Mode
     from tests.harness.origin import Received
 
 OWNER: Final = GatewayKey("owner", "design")
 STRANGER: Final = GatewayKey("stranger", "research")
 SUBMIT: Final = "https://queue.fal.run/fal-ai/flux/dev"
 POLLS_SECONDS: Final = 0.3
+LATE_SECONDS: Final = 0.02
+REFUSED: Final = frozenset({(404, "job_unknown"), (503, "state_unavailable")})
 BACK_SECONDS: Final = 20.0
 DAY_US: Final = 86_400 * 10**6
 
@@ -49,19 +55,21 @@ class Pair:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.redis = stack.enter_context(RedisServer(folder / "redis"))
+        self.way = stack.enter_context(FaultProxy(self.redis.port))
         self.postgres = stack.enter_context(PostgresServer())
         self.url = self.postgres.new_database()
         self.ledger = Ledger(self.url)
         stack.callback(self.ledger.close)
         self.origin = stack.enter_context(ScriptedOrigin(answering(queue)))
-        self.first, self.second = (self._start(stack, folder / name) for name in ("first", "second"))
+        self.first = self._start(stack, folder / "first", self.way.url)
+        self.second = self._start(stack, folder / "second", self.redis.url)
         for gateway in (self.first, self.second):
             gateway.wait_ready()
 
-    def _start(self, stack: ExitStack, folder: Path) -> Gateway:
+    def _start(self, stack: ExitStack, folder: Path, redis_url: str) -> Gateway:
         env = {
             "FALGW_ORIGIN_OVERRIDES": self.origin.overrides,
-            "FALGW_REDIS_URL": self.redis.url,
+            "FALGW_REDIS_URL": redis_url,
             "FALGW_DATABASE_URL": self.url,
         }
         return stack.enter_context(Gateway(folder, policy=policy_text(OWNER, STRANGER), env=env))
@@ -100,7 +108,7 @@ def assert_hidden(gateway: Gateway, job_id: str) -> None:
     deadline = time.monotonic() + POLLS_SECONDS
     while time.monotonic() < deadline:
         seen.add(answer(gateway, STRANGER, job_id))
-    assert seen <= {(404, "job_unknown"), (503, "state_unavailable")}
+    assert seen <= REFUSED
     until(lambda: answer(gateway, STRANGER, job_id) == (404, "job_unknown"), "the owner to be found")
 
 
@@ -127,6 +135,38 @@ def test_a_job_stays_its_owners_while_the_store_is_down(pair: Pair) -> None:
     assert_hidden(pair.second, before)
     for gateway in (pair.first, pair.second):
         until(lambda gateway=gateway: gateway.metrics().value("state_store_up") == 1, "the store")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("mode", ["late", "black_hole", "refuse"])
+def test_a_job_is_known_to_all_once_its_submitter_has_its_id(pair: Pair, mode: Mode) -> None:
+    """The store hears of it a moment late, or not at all from that gateway: no stranger is quicker elsewhere."""
+    pair.way.delay_seconds = LATE_SECONDS
+    with pair.first.connect() as client:
+        client.ask(proxy_request(SUBMIT, key=OWNER))  # the connection, the scripts
+        pair.way.mode = mode
+        try:
+            for _ in range(5):
+                job_id = str(client.ask(proxy_request(SUBMIT, key=OWNER)).json()["request_id"])
+                assert answer(pair.second, STRANGER, job_id) in REFUSED
+        finally:
+            pair.way.mode = "pass"
+    until(lambda: pair.first.metrics().value("state_store_up") == 1, "the store")
+
+
+def test_a_gateway_whose_ledger_process_hangs_keeps_its_jobs_from_strangers(pair: Pair) -> None:
+    """Its journals are not in the ledger, and the store is emptied: the other cannot know, and says so."""
+    (ledger,) = [event["pid"] for event in pair.first.events("process_started") if event["role"] == "ledger"]
+    os.kill(ledger, signal.SIGSTOP)
+    try:
+        job_id = pair.submit()
+        pair.redis.run("FLUSHALL")
+        assert answer(pair.second, STRANGER, job_id) == (503, "state_unavailable")
+        assert answer(pair.second, STRANGER, job_id) == (503, "state_unavailable")
+        assert answer(pair.first, OWNER, job_id) == (200, None)
+    finally:
+        os.kill(ledger, signal.SIGCONT)
+    assert_hidden(pair.second, job_id)
+    assert answer(pair.second, OWNER, job_id) == (200, None)
 
 
 def seconds_to_pass(gateway: Gateway) -> float:

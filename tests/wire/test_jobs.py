@@ -8,11 +8,12 @@ import signal
 import time
 import uuid
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psutil
 import pytest
 
+from gateway.exchange import HELD_BYTES
 from gateway.ledger.ledger import Ledger
 from tests.harness.gateway import Gateway
 from tests.harness.messages import http_response, proxy_request
@@ -121,6 +122,25 @@ def test_every_submit_that_succeeded_binds_its_job(
     assert (submitted.status // 100, submitted.json()) == (2, {"request_id": ID})
     assert status_of(gateway, WEB)[0] // 100 == 2
     assert status_of(gateway, OTHER) == (404, "job_unknown")
+
+
+LONG: Final = b'{"request_id": "%b", "padding": "%b"}' % (ID.encode(), b"x" * 8 * HELD_BYTES)
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_a_submit_whose_answer_is_too_long_to_read_is_an_error(
+    start_gateway: StartGateway,
+    start_origin: StartOrigin,
+    in_chunks: bool,  # noqa: FBT001 (pytest's way)
+) -> None:
+    """Its job would be known to no gateway, and so open to all teams; it may be executed, so not for repeating."""
+    origin = start_origin(answering(http_response(LONG, in_chunks=in_chunks)))
+    gateway = start_gateway(origin, policy=policy_text(WEB, OTHER))
+    assert status_of(gateway, WEB, SUBMIT, "POST") == (500, "origin_failed")
+    refused = http_response(LONG, 422, in_chunks=in_chunks)
+    origin = start_origin(answering(refused))
+    gateway = start_gateway(origin, policy=policy_text(WEB, OTHER))
+    assert status_of(gateway, WEB, SUBMIT, "POST") == (422, None), "no job came of it"
 
 
 def test_a_known_job_counts_for_the_endpoint_that_was_submitted(
