@@ -21,10 +21,11 @@ from gateway import ledgercommands
 from gateway.configuration import ConfigurationError, read_configuration, summary
 from gateway.console import say, say_if_read
 from gateway.ledgercommands import EXIT_CONFIG, EXIT_FAILED, log_of, read_by
+from gateway.policy.access import Access
 from gateway.policy.credential import digest_of, new_key_text
 from gateway.policy.edition import Edition
 from gateway.policy.grammar import identifier
-from gateway.ruleset import ADMITS_NOBODY, admits_nobody, document_with_key
+from gateway.ruleset import document_with_key
 from gateway.settings import HIGHEST_PORT
 from gateway.version import VERSION
 from gateway.welcome import key_lines, welcome_lines
@@ -125,8 +126,8 @@ def _check(arguments: argparse.Namespace) -> int:
         say(f"{fault.place}: {fault.message}: `serve` will want it")
     if settings.fal_key is None:
         say("no fal credential is set: `serve` will want FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET, or FAL_KEY_FILE")
-    if policy is not None and admits_nobody(policy.edition.document, time()):
-        say(f"warning: keys: {ADMITS_NOBODY}")
+    for place, message in Access(policy.edition.document, time()).findings() if policy else ():
+        say(f"warning: {place}: {message}")
     return 0
 
 

@@ -27,9 +27,10 @@ from gateway.metering.board import Seat, State
 from gateway.metering.meter import Meter
 from gateway.metering.metrics import POLICY_RELOAD_ERRORS, PROCESS_RESTARTS
 from gateway.ops.server import serve_ops
+from gateway.policy.access import Access
 from gateway.publisher import Publisher
+from gateway.reload import warn_of_access
 from gateway.reloader import run_reloads
-from gateway.ruleset import admits_nobody
 from gateway.shared import Shared
 from gateway.version import VERSION
 from gateway.worker import Lifeline, run_worker
@@ -279,8 +280,7 @@ def run(
     log.install()
     supervisor = Supervisor(settings, policy, environ=environ, log=log)
     structlog.get_logger().info("gateway_starting", version=VERSION, pid=os.getpid(), workers=settings.workers)
-    if admits_nobody(policy.document, time()):
-        structlog.get_logger().warning("policy_admits_nobody", path=str(settings.policy))
+    warn_of_access(Access(policy.document, time()), path=settings.policy)
     if supervisor.start():
         announce(supervisor)
     supervisor.supervise()

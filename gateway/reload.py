@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway.filewatch import FileWatch
+from gateway.policy.access import Access
 from gateway.policyfile import digest_of_text, edition_of_document, make_edition
 from gateway.policyreader import PolicyReader
-from gateway.ruleset import ADMITS_NOBODY, PolicyError, admits_nobody, read_policy
+from gateway.ruleset import PolicyError, read_policy
 from gateway.teamkeys import read_team_keys
 
 if TYPE_CHECKING:
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
     from gateway.policy.edition import Edition
 
 _MOST_TOLD: Final = 200  # errors in one log event
+_MOST_WARNED: Final = 20  # reasons in one
+
+
+def warn_of_access(access: Access, *, path: Path | None) -> None:
+    """Log where nobody can call under the active policy, or where no budget admits a purchase."""
+    if access.is_closed:
+        reason = "; ".join(f"{place}: {message}" for place, message in access.closed_findings()[:_MOST_WARNED])
+        structlog.get_logger().warning("policy_admits_nobody", path=str(path), reason=reason)
+    elif access.is_without_purchases:
+        structlog.get_logger().warning("policy_admits_no_purchase", path=str(path))
 
 
 class Reloads:
@@ -100,12 +111,14 @@ class Reloads:
             self._fail(error.errors)
             return
         now = time()
-        if admits_nobody(document, now) and not admits_nobody(self._edition.document, now):  # the file was emptied
-            self._fail([("keys", ADMITS_NOBODY)])
-        else:
-            self._adopt(document)
+        access = Access(document, now)
+        if access.is_closed and not Access(self._edition.document, now).is_closed:  # the file was emptied, for one
+            self._fail(access.closed_findings())
+        elif self._adopt(document) and not access.is_closed:
+            warn_of_access(access, path=path)
 
-    def _adopt(self, document: Document) -> None:
+    def _adopt(self, document: Document) -> bool:
+        """Make a document active; return whether it is."""
         try:
             edition = edition_of_document(document, self._environ, origin=str(self._path), source=self._judged)
         except PolicyError as error:
@@ -113,7 +126,7 @@ class Reloads:
                 self._fail(error.errors)
             self._refused, self._refused_for = document, error.errors
             self._watch_keys()
-            return
+            return False
         self._refused = None
         generation = self._put_in_force(edition)
         self._edition = edition
@@ -126,6 +139,7 @@ class Reloads:
             keys=len(document.keys),
             prices=len(document.prices),
         )
+        return True
 
     def _fail(self, errors: Iterable[tuple[str, str]]) -> None:
         told = [": ".join(filter(None, error)) for error in errors]

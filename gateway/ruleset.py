@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from gateway.policy.credential import Principal
     from gateway.policy.price import Price
 
-ADMITS_NOBODY: Final = (
-    "nobody can call: there is no key that has not expired, and clients.allow_unauthorized_requests is not true"
-)
 LARGEST_POLICY_BYTES: Final = 4 * 2**20
 
 _WORDS: Final = MappingProxyType({"extra_forbidden": "no such field", "model_type": "should be a mapping"})
@@ -158,12 +155,6 @@ def load_document(text: str | bytes, *, origin: str) -> Document:
         located = sorted((tree.line(place), shown(place), message) for place, message in faults)
         raise PolicyError(origin, [(path, f"{message} (line {line})") for line, path, message in located])
     return document
-
-
-def admits_nobody(document: Document, now: float) -> bool:
-    """Return whether no caller can pass: no key that is valid at `now` (seconds since the epoch), and no anonymous."""
-    are_expired = (key.expires_at is not None and key.expires_at.timestamp() <= now for key in document.keys)
-    return not document.clients.allow_unauthorized_requests and all(are_expired)
 
 
 def load_ruleset(text: str | bytes, *, origin: str) -> Ruleset:

@@ -72,21 +72,21 @@ class GlobSet:
         """Return whether a pattern fits the whole text."""
         whole = self._whole
         if whole is None:
-            whole = self._whole = _any_of([_whole(_segments_of(pattern)) for pattern in self.patterns])
+            whole = self._whole = _any_of([_whole(segments_of(pattern)) for pattern in self.patterns])
         return whole.fullmatch("/" + text) is not None
 
     def reaches(self, path: str) -> bool:
         """Return whether a pattern fits the path itself, or could fit something below it."""
         above = self._above
         if above is None:
-            above = self._above = _any_of([_above(_segments_of(pattern)) for pattern in self.patterns])
+            above = self._above = _any_of([_above(segments_of(pattern)) for pattern in self.patterns])
         return above.fullmatch("/" + path) is not None
 
 
 def compile_globs(patterns: Sequence[str]) -> GlobSet:
     """Return the patterns as one set; GlobError for the first that cannot be meant."""
     for pattern in patterns:
-        _segments_of(pattern)
+        segments_of(pattern)
     return GlobSet(tuple(patterns))
 
 
@@ -95,7 +95,7 @@ def _any_of(expressions: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(expressions) or r"(?!)", re.DOTALL | re.ASCII)
 
 
-def _segments_of(pattern: str) -> list[str]:
+def segments_of(pattern: str) -> list[str]:
     """Return a pattern's segments, `**` always alone in its own; GlobError where the pattern cannot be meant."""
     if _ANY_MISTAKE.search(pattern):
         reason = next(reason for mistake, reason in _MISTAKES if mistake.search(pattern))

@@ -131,6 +131,46 @@ def test_check_warns_of_a_policy_through_which_nobody_can_call(
         assert "warning" not in capsys.readouterr().out
 
 
+SHUT_OUT = """\
+teams: [{id: t}]
+targets: {allowed_url_patterns: [fal.run/fal-ai/flux/**], allowed_endpoints: [fal-ai/kling/**]}
+keys: [{id: k, team: t, digests: ["sha256:%s"]}]
+""" % ("0" * 64)
+WITHOUT_MONEY = """\
+teams: [{id: t}]
+keys: [{id: k, team: t, digests: ["sha256:%s"], budgets: [{usd: "0", period: day}]}]
+prices: [{endpoint: fal-ai/flux/dev, unit: image, usd: "0.025"}]
+""" % ("0" * 64)
+ONE_SHUT_OUT = """\
+teams: [{{id: t}}]
+targets: {{allowed_endpoints: [fal-ai/**]}}
+keys:
+- {{id: a, team: t, digests: ["sha256:{}"]}}
+- {{id: b, team: t, digests: ["sha256:{}"], allowed_endpoints: [acme/**]}}
+""".format("0" * 64, "1" * 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        (SHUT_OUT, ["targets: nobody can call"]),
+        (WITHOUT_MONEY, ["keys: nobody can buy", "keys[0]: can buy nothing"]),
+        (ONE_SHUT_OUT, ["keys[1]: can call nothing"]),
+    ],
+    ids=["targets", "budget", "one key"],
+)
+def test_check_warns_of_what_shuts_callers_out(
+    text: str, warnings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each value is right by itself, and exit is 0; which values keep whom out is said line by line."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(text, encoding="utf-8")
+    assert main(["check", str(policy)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == len(warnings)
+    assert all(line.startswith(f"warning: {start}") for line, start in zip(lines, warnings, strict=True))
+
+
 def test_check_needs_no_credential_but_says_that_serve_does(capsys: pytest.CaptureFixture[str]) -> None:
     """A policy is checked where the secret is not: in a pipeline, or on somebody's desk. Half a credential is wrong."""
     assert main(["check"]) == 0

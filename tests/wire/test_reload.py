@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -29,6 +29,7 @@ WORKERS: Final = 2
 BROKEN: Final = "teams: [{id: Design}]\nkeys:\n  - id: k\n    team: nobody\n    digests: []\n"
 STAYS: Final = GatewayKey(id="stays")
 GOES: Final = GatewayKey(id="goes", team="research")
+PRICE: Final = {"endpoint": "fal-ai/flux/dev", "unit": "image", "usd": "0.025"}
 BOTH: Final = policy_text(STAYS, GOES)
 ONE: Final = policy_text(STAYS)
 
@@ -161,6 +162,40 @@ def test_a_policy_through_which_nobody_can_call_is_refused(open_house: Callable[
     assert (house.statuses(STAYS), house.generation()) == ([200] * WORKERS, 1)
     house.replace(policy_text(clients={"allow_unauthorized_requests": True}))
     house.wait_for_generation(2)
+
+
+@pytest.mark.parametrize(
+    ("entry", "endpoints", "place"),
+    [
+        ({}, ["fal-ai/kling/**"], "targets"),
+        ({"allowed_endpoints": ["fal-ai/kling/**"]}, ["fal-ai/**"], "keys"),
+        ({"budgets": [{"usd": "1", "period": "day"}]}, ["fal-ai/**"], "keys"),
+    ],
+    ids=["targets", "own endpoints", "no price"],
+)
+def test_values_that_shut_everybody_out_together_are_refused(
+    open_house: Callable[..., House], entry: dict[str, Any], endpoints: list[str], place: str
+) -> None:
+    """Keys are valid, and each value is; the old policy stays active, and the log says what does not go together."""
+    house = open_house()
+    targets = {"allowed_url_patterns": ["fal.run/fal-ai/flux/**"], "allowed_endpoints": endpoints}
+    house.replace(policy_text(GatewayKey(id="stays", secret=STAYS.secret, entry=entry), targets=targets))
+    event = house.gateway.wait_for_event("policy_reload_failed")
+    assert event["errors"][0].startswith(f"{place}: nobody can call")
+    assert (house.statuses(STAYS), house.generation()) == ([200] * WORKERS, 1)
+
+
+def test_a_budget_of_nothing_is_taken_with_a_warning(open_house: Callable[..., House]) -> None:
+    """It stops all spending at once, as somebody in a hurry wants it: no reload refuses that."""
+    house = open_house(unbudgeted := policy_text(STAYS, prices=[PRICE]))
+    broke = GatewayKey(id="stays", secret=STAYS.secret, entry={"budgets": [{"usd": "0", "period": "day"}]})
+    house.replace(policy_text(broke, prices=[PRICE]))
+    assert house.gateway.wait_for_event("policy_admits_no_purchase")["level"] == "warning"
+    house.wait_for_generation(2)
+    until(lambda: house.statuses(STAYS) == [402] * WORKERS, "a refusal by the new budget in every worker")
+    house.replace(unbudgeted)
+    house.wait_for_generation(3)
+    assert len(house.gateway.events("policy_admits_no_purchase")) == 1
 
 
 def test_a_start_with_a_policy_through_which_nobody_can_call_is_warned_of(

@@ -1,0 +1,61 @@
+"""Whether globs have a text in common, beside what their expressions match."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.policy.glob import GlobSet
+from gateway.policy.overlap import overlap
+
+TEXTS = tuple(
+    "/".join(segments)
+    for length in (1, 2, 3)
+    for segments in product(("a", "b", "aa", "ab", "ba", "bb", "abb", "bab"), repeat=length)
+)
+"""Enough for patterns of three segments of at most two letters each: a shortest common text is among them."""
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (("**",), True),
+        (("fal-ai/**", "fal-ai/flux/dev"), True),
+        (("fal-ai/**", "fal-ai"), True),
+        (("fal-ai/*", "fal-ai"), False),
+        (("fal-ai/flux/**", "fal-ai/kling/**"), False),
+        (("*/flux/**", "fal-ai/**", "**/dev"), True),
+        (("*/flux/**", "fal-ai/**", "fal-ai/*"), True),
+        (("*/flux/*", "fal-ai/**", "fal-ai/*"), False),
+        (("a*", "*b", "*c*"), True),
+        (("a*b", "b*"), False),
+        (("a*/x", "*b/x", "*/y"), False),
+        (("**/a", "**/b"), False),
+        (("**/a/**", "**/b/**", "a/*"), True),
+    ],
+)
+def test_globs_have_a_text_in_common_or_not(patterns: tuple[str, ...], expected: bool) -> None:  # noqa: FBT001
+    """All at once: that each two have one is not enough."""
+    assert overlap(*patterns) is expected
+
+
+def test_each_two_may_have_one_where_all_have_none() -> None:
+    """So lists that go together two by two can still shut everybody out."""
+    globs = ("a/**", "*/b", "**/b/*")
+    assert all(overlap(*pair) for pair in combinations(globs, 2))
+    assert not overlap(*globs)
+
+
+SEGMENTS = st.sampled_from(["*", "a", "b", "a*", "*b", "ab", "*a*"])
+PATTERNS = st.lists(SEGMENTS | st.just("**"), min_size=1, max_size=3).map("/".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(PATTERNS, min_size=2, max_size=3))
+def test_the_answer_is_that_of_the_expressions(patterns: list[str]) -> None:
+    """A text that all match is there exactly where it is said to be."""
+    found = [text for text in TEXTS if all(GlobSet((pattern,)).matches(text) for pattern in patterns)]
+    assert overlap(*patterns) is bool(found)
