@@ -177,7 +177,7 @@ class Clerk:
         except LedgerAwayError as fault:
             self._rest(str(fault))
         else:
-            self._resume()
+            self._resume(self._spool.unreadable)
         self._show()
         return bool(self._is_up)
 
@@ -247,7 +247,7 @@ class Clerk:
 
     def _mark(self, began_us: int, ends: Ends | None) -> None:
         """Write a watermark, where all is in the ledger that was in the journals when this began."""
-        if ends is not None and self._spool.is_behind(ends):
+        if ends is not None and not self._spool.unreadable and self._spool.is_behind(ends):
             self._ledger.watermarks.write(self._gateway, began_us)
             self._watermark_at = time.monotonic() + WATERMARK_SECONDS
             self._is_whole = True
@@ -274,17 +274,21 @@ class Clerk:
                 self._ledger.watermarks.remove(())
 
     def _rest(self, reason: str) -> None:
-        if self._is_up is not False:
-            self._events.error("ledger_down", reason=reason)
-            self._is_up = False
+        self._say(reason)
         self._is_migrated = False
         self.delay_seconds = min(self.delay_seconds * 2, LONGEST_DELAY_SECONDS)
 
-    def _resume(self) -> None:
-        if self._is_up is not True:
-            self._events.info("ledger_up")
-            self._is_up = True
+    def _resume(self, unreadable: str) -> None:
+        """Go on; the ledger is no less down where a journal is unreadable, while the lines of others reach it."""
+        self._say(unreadable)
         self.delay_seconds = TICK_SECONDS
+
+    def _say(self, reason: str) -> None:
+        if reason and self._is_up is not False:
+            self._events.error("ledger_down", reason=reason)
+        elif not reason and self._is_up is not True:
+            self._events.info("ledger_up")
+        self._is_up = not reason
 
     def _show(self) -> None:
         oldest = 0.0 if self._oldest_us is None else max(0, _now_us() - self._oldest_us) / 10**6

@@ -68,6 +68,7 @@ class Spool:
         self._adopted: dict[Path, SpoolFolder] = {}
         self._ended: deque[str] = deque(maxlen=MOST_ENDED)
         self._trails: dict[Path, Trail] = {}  # by their lock files, in the order in which they were found
+        self._unreadable: dict[Path, str] = {}  # what the last attempt at a journal came to, by its lock file
 
     def require_folder(self) -> None:
         """Return where this gateway's folder can be read; LedgerAwayError says why not."""
@@ -90,21 +91,27 @@ class Spool:
         self._discard_empty()
         return taken
 
+    @property
+    def unreadable(self) -> str:
+        """Which journal could not be read at the last attempt, and why; empty where all could. Each is tried again."""
+        return next(iter(self._unreadable.values()), "")
+
     def read(self, most: int) -> Batch:
         """Return at most `most` lines that come next, of all journals in turn, and what dead writers left open.
 
-        LedgerAwayError where nothing else is left than a journal that cannot be read: it keeps no other one waiting.
+        A journal that cannot be read keeps no other one waiting (`unreadable`).
         """
-        batch, unreadable = Batch([], [], 0, [], []), ""
-        for trail in self._in_turn():
-            is_dead = trail.is_dead()
-            if is_dead and trail.folder == self._own and self._is_awaited(trail.name):
-                continue
+        batch = Batch([], [], 0, [], [])
+        for path, trail in self._in_turn():
             try:
+                is_dead = trail.is_dead()
+                if is_dead and trail.folder == self._own and self._is_awaited(trail.name):
+                    continue
                 piece = trail.read(most - len(batch.entries))
             except OSError as fault:  # a disk that fails, or a file whose mode was changed
-                unreadable = f"{fault.filename}: {fault.strerror}"
+                self._unreadable[path] = _reason(fault)
                 continue
+            self._unreadable.pop(path, None)
             if piece is not None:
                 batch = batch._replace(skipped=batch.skipped + piece.skipped)
                 batch.pieces.append((trail, piece))
@@ -115,8 +122,6 @@ class Spool:
                 batch.finished.extend(trail.orphans(time.time_ns() // 1_000))
             if len(batch.entries) >= most:
                 break
-        if unreadable and batch.is_empty:
-            raise LedgerAwayError(f"a journal cannot be read: {unreadable}")
         return batch
 
     def applied(self, batch: Batch) -> None:
@@ -164,7 +169,8 @@ class Spool:
     def has_dead(self) -> bool:
         """Say whether a journal of this gateway is left whose writer is dead: it is not wholly applied yet."""
         self._find_trails()
-        return any(trail.is_dead() for trail in self._trails.values() if trail.folder == self._own)
+        own = [path for path, trail in self._trails.items() if trail.folder == self._own]
+        return any(self._trails[path].is_dead() for path in own if path not in self._unreadable)
 
     def close(self) -> None:
         """Write down how far everything is, and let go of the folders that were adopted."""
@@ -173,24 +179,36 @@ class Spool:
             folder.close()
         self._adopted.clear()
 
-    def _in_turn(self) -> list[Trail]:
+    def _in_turn(self) -> list[tuple[Path, Trail]]:
         """Return the journals; the one that comes first now comes last the next time, so that none waits for ever."""
         self._find_trails()
         if self._trails:
             first = next(iter(self._trails))
             self._trails[first] = self._trails.pop(first)
-        return list(self._trails.values())
+        return list(self._trails.items())
 
     def _find_trails(self) -> None:
-        for folder in (self._own, *self._adopted):
-            for name in journals_in(folder):
-                path = folder / f"{name}.lock"
-                if path not in self._trails:
+        there = [
+            (folder / f"{name}.lock", folder, name)
+            for folder in (self._own, *self._adopted)
+            for name in journals_in(folder)
+        ]
+        known = {path for path, _, _ in there}.union(self._trails)
+        self._unreadable = {path: reason for path, reason in self._unreadable.items() if path in known}
+        for path, folder, name in there:
+            if path not in self._trails:
+                try:
                     self._trails[path] = Trail(folder, name)
+                except OSError as fault:  # its checkpoint: without it, lines that are applied would not be known
+                    self._unreadable[path] = _reason(fault)
 
     def _discard_empty(self) -> None:
         """Delete adopted folders that have no journal left."""
-        in_use = {path.parent for path in self._trails}
+        in_use = {path.parent for path in (*self._trails, *self._unreadable)}
         for path in [path for path in self._adopted if path not in in_use]:
             self._adopted.pop(path).discard()
             self._ended.append(path.name)
+
+
+def _reason(fault: OSError) -> str:
+    return f"a journal cannot be read: {fault.filename}: {fault.strerror}"

@@ -9,11 +9,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.ledger.daily_totals import DAY_US
 from gateway.ledger.folder import claim_folder
 from gateway.ledger.journal import Journal
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.process import TICK_SECONDS, Clerk, Listeners
+from gateway.ledger.spool import Spool
 from tests.harness.postgres import CANARY, PostgresServer
 from tests.harness.waiting import until
 from tests.ledger.rows import DEAD, ONE, TWO, Program, bound, held, settled
@@ -134,6 +137,48 @@ def test_a_database_that_is_not_there_at_the_start(
     ledger.close()
     journal.close()
     keeper.stop()
+
+
+def test_an_unreadable_journal_is_one_state_while_others_go_on(spool_folder: Path, ledger: Ledger) -> None:
+    """The ledger is down until the journal can be read, said once each way; what others write still arrives at once."""
+    own = claim_folder(spool_folder, "own")
+    journals = [Journal(own.path, name=name) for name in ("w", "x")]
+    segment, kept = own.path / "w-000001.journal", own.path / "kept"
+    written = iter(range(1, 2_000))
+
+    def write(journal: Journal, lines: int) -> None:
+        for _ in range(lines):
+            journal.append(settled(next(written)).to_line())
+        assert journal.flush()
+
+    write(journals[0], 1)
+    segment.rename(kept)
+    segment.mkdir()
+    amid = iter([60, 0, 0])
+    """How many lines come while a batch is applied: more than what was there when its turn began."""
+    listeners = Listeners(
+        on_ready=lambda _: None,
+        on_changed=lambda _: write(journals[1], next(amid, 0)),
+        on_finished=lambda _: None,
+        on_batch=lambda: None,
+        on_gauges=lambda _: None,
+    )
+    clerk = Clerk(ledger, Spool(spool_folder, own.path), listeners=listeners, retention_days=400, may_make=False)
+    with capture_logs() as events:
+        for _ in range(3):
+            write(journals[1], 1)
+            assert not clerk.work()
+        assert purchases(ledger) == 63
+        assert clerk.delay_seconds == TICK_SECONDS
+        segment.rmdir()
+        kept.rename(segment)
+        assert clerk.work()
+    assert [event["event"] for event in events] == ["ledger_down", "ledger_up"]
+    assert events[0]["reason"] == f"a journal cannot be read: {segment}: Is a directory"
+    assert purchases(ledger) == 64
+    for journal in journals:
+        journal.close()
+    own.close()
 
 
 def test_two_gateways_share_a_spool_and_a_database(

@@ -403,7 +403,7 @@ def test_a_folder_that_was_deleted_is_made_again(spool_folder: Path, own: SpoolF
 
 
 def test_a_journal_that_cannot_be_read_is_no_bug(own: SpoolFolder, spool: Spool) -> None:
-    """The ledger is unavailable with the file's name and the reason, until it can; the lines of others go on."""
+    """It is named with the reason, until it can be read; the lines of others go on."""
     journal = Journal(own.path, name="w")
     write(journal, held(1))
     segment = own.path / "w-000001.journal"
@@ -411,12 +411,60 @@ def test_a_journal_that_cannot_be_read_is_no_bug(own: SpoolFolder, spool: Spool)
     segment.mkdir()
     other = Journal(own.path, name="x")
     write(other, held(2))
-    for _ in range(2):
-        with pytest.raises(LedgerAwayError, match=r"w-000001\.journal: Is a directory"):
-            drain(spool)
+    assert drain(spool) == ([held(2)], [], 0)
+    assert spool.unreadable == f"a journal cannot be read: {segment}: Is a directory"
     assert spool.unapplied_bytes() > 0
     segment.rmdir()
     (own.path / "kept").rename(segment)
     assert drain(spool) == ([held(1)], [], 0)
+    assert spool.unreadable == ""
     other.close()
     journal.close()
+
+
+@pytest.mark.parametrize("name", ["w.checkpoint", "w.lock"])
+def test_no_file_beside_a_journal_ends_its_reader(spool_folder: Path, own: SpoolFolder, name: str) -> None:
+    """A checkpoint or a lock that cannot be read is named; what depends on it waits, and others go on."""
+    journal, other = Journal(own.path, name="w"), Journal(own.path, name="x")
+    write(journal, held(1))
+    (own.path / name).unlink(missing_ok=True)
+    (own.path / name).mkdir()
+    spool = Spool(spool_folder, own.path)
+    write(other, held(2))
+    assert drain(spool) == ([held(2)], [], 0)
+    assert spool.unreadable == f"a journal cannot be read: {own.path / name}: Is a directory"
+    assert not spool.has_dead()
+    (own.path / name).rmdir()
+    assert held(1) in drain(spool)[0]
+    assert spool.unreadable == ""
+    other.close()
+    journal.close()
+
+
+def test_an_unreadable_journal_that_is_gone_is_no_fault_any_more(spool_folder: Path, own: SpoolFolder) -> None:
+    """Somebody who deletes it has decided; what was in it stays unknown, and nothing waits for it."""
+    (own.path / "w.checkpoint").mkdir()
+    (own.path / "w.lock").touch()
+    spool = Spool(spool_folder, own.path)
+    assert drain(spool) == ([], [], 0)
+    assert spool.unreadable
+    (own.path / "w.lock").unlink()
+    assert drain(spool) == ([], [], 0)
+    assert spool.unreadable == ""
+
+
+def test_an_adopted_folder_outlasts_a_journal_that_cannot_be_read(spool_folder: Path, spool: Spool) -> None:
+    """It is adopted, and not taken for empty: its lines arrive when its checkpoint is repaired or removed."""
+    dead = claim_folder(spool_folder, DEAD)
+    journal = Journal(dead.path, name="w")
+    write(journal, settled(1))
+    journal.close()
+    (dead.path / "w.checkpoint").mkdir()
+    dead.close()
+    assert spool.adopt() == [dead.path]
+    assert drain(spool) == ([], [], 0)
+    assert spool.unreadable
+    assert (dead.path / "w-000001.journal").exists()
+    (dead.path / "w.checkpoint").rmdir()
+    assert drain(spool) == ([settled(1)], [], 0)
+    assert not dead.path.exists()

@@ -73,6 +73,23 @@ def test_a_watermark_waits_for_every_journal(ledger: Ledger, spool_folder: Path)
     assert behind(ledger) is None
 
 
+def test_no_watermark_is_written_beside_a_journal_that_cannot_be_read(ledger: Ledger, spool_folder: Path) -> None:
+    """Where its reader began is not known either, so what it lacks cannot be counted; the last one stays."""
+    own = claim_folder(spool_folder, ONE)
+    write(own.path, held(1))
+    (own.path / "w.checkpoint").mkdir()
+    clerk = Clerk(
+        ledger, Spool(spool_folder, own.path), listeners=DEAF, retention_days=400, may_make=False, gateway=ONE
+    )
+    assert not clerk.work()
+    assert behind(ledger) is None
+    (own.path / "w.checkpoint").rmdir()
+    assert clerk.work()
+    assert behind(ledger) == 0
+    clerk.finish(monotonic() + 5)
+    own.close()
+
+
 def write(folder: Path, entry: Entry) -> None:
     """Write a journal with one line, whose writer is gone."""
     journal = Journal(folder, name="w")
