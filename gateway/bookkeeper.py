@@ -60,20 +60,20 @@ class Bookkeeper:
         rules: Callable[[], Ruleset],
         ready: Callable[[], None],
         treasury: Treasury | None = None,
-        applied: Callable[[], Sequence[int]] | None = None,
+        apply_to: Callable[[Sequence[int]], bool] | None = None,
         began_us: int = 0,
         wall: Callable[[], float] = time,
     ) -> None:
         """Take the ledger, the shared memory, where to count, and what gives the rules in force.
 
         `treasury`: where replicas share the sums, which are then kept there and not in this gateway's memory.
-        `applied` returns how far each worker's journal is in the ledger, by seat. `began_us` is when this gateway
+        `apply_to` brings each worker's journal into the ledger up to a place, by seat. `began_us` is when this gateway
         started, in microseconds since the epoch. `wall` gives seconds since the epoch.
         """
         self._wall = wall
         self._treasury = treasury
         self._ledger = ledger
-        self._sums = treasury or LocalBudgets(quotas, ledger, applied=applied, wall=wall, began_us=began_us)
+        self._sums = treasury or LocalBudgets(quotas, ledger, apply_to=apply_to, wall=wall, began_us=began_us)
         self._jobs = jobs
         self._meter = meter
         self._rules = rules

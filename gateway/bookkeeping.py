@@ -13,7 +13,7 @@ from gateway.known_jobs import job_of
 from gateway.ledger.faults import LedgerNewerError
 from gateway.ledger.folder import keep_for_next
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.process import Gauges, Listeners, serve_ledger
+from gateway.ledger.process import Clerk, Gauges, Listeners, serve_ledger
 from gateway.ledger.spool import Spool
 from gateway.metering.board import Seat, State
 from gateway.metering.ledger_health import LedgerHealth
@@ -23,7 +23,7 @@ from gateway.rules import RulesReader
 from gateway.signals import STOP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from gateway.bulletin import Bulletin
     from gateway.metering.meter import Meter
@@ -80,7 +80,7 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
         rules=rules,
         ready=ready,
         treasury=_treasury(shared, ledger, spool),
-        applied=lambda: _applied(shared, spool),
+        apply_to=lambda ends: _apply_to(shared, spool, clerk, ends),
         began_us=shared.began_us,
     )
     outlay = Outlay(ledger, seat.region, purses=keeper.purses, label=meter.label)
@@ -103,12 +103,10 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
         keeper.on_ready(up)
 
     listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, health.live, on_gauges)
+    sharer = shared.replica if has_replicas else ""
+    clerk = Clerk(ledger, spool, listeners=listeners, may_make=not health.has_been_up, gateway=sharer)
     try:
-        parent, may_make = shared.board.supervisor.pid, not health.has_been_up
-        sharer = shared.replica if has_replicas else ""
-        serve_ledger(
-            ledger, spool, listeners=listeners, parent=parent, may_make=may_make, gateway=sharer, stop_signal=STOP
-        )
+        serve_ledger(clerk, parent=shared.board.supervisor.pid, stop_signal=STOP)
         if not keeper.leave():
             keep_for_next(shared.spool.path)
     finally:
@@ -120,12 +118,13 @@ def _answers(shared: Shared, *, has_replicas: bool) -> JobAnswers:
     return JobAnswers(shared.job_channel, ledger, job_of=job_of, has_replicas=has_replicas)
 
 
-def _applied(shared: Shared, spool: Spool) -> list[int]:
-    """Return how far each worker's journal is in the ledger, by seat; -1 while a dead one's is on its way there."""
+def _apply_to(shared: Shared, spool: Spool, clerk: Clerk, ends: Sequence[int]) -> bool:
+    """Bring each worker's journal into the ledger up to a place; not while a dead one's is on its way there."""
     if spool.has_dead():
-        return [-1] * len(shared.board.workers)
-    journals = spool.own_journals()
-    return [journals.get(shared.journal_name(seat), 0) for seat in shared.board.workers]
+        return False
+    return clerk.apply_to(
+        {shared.journal_name(seat): end for seat, end in zip(shared.board.workers, ends, strict=True)}
+    )
 
 
 def _treasury(shared: Shared, ledger: Ledger, spool: Spool) -> Treasury | None:

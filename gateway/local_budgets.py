@@ -5,19 +5,18 @@ The decisions it carries:
 * The ledger is the truth. A budget is filled in from it at the start, and where a reload brings a new one; until then
   it admits nothing.
 * The comparison corrects whatever the cause was: a killed worker, a clock that was set back, fal's bill, rows that
-  another program wrote. It changes a budget only where both sides are known to be about the same purchases: everything
-  that the workers have counted is applied to the ledger, and nothing was counted while the ledger was read. Callers are
-  admitted meanwhile; a budget in constant use is compared when there is a pause, which one that is spent has by itself.
+  another program wrote. Both sides are read at one cut through the journals: a budget's sums with the places that the
+  workers' journals had reached, and the ledger's once it has all up to these places and nothing behind them. Callers
+  are admitted and charged meanwhile; the difference is added to whatever the sums are by then.
+* A difference counts if a second cut shows it, too: a worker may have been in the midst of writing several budgets.
 * A gateway that was stopped, or whose supervisor was killed, may still have calls under way when the next one starts.
   In the ledger they are open runs from before that start, and are held here until they end.
-* Workers count before the ledger does. So a budget that has less spent than the ledger is wrong at any moment, and is
-  raised at once.
 """
 
 from __future__ import annotations
 
-from time import monotonic
-from typing import TYPE_CHECKING, Final
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.budget_log import log_correction
 from gateway.policy.budget import period_start
@@ -29,12 +28,22 @@ if TYPE_CHECKING:
     from gateway.ledger.ledger import Ledger
     from gateway.policy.budget import Budget
     from gateway.state.local import Quotas
-    from gateway.state.purses import AppliedSums, Purse
+    from gateway.state.purses import Cut, Purse
 
 AUDIT_SECONDS: Final = 15.0
 _RETRY_SECONDS: Final = 1.0
 _MOST_RETRIES: Final = 10
+_MOST_CUTS: Final = 5
+_CONFIRM_SECONDS: Final = 0.02
 _MICROSECONDS: Final = 1_000_000
+
+
+class _Difference(NamedTuple):
+    """By how much the ledger has more than a budget in memory, in the period that began then."""
+
+    start: int
+    spent_ns: int
+    jobs_ns: int
 
 
 class LocalBudgets:
@@ -47,18 +56,18 @@ class LocalBudgets:
         quotas: Quotas,
         ledger: Ledger,
         *,
-        applied: Callable[[], Sequence[int]] | None,
+        apply_to: Callable[[Sequence[int]], bool] | None,
         wall: Callable[[], float],
         began_us: int = 0,
     ) -> None:
-        """`applied` returns how far each worker's journal is in the ledger, by seat; left out: all of it, always.
+        """`apply_to` brings each worker's journal into the ledger up to a place, by seat, and returns whether it could.
 
-        `wall` gives seconds since the epoch: periods of budgets begin by the calendar. `began_us`: this gateway's
-        start, in microseconds since the epoch; none of its own runs was admitted before.
+        Left out: all is there, always. `wall` gives seconds since the epoch: periods of budgets begin by the calendar.
+        `began_us`: this gateway's start, in microseconds since the epoch; none of its runs was admitted before.
         """
         self._quotas = quotas
         self._ledger = ledger
-        self._applied = applied or (lambda: (0,) * quotas.seats)
+        self._apply_to = apply_to or (lambda _ends: True)
         self._wall = wall
         self._began_us = began_us
         self._filled: set[str] = set()
@@ -111,44 +120,73 @@ class LocalBudgets:
         if monotonic() < self._audit_at:
             return
         self._audit_at = monotonic() + AUDIT_SECONDS
-        applied = self._applied()
-        seen = {budget: self._look(budget, applied) for budget in budgets if budget.store_name in self._filled}
-        starts = {budget: period_start(budget.period, self._wall()) for budget in seen}  # as of after the look
-        ledger = self._sums(starts.values())
-        applied = self._applied()  # no more than before, but a worker may have died
-        is_done = True
-        for budget, start in starts.items():
-            unchanged = seen[budget] if seen[budget] == self._look(budget, applied) else None
-            is_done &= self._compare(budget, start, unchanged, ledger[start])
-        if is_done:
-            self._retries = 0
-        elif self._retries:
+        left = [budget for budget in budgets if budget.store_name in self._filled]
+        self._begin_again(left)
+        for _ in range(_MOST_CUTS):  # one that is changed while others are looked at has its turn with fewer of them
+            left = self._compare(left)
+            if not left:
+                self._retries = 0
+                return
+        if self._retries:
             self._retries -= 1
             self._audit_at = monotonic() + _RETRY_SECONDS
 
-    def _look(self, budget: Budget, applied: Sequence[int]) -> AppliedSums | None:
-        with self._quotas.purse_lock:
-            return self._quotas.purses.applied_sums(budget.store_name, applied)
-
-    def _compare(self, budget: Budget, start: int, seen: AppliedSums | None, ledger: LedgerSums) -> bool:
-        """Correct a budget; return whether it was seen to be about the same purchases as the ledger."""
-        spent_ns, jobs_ns = _owned(budget, ledger)
-        name = budget.store_name
-        with self._quotas.purse_lock:
-            begun, counted_ns = self._quotas.purses.spent(name)
-            if begun > start:  # the clock was ahead
-                self._quotas.purses.fill_again(name, start, spent_ns=spent_ns, jobs_ns=jobs_ns)
+    def _begin_again(self, budgets: Sequence[Budget]) -> None:
+        """Fill in budgets whose period began too late, by a clock that was ahead."""
+        now = self._wall()
+        for budget in budgets:
+            start, name = period_start(budget.period, now), budget.store_name
+            with self._quotas.purse_lock:
+                begun, _ = self._quotas.purses.spent(name)
+            if begun > start:
+                spent_ns, jobs_ns = _owned(budget, self._sums([start])[start])
+                with self._quotas.purse_lock:
+                    self._quotas.purses.fill_again(name, start, spent_ns=spent_ns, jobs_ns=jobs_ns)
                 log_correction(budget, spent_ns=spent_ns, held_ns=jobs_ns)
-            elif begun == start and seen is not None:
-                self._add(budget, start, spent_ns - seen.spent_ns, jobs_ns - seen.jobs_ns)
-            elif begun == start:
-                self._add(budget, start, max(0, spent_ns - counted_ns), 0)
-        return seen is not None or begun != start  # nothing is counted of a period without a purchase
 
-    def _add(self, budget: Budget, start: int, spent_ns: int, jobs_ns: int) -> None:
-        if spent_ns or jobs_ns:
-            self._quotas.purses.add(budget.store_name, start, spent_ns=spent_ns, jobs_ns=jobs_ns)
-            log_correction(budget, spent_ns=spent_ns, held_ns=jobs_ns)
+    def _compare(self, budgets: Sequence[Budget]) -> list[Budget]:
+        """Correct budgets that differ; return those that no cut could be made through."""
+        found = self._differences(budgets)
+        suspects = [budget for budget, difference in found.items() if difference.spent_ns or difference.jobs_ns]
+        if suspects:
+            sleep(_CONFIRM_SECONDS)
+            again = self._differences(suspects)
+            for budget in suspects:
+                if again.get(budget) == found[budget]:
+                    self._add(budget, found[budget])
+                elif not (budget in again and again[budget].spent_ns == again[budget].jobs_ns == 0):
+                    del found[budget]
+        return [budget for budget in budgets if budget not in found]
+
+    def _differences(self, budgets: Sequence[Budget]) -> dict[Budget, _Difference]:
+        """Return how budgets differ from the ledger; not those that are in constant change."""
+        cuts = self._cuts(budgets)
+        ends = [max(places) for places in zip(*(cut.ends for cut in cuts.values()), strict=True)]
+        if not cuts or not self._apply_to(ends):
+            return {}
+        starts = {budget: period_start(budget.period, self._wall()) for budget in cuts}  # as of after the cut
+        sums = self._sums(starts.values())
+        found = {}
+        for budget, cut in cuts.items():
+            spent_ns, jobs_ns = _owned(budget, sums[starts[budget]])
+            found[budget] = _Difference(cut.start, spent_ns - cut.spent_ns, jobs_ns - cut.jobs_ns)
+            if cut.start != starts[budget]:  # nothing was asked for since the period began
+                found[budget] = _Difference(cut.start, 0, 0)
+        return found
+
+    def _cuts(self, budgets: Sequence[Budget]) -> dict[Budget, Cut]:
+        """Return cuts through all budgets at once, of those that did not change while the others were read."""
+        purses = self._quotas.purses
+        with self._quotas.purse_lock:
+            first = {budget: purses.cut(budget.store_name) for budget in budgets}
+            return {
+                budget: cut for budget, cut in first.items() if cut is not None and purses.cut(budget.store_name) == cut
+            }
+
+    def _add(self, budget: Budget, found: _Difference) -> None:
+        with self._quotas.purse_lock:
+            self._quotas.purses.add(budget.store_name, found.start, spent_ns=found.spent_ns, jobs_ns=found.jobs_ns)
+        log_correction(budget, spent_ns=found.spent_ns, held_ns=found.jobs_ns)
 
 
 def _owned(budget: Budget, sums: LedgerSums) -> tuple[int, int]:

@@ -104,3 +104,30 @@ class SignalPipe:
 def supervisor_signals() -> SignalPipe:
     """Return the pipe of the supervisor: signals from outside, and the end of children."""
     return SignalPipe(_OF_SUPERVISOR)
+
+
+class Stop:
+    """Whether this process is to end. Once it is, the alarm is set: it kills what has not ended in time by itself."""
+
+    def __init__(self, number: signal.Signals, *, last_seconds: int) -> None:
+        """Take this signal from here on, and no SIGINT: a Ctrl-C goes to all, and workers have last lines to write.
+
+        `last_seconds` is how long this process may take once it is asked.
+        """
+        self.is_asked = False
+        self._last_seconds = last_seconds
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        self._signals = SignalPipe((number,), call=self.ask)
+
+    def ask(self) -> None:
+        """Ask this process to end; the first time counts."""
+        if not self.is_asked:
+            self.is_asked = True
+            signal.alarm(self._last_seconds)
+
+    def comes_within(self, seconds: float) -> bool:
+        """Wait so long for it to be asked."""
+        if not self.is_asked and self._signals.wait(seconds):
+            self.ask()
+        return self.is_asked

@@ -21,10 +21,10 @@ import structlog
 from gateway.ledger.faults import LedgerAwayError, LedgerNewerError
 from gateway.ledger.tables import RELEASE
 from gateway.progress import Progress
-from gateway.signals import SignalPipe
+from gateway.signals import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Change, Ledger
@@ -44,6 +44,8 @@ WATERMARK_SECONDS: Final = 0.8
 LAST_FLUSH_SECONDS: Final = 10
 RETENTION_DAYS: Final = 400
 _DAY_US: Final = 86_400 * 10**6
+_WRITING_SECONDS: Final = 0.1
+_PAUSE_SECONDS: Final = 0.002
 
 
 class Gauges(NamedTuple):
@@ -73,56 +75,20 @@ class Listeners:
     on_gauges: Callable[[Gauges], None]
 
 
-def serve_ledger(  # noqa: PLR0913 (put together in one place, by name)
-    ledger: Ledger,
-    spool: Spool,
-    *,
-    listeners: Listeners,
-    parent: int,
-    retention_days: int = RETENTION_DAYS,
-    may_make: bool = True,
-    gateway: str = "",
-    stop_signal: signal.Signals = signal.SIGTERM,
-) -> None:
+def serve_ledger(clerk: Clerk, *, parent: int, stop_signal: signal.Signals = signal.SIGTERM) -> None:
     """Run until that signal comes, or until the parent process is gone; in the main thread of a process of its own.
 
     `parent` is its process id as the parent knows it: one that has died before this process looks is gone, too.
-    Not `may_make`: this gateway has had a ledger, so one that is missing is a fault, and no new one is made.
-    `gateway` is this one's name among those that share the database; left out: it shares it with none.
     Raises LedgerNewerError where the schema that is there was made by a newer release; not where this gateway has had a
     ledger: then that is waited out like a database that is down.
     """
-    stop = Stop(stop_signal)
-    clerk = Clerk(ledger, spool, listeners=listeners, retention_days=retention_days, may_make=may_make, gateway=gateway)
-    listeners.on_ready(clerk.work())
+    stop = Stop(stop_signal, last_seconds=LAST_FLUSH_SECONDS + 1)
+    clerk.begin()
     while not stop.comes_within(clerk.delay_seconds) and os.getppid() == parent:
         clerk.work()
     stop.ask()
     clerk.finish(time.monotonic() + LAST_FLUSH_SECONDS)
     signal.alarm(0)
-
-
-class Stop:
-    """Whether this process is to end. Once it is, the alarm is set: it kills what has not ended in time by itself."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        """Take this signal from here on, and no SIGINT: a Ctrl-C goes to all, and workers have last lines to write."""
-        self.is_asked = False
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        self._signals = SignalPipe((number,), call=self.ask)
-
-    def ask(self) -> None:
-        """Ask this process to end; the first time counts."""
-        if not self.is_asked:
-            self.is_asked = True
-            signal.alarm(LAST_FLUSH_SECONDS + 1)
-
-    def comes_within(self, seconds: float) -> bool:
-        """Wait so long for it to be asked."""
-        if not self.is_asked and self._signals.wait(seconds):
-            self.ask()
-        return self.is_asked
 
 
 class Clerk:
@@ -134,10 +100,15 @@ class Clerk:
         spool: Spool,
         *,
         listeners: Listeners,
-        retention_days: int,
-        may_make: bool,
+        retention_days: int = RETENTION_DAYS,
+        may_make: bool = True,
         gateway: str = "",
     ) -> None:
+        """Take what it works with, and whom it tells.
+
+        Not `may_make`: this gateway has had a ledger, so one that is missing is a fault, and no new one is made.
+        `gateway` is this one's name among those that share the database; left out: it shares it with none.
+        """
         self.delay_seconds = TICK_SECONDS
         self._ledger = ledger
         self._spool = spool
@@ -157,6 +128,10 @@ class Clerk:
         self._is_whole = False  # what the last watermark was to say
         self._removed: set[str] = set()
         self._events = structlog.get_logger()
+
+    def begin(self) -> None:
+        """Apply what is there for the first time."""
+        self._listeners.on_ready(self.work())
 
     def work(self, *, deadline: float | None = None) -> bool:
         """Apply what is there, and keep house when it is time; return whether the database took everything.
@@ -180,6 +155,22 @@ class Clerk:
             self._resume(self._spool.unreadable)
         self._show()
         return bool(self._is_up)
+
+    def apply_to(self, places: Mapping[str, int]) -> bool:
+        """Apply journals of this gateway up to places, by name, and nothing behind them; LedgerAwayError.
+
+        Returns whether all of it is in the ledger. A worker that has just named its place may still be writing.
+        """
+        deadline = time.monotonic() + _WRITING_SECONDS
+        while True:
+            while not (batch := self._spool.read_until(places, BATCH_ROWS)).is_empty:
+                self._apply(batch)
+            applied = self._spool.own_journals()
+            if all(applied.get(name, 0) >= place for name, place in places.items()):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_PAUSE_SECONDS)
 
     def finish(self, deadline: float) -> None:
         """Apply what is left, once, up to the deadline, and let go of the spool and the database."""

@@ -19,7 +19,7 @@ from gateway.ledger.folder import SpoolFolder, folders_below, journals_in, take_
 from gateway.ledger.trail import Piece, Trail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway.ledger.entry import Entry
 
@@ -95,6 +95,18 @@ class Spool:
     def unreadable(self) -> str:
         """Which journal could not be read at the last attempt, and why; empty where all could. Each is tried again."""
         return next(iter(self._unreadable.values()), "")
+
+    def read_until(self, places: Mapping[str, int], most: int) -> Batch:
+        """Return at most `most` lines that come next in journals of this gateway, none behind a place, by name."""
+        batch = Batch([], [], 0, [], [])
+        for trail in self._in_turn():
+            if trail.folder == self._own and trail.name in places and len(batch.entries) < most:
+                piece = trail.read(most - len(batch.entries), until=places[trail.name])
+                if piece is not None:
+                    batch = batch._replace(skipped=batch.skipped + piece.skipped)
+                    batch.pieces.append((trail, piece))
+                    batch.entries.extend(piece.entries)
+        return batch
 
     def read(self, most: int) -> Batch:
         """Return at most `most` lines that come next, of all journals in turn, and what dead writers left open.

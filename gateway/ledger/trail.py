@@ -70,16 +70,19 @@ class Trail:
         there = self._segments()
         return there[-1] * SEGMENT_PLACES + self._size(there[-1]) if there else self.applied
 
-    def read(self, most: int) -> Piece | None:
-        """Return at most `most` lines that come next, None where there is no whole line."""
+    def read(self, most: int, *, until: int | None = None) -> Piece | None:
+        """Return at most `most` lines that come next, None where there is no whole line; none behind `until`."""
         there = self._segments()
+        last, end = (there[-1] if there else 0, None) if until is None else divmod(until, SEGMENT_PLACES)
         for number in there:
             offset = self._position.offset if number == self._position.segment else 0
             if offset > self._size(number):  # it was emptied
                 offset = 0
-            piece = self._read_segment(number, offset, most=most)
+            piece = self._read_segment(number, offset, most=most, end=end if number == last else None)
             if piece.behind.offset > offset:
                 return piece
+            if number >= last:
+                return None
             if number != there[-1] and self._size(number) > offset:
                 return Piece(
                     [], 1, self._size(number) - offset, Position(number + 1, 0)
@@ -158,11 +161,12 @@ class Trail:
         entries = (from_line(line.encode()) for line in lines)
         self._open = {entry.id: entry for entry in entries if entry}
 
-    def _read_segment(self, number: int, offset: int, *, most: int) -> Piece:
+    def _read_segment(self, number: int, offset: int, *, most: int, end: int | None) -> Piece:
+        size = CHUNK_BYTES if end is None else max(0, min(CHUNK_BYTES, end - offset))
         try:
             with self._path(number).open("rb", buffering=0) as file:
                 file.seek(offset)
-                chunk = file.read(CHUNK_BYTES) or b""
+                chunk = file.read(size) or b""
         except FileNotFoundError:  # it was deleted just now
             chunk = b""
         lines = chunk.split(b"\n", most)[:-1] if chunk.count(b"\n") > most else chunk.split(b"\n")[:-1]

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.state.places import TAT
+from gateway.state.purses import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from gateway.policy.budget import Budget
     from gateway.state.purses import Purses, Site
-
-NEVER: Final = (1 << 62) - 1
-"""Where no journal ever ends."""
 
 
 class Lines(Protocol):

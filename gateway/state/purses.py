@@ -13,14 +13,14 @@ places. So what workers write (holdings.py) needs a lock only where there are se
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.state.places import NUMBERS, TAT, Places, digest_of_name
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 PLACES: Final = 8_192
+NEVER: Final = (1 << 62) - 1
+"""Where no journal ever ends: the sums are just being changed."""
+
 _REACH: Final = 256
 SPENT: Final = NUMBERS
 JOBS: Final = NUMBERS + 1
@@ -43,12 +43,16 @@ class Purse:
         self.held_ns: Final = held_ns
 
 
-class AppliedSums(NamedTuple):
-    """Sums that the ledger has, too: `jobs_ns` is what queue jobs hold."""
+class Cut(NamedTuple):
+    """Sums of a budget, and where each worker's journal ended when it changed them last, by seat: they tell of no more.
+
+    `start` is when the period began; `jobs_ns` is what queue jobs hold.
+    """
 
     start: int
     spent_ns: int
     jobs_ns: int
+    ends: tuple[int, ...]
 
 
 class Site:
@@ -198,22 +202,16 @@ class Purses:
         spent_ns = row[SPENT] + sum(row[self._spent_at : self._jobs_at])
         return spent_ns + row[_ADDED_SPENT] if row[_ADDED_IN] == row[TAT] else spent_ns
 
-    def applied_sums(self, name: str, applied: Sequence[int]) -> AppliedSums | None:
-        """Return a budget's sums, if the ledger has all of it.
-
-        `applied`: up to where each worker's journal is in the ledger, by seat. None where a worker has counted more
-        than that, or is changing it just now.
-        """
+    def cut(self, name: str) -> Cut | None:
+        """Return a budget's sums, and of which lines they tell; None where it has no place, or is being changed."""
         site = self.site(name)
         row = self.row(site)
         if site.place < 0:
             return None
-        for columns, place in zip(self._columns, applied, strict=True):
-            if int(self.cells[site.place + columns.end]) > place:
-                return None
-        if self.row(site) != row:
+        ends = tuple(int(self.cells[site.place + columns.end]) for columns in self._columns)
+        if NEVER in ends or self.row(site) != row:
             return None
-        return AppliedSums(row[TAT], self._spent(row), self.of_jobs(row))
+        return Cut(row[TAT], self._spent(row), self.of_jobs(row), ends)
 
     def purse(self, name: str, start: int) -> Purse:
         """Return the sums of the period that began at `start`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway.ledger.folder import claim_folder
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.process import Listeners, serve_ledger
+from gateway.ledger.process import Clerk, Listeners, serve_ledger
 from gateway.ledger.spool import Spool
 from gateway.metering.log import Log
 from tests.ledger.rows import tell
@@ -30,7 +30,8 @@ def main(url: str, root: str, gateway_id: str, parent: str = "") -> None:
         on_batch=lambda: None,
         on_gauges=lambda gauges: tell("gauges", gauges),
     )
-    serve_ledger(Ledger(url), Spool(Path(root), folder.path), listeners=listeners, parent=int(parent or os.getppid()))
+    clerk = Clerk(Ledger(url), Spool(Path(root), folder.path), listeners=listeners)
+    serve_ledger(clerk, parent=int(parent or os.getppid()))
     folder.close()
 
 

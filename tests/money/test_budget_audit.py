@@ -12,6 +12,7 @@ from gateway.ledger.entry import RECONCILED
 from gateway.ledger.folder import claim_folder
 from gateway.ledger.journal import Journal
 from gateway.ledger.spool import Spool
+from gateway.local_budgets import LocalBudgets
 from gateway.policy.budget import period_start
 from gateway.policy.quota import NO_LIMITS
 from gateway.state.holdings import Hold
@@ -21,7 +22,7 @@ from tests.ledger.rows import settled
 from tests.money.test_midnight import BEFORE, BUDGETS, UP, Gateway, Sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 DAY_SECONDS: Final = 86_400
@@ -98,7 +99,7 @@ def test_budgets_equal_the_ledger_after_a_comparison(gateway: Gateway, steps: li
     expected = ledger_sums(gateway)
     for budget in BUDGETS:
         start = period_start(budget.period, gateway.now)
-        sums = gateway._quotas.purses.applied_sums(budget.store_name, (0,))
+        sums = gateway._quotas.purses.cut(budget.store_name)
         if sums is not None and sums.start == start:  # else nobody has asked for anything since the period began
             assert (sums.spent_ns, sums.jobs_ns) == expected[budget.period]
     gateway.restart()  # which charges what is overdue
@@ -144,11 +145,12 @@ class Worker:
         self.store.write()
         self.journal.flush()
 
-    def apply(self) -> None:
-        """Bring the journal to the ledger."""
-        batch = self.spool.read(100)
-        self.gateway.ledger.apply(batch.entries)
-        self.spool.applied(batch)
+    def apply_to(self, end: int) -> bool:
+        """Bring the journal to the ledger up to a place, and nothing behind it; return whether all is there."""
+        while not (batch := self.spool.read_until({"worker-0": end}, 1)).is_empty:
+            self.gateway.ledger.apply(batch.entries)
+            self.spool.applied(batch)
+        return self.spool.own_journals()["worker-0"] >= end
 
     def close(self) -> None:
         """Let go of everything."""
@@ -159,39 +161,48 @@ class Worker:
 
 
 @pytest.mark.parametrize("seats", [1, 2])
-def test_what_is_on_its_way_to_the_ledger_is_no_difference(tmp_path: Path, gateway: Gateway, seats: int) -> None:
-    """A budget is lowered only when the ledger has all that workers counted; it is raised at any moment."""
-    from gateway.local_budgets import LocalBudgets  # noqa: PLC0415
-
+def test_a_budget_that_is_spent_from_without_a_pause_is_corrected(tmp_path: Path, gateway: Gateway, seats: int) -> None:
+    """Both sides are read at one cut: what is bought between the cut and the comparison is no difference."""
     gateway.ledger.forget(2**62)
     gateway.now = BEFORE
     worker = Worker(tmp_path, gateway, seats)
-    rest = [0] * (seats - 1)
-    budgets = LocalBudgets(
-        worker.quotas,
-        gateway.ledger,
-        applied=lambda: [worker.spool.own_journals().get("worker-0", 0), *rest],
-        wall=lambda: gateway.now,
-    )
+    start = period_start("day", gateway.now)
+    reached: list[tuple[int, bool]] = []
 
-    def spent() -> int:
+    def apply_to(ends: Sequence[int]) -> bool:
+        worker.buy(1)
+        reached.append((ends[0], worker.apply_to(ends[0])))
+        return reached[-1][1]
+
+    budgets = LocalBudgets(worker.quotas, gateway.ledger, apply_to=apply_to, wall=lambda: gateway.now)
+
+    def audited() -> tuple[int, int]:
         budgets.audit_soon()
         budgets.keep((DAY,), is_ledger_up=True)
-        return budgets.purse(DAY).spent_ns
+        purse = budgets.purse(DAY)
+        return purse.spent_ns - worker.numbers, purse.held_ns
 
     budgets.keep((DAY,), is_ledger_up=True)
+    assert audited() == (0, 0)
+    for spent_ns, jobs_ns in ((2, 0), (0, 1), (-1, 1)):
+        worker.quotas.purses.add(DAY.store_name, start, spent_ns=spent_ns, jobs_ns=jobs_ns)
+        assert audited() == (0, 0)
+    spent, _ = gateway.ledger.sums_since(start * 10**6)
+    assert spent.of(DAY.owner) < worker.numbers, "the ledger never had all while they were compared"
+    assert len(reached) >= 8, "each difference was seen twice"
+    assert all(is_there for _, is_there in reached)
+    worker.close()
+
+
+def test_a_budget_is_left_alone_while_the_ledger_cannot_have_what_it_counts(tmp_path: Path, gateway: Gateway) -> None:
+    """A worker's journal that does not come as far as its budgets do says nothing of a difference."""
+    gateway.ledger.forget(2**62)
+    gateway.now = BEFORE
+    worker = Worker(tmp_path, gateway, 2)
+    budgets = LocalBudgets(worker.quotas, gateway.ledger, apply_to=lambda _ends: False, wall=lambda: gateway.now)
+    budgets.keep((DAY,), is_ledger_up=True)
     worker.buy(3)
-    assert spent() == 3
-    worker.apply()
-    assert spent() == 3
-    worker.buy(2)
-    worker.quotas.purses.add(DAY.store_name, period_start("day", gateway.now), spent_ns=2, jobs_ns=1)
-    assert spent() == 7, "it may be right until the ledger has all"
-    worker.apply()
-    assert (spent(), budgets.purse(DAY).held_ns) == (5, 0)
-    worker.buy(1)
-    worker.quotas.purses.add(DAY.store_name, period_start("day", gateway.now), spent_ns=-6, jobs_ns=0)
-    assert spent() == 5, "no less than the ledger has"
-    worker.apply()
-    assert spent() == 6
+    budgets.audit_soon()
+    budgets.keep((DAY,), is_ledger_up=True)
+    assert budgets.purse(DAY).spent_ns == 3
     worker.close()
