@@ -157,23 +157,22 @@ class Bookkeeper:
             last = page[-1]
             due = [_charged(entry, now) for entry in page if self._may_charge(entry, before)]
             for change in self._ledger.apply(due):
-                if change.new.fal_request_id is not None:
-                    self._jobs.close_job(change.new.fal_request_id, SETTLED)
                 self._meter.count_cost(change.new)
                 self._sums.audit_soon()
 
     def _may_charge(self, entry: Entry, before_us: int) -> bool:
-        """Say whether no result has settled a job just now, whose line is on its way here."""
+        """Close a job, unless a result has settled it just now: its line is on its way here then."""
         if entry.fal_request_id is None:
             return True
         line_seconds = min(
             max(_LEAST_LINE_SECONDS, _LINE_DEADLINES * self._rules().settle_deadline), _MOST_LINE_SECONDS
         )
         is_late = entry.admitted_at_us < before_us - line_seconds * _MICROSECONDS
-        if self._treasury is not None:
-            return self._treasury.claim_job(entry, is_late=is_late)
-        job = self._jobs.find(entry.fal_request_id)
-        return job is None or job.state != SETTLED or is_late
+        if self._treasury is not None and not self._treasury.claim_job(entry, is_late=is_late):
+            return False
+        is_known = self._jobs.find(entry.fal_request_id) is not None
+        is_first = self._jobs.close_job(entry.fal_request_id, SETTLED) is not None
+        return is_first or is_late or not is_known or self._treasury is not None
 
     def _closes(self, entry: Entry) -> bool:
         """Close a job that a bill has charged, so that no later result is; False where a result came first."""

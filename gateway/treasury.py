@@ -217,22 +217,24 @@ class Treasury:
                 self._books.drop(budget, purse.edition)
 
     def _mark(self, applied: Mapping[int, int]) -> None:
-        """Say what of the statements of this gateway's processes is applied to the ledger."""
+        """Say up to where journals of this gateway are in the ledger, where not all is that their processes stated."""
         marks = []
         for budget, purse in self._purses.items():
             news = {
-                holder: place
+                holder: reached
                 for holder, place in purse.stated.items()
-                if purse.applied.get(holder) != place and self._has(holder, place, applied)
+                if purse.applied.get(holder, -1) < place
+                and (reached := self._reached(holder, applied)) > purse.applied.get(holder, -1)
             }
             if news:
                 purse.applied.update(news)
                 marks.append((budget, news))
         self._books.mark(marks)
 
-    def _has(self, holder: bytes, place: int, applied: Mapping[int, int]) -> bool:
+    def _reached(self, holder: bytes, applied: Mapping[int, int]) -> int:
+        """Return up to where a process's journal is in the ledger; -1 where another gateway knows it, or none."""
         replica, _, pid = holder.rpartition(b":")
-        return replica == self._replica and 0 <= place <= applied.get(int(pid), -1)
+        return applied.get(int(pid), -1) if replica == self._replica else -1
 
     # -- the dead ---------------------------------------------------------------------------------------------------
 

@@ -336,6 +336,44 @@ def test_the_comparison_waits_for_all_that_was_stated(scene: Scene) -> None:
     assert scene.audited(treasury) == (7, 0, 0)
 
 
+def test_a_purse_that_is_spent_from_without_a_pause_is_lowered(scene: Scene) -> None:
+    """By what it had more than the ledger has once its statements of then are applied; a pause does the rest."""
+    treasury = scene.treasury()
+    scene.look(treasury)
+    spent = 0
+
+    def buy() -> None:
+        """Settle and state a purchase; the ledger has it, and knows that it has the one before."""
+        nonlocal spent
+        scene.applied = {1: spent}
+        spent += 1
+        scene.state("one:1", "s", spent, place=spent)
+        scene.tell("settled", 1, ns=1)
+
+    buy()
+    scene.redis.run("HINCRBY", key_of(KEY), "spent", 100)
+    for _ in range(4):
+        buy()
+        scene.look(treasury)
+    assert 0 <= scene.sums()[0] - spent <= 2, "no less than was spent, nor more than in two looks beside"
+    scene.applied = {1: spent}
+    scene.look(treasury)
+    assert scene.audited(treasury) == (spent, 0, 0)
+
+
+def test_a_purse_is_not_lowered_by_what_the_ledger_cannot_have(scene: Scene) -> None:
+    """A statement that is not applied, or whose journal no gateway knows, says nothing of the ledger."""
+    treasury = scene.treasury()
+    scene.look(treasury)
+    scene.state("one:1", "s", 9, place=50)
+    scene.state("two:1", "s", 5, place=10)
+    for applied in (49, 50, 60):
+        scene.applied = {1: applied}
+        scene.look(treasury)
+        scene.look(treasury)
+    assert scene.sums() == (14, 0, 0)
+
+
 def test_what_is_spent_is_raised_at_any_moment(scene: Scene) -> None:
     """The ledger has it for some seconds: no statement that is on its way can be what lacks."""
     treasury = scene.treasury()

@@ -99,13 +99,18 @@ class Spool:
     def read_until(self, places: Mapping[str, int], most: int) -> Batch:
         """Return at most `most` lines that come next in journals of this gateway, none behind a place, by name."""
         batch = Batch([], [], 0, [], [])
-        for trail in self._in_turn():
-            if trail.folder == self._own and trail.name in places and len(batch.entries) < most:
+        for path, trail in self._in_turn():
+            if trail.folder != self._own or trail.name not in places or len(batch.entries) >= most:
+                continue
+            try:
                 piece = trail.read(most - len(batch.entries), until=places[trail.name])
-                if piece is not None:
-                    batch = batch._replace(skipped=batch.skipped + piece.skipped)
-                    batch.pieces.append((trail, piece))
-                    batch.entries.extend(piece.entries)
+            except OSError as fault:
+                self._unreadable[path] = _reason(fault)
+                continue
+            if piece is not None:
+                batch = batch._replace(skipped=batch.skipped + piece.skipped)
+                batch.pieces.append((trail, piece))
+                batch.entries.extend(piece.entries)
         return batch
 
     def read(self, most: int) -> Batch:

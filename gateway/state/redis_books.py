@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from gateway.state.redis_address import parse_redis_url
 from gateway.state.redis_job_commands import JOB_SECONDS, closing, job_key, job_text, read_job
-from gateway.state.redis_purse_scripts import CLOSE, CORRECT, DROP, FILL, RAISE, SWEEP, TELL
+from gateway.state.redis_purse_scripts import CLOSE, CORRECT, DROP, FILL, LOWER, RAISE, SWEEP, TELL
 from gateway.state.redis_registers import purse_key
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class Eviction(NamedTuple):
 class SharedPurse:
     """One budget's sums in nanodollars, and what each process holds, by its name (`<gateway>:<pid>`).
 
-    `stated`: where each process's journal ended when it changed the sums last, `applied`: up to where that is known to
-    be in the ledger. `counted_ns` and `open_ns` are what is spent and held by jobs as the store has them.
+    `stated`: where each process's journal ended when it changed the sums last, `applied`: up to where it is known to be
+    in the ledger. `counted_ns` and `open_ns` are what is spent and held by jobs as the store has them.
     """
 
     __slots__ = (
@@ -106,7 +106,11 @@ class SharedPurse:
     @property
     def is_applied(self) -> bool:
         """Whether the ledger has all that the sums count."""
-        return all(self.applied.get(holder) == place for holder, place in self.stated.items())
+        return self.has_applied(self.stated)
+
+    def has_applied(self, stated: Mapping[bytes, int]) -> bool:
+        """Whether the ledger has what processes had stated when their journals ended there; -1: it cannot be told."""
+        return all(0 <= place <= self.applied.get(holder, -1) for holder, place in stated.items())
 
 
 class RedisBooks:
@@ -199,6 +203,10 @@ class RedisBooks:
     def raise_to(self, budget: Budget, seen: SharedPurse, spent_ns: int) -> bool:
         """Raise what is spent to an amount; return whether it was less."""
         return bool(self._run(RAISE, purse_key(budget), seen.edition, seen.start, spent_ns))
+
+    def lower(self, budget: Budget, seen: SharedPurse, amount_ns: int) -> bool:
+        """Take an amount from what is spent; return whether the purse was the one that was seen."""
+        return bool(self._run(LOWER, purse_key(budget), seen.edition, seen.start, amount_ns))
 
     def sweep(self, budget: Budget, start: int, holder: bytes, *, is_gone: bool) -> int:
         """Make what a dead process holds spent; return how much. `is_gone`: it can never come back."""

@@ -113,6 +113,13 @@ redis.call('HINCRBY', KEYS[1], 'spent', string.format('%.0f', lacks))
 return 1
 """
 
+_LOWER: Final = """
+local row = redis.call('HMGET', KEYS[1], 'edition', 'start')
+if row[1] ~= ARGV[1] or row[2] ~= ARGV[2] then return 0 end
+redis.call('HINCRBY', KEYS[1], 'spent', '-' .. ARGV[3])
+return 1
+"""
+
 _DROP: Final = """
 if redis.call('HGET', KEYS[1], 'edition') == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
@@ -172,6 +179,9 @@ spent and jobs are to be."""
 
 RAISE: Final = Script(_RAISE)
 """Raises what is spent to an amount, if it is less; 1 where it was. ARGV: edition, start, the amount."""
+
+LOWER: Final = Script(_LOWER)
+"""Takes an amount from what is spent; 1 where it did. ARGV: edition, start, the amount."""
 
 DROP: Final = Script(_DROP)
 """Deletes a purse of an edition. ARGV: the edition."""

@@ -21,9 +21,10 @@ from gateway.state.local import Quotas
 from tests.ledger.rows import bound, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from gateway.ledger.ledger import Change
     from gateway.ruleset import Ruleset
 
 MONTH: Final = Budget("key/web-prod", "month", 10**9)
@@ -147,4 +148,27 @@ def test_a_job_whose_settler_left_no_line_is_charged_after_some_deadlines(
     desk.keeper._deadline_look_at = 0.0
     desk.tick()
     assert [row.fal_request_id for row in desk.ledger.overdue(now_us, unbound_before_us=0, after=None)] == ["job-1"]
+    desk.close()
+
+
+def test_a_result_in_the_moment_of_the_deadline_is_not_counted_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now_us: int
+) -> None:
+    """The job is closed before it is charged: a result that is fetched meanwhile changes nothing of its money."""
+    monkeypatch.setattr(Rules, "settle_deadline", 60.0)
+    desk = Desk(f"sqlite:///{tmp_path}/ledger.db", [])
+    row = bound(1, admitted_at_us=now_us - 200_000_000, changed_at_us=now_us - 200_000_000)
+    desk.ledger.apply([row])
+    desk.jobs.remember("job-1", job_of(row))
+    charge, closed = desk.ledger.apply, []
+
+    def fetched_meanwhile(entries: Sequence[Entry]) -> list[Change]:
+        closed.append(desk.jobs.close_job("job-1", SETTLED))
+        return charge(entries)
+
+    monkeypatch.setattr(desk.ledger, "apply", fetched_meanwhile)
+    desk.keeper._deadline_look_at = 0.0
+    desk.tick()
+    assert closed == [None]
+    assert desk.ledger.overdue(now_us, unbound_before_us=0, after=None) == []
     desk.close()
