@@ -13,7 +13,7 @@ from gateway.policy.credential import Principal, identify
 from gateway.policy.endpoint import admit_apps, admit_endpoint
 from gateway.policy.job import Job, admit_job
 from gateway.policy.target import Target, admit_target, parse_target
-from gateway.protocol.fal import Call, classify, is_canonical_queue_path, is_token_path
+from gateway.protocol.fal import Call, classify, is_canonical_queue_path, may_give_credentials
 from gateway.protocol.fields import Fields, first, repeated
 from gateway.protocol.problem import Problem, refusal
 from gateway.protocol.realtime import bounded_token_request
@@ -51,8 +51,9 @@ _OTHER_SPELLING: Final = refusal(
 _OWNER_NOT_KNOWN: Final = refusal(
     "state_unavailable", "It is not known just now who submitted this job; try again.", ((b"retry-after", b"1"),)
 )
-_OTHER_TOKEN_PATH: Final = refusal(
-    "target_invalid", "Realtime tokens are asked for at https://rest.fal.ai/tokens/ only."
+_OTHER_CREDENTIAL: Final = refusal(
+    "target_invalid",
+    "Realtime tokens are asked for at https://rest.fal.ai/tokens/ only; no other tokens or keys of fal are given out.",
 )
 _NO_TOKEN_REQUEST: Final = refusal("request_invalid", "A token request is a POST of plain JSON, not encoded.")
 _NO_REALTIME: Final = refusal(
@@ -169,8 +170,8 @@ class Door:
         call = classify(target.host, target.path, method=method, named=self._rules.named_endpoints)
         if call.kind == "queue" and self._rules.isolate_jobs != "none" and not is_canonical_queue_path(target.path):
             return None, None, _OTHER_SPELLING
-        if call.kind == "other" and is_token_path(target.host, target.path):
-            return None, None, _OTHER_TOKEN_PATH
+        if may_give_credentials(call, target.host, target.path):
+            return None, None, _OTHER_CREDENTIAL
         verdict = (target, call, admit_endpoint(call, self._rules.endpoint_globs))
         if len(text) <= _LONGEST_KEPT_BYTES:
             if len(self._targets) >= _TARGETS_KEPT:

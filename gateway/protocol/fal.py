@@ -62,6 +62,9 @@ _UUID_GROUPS: Final = re.compile(r"[0-9a-f]+(?:-[0-9a-f]+){4}")
 _AROUND_DIGITS: Final = re.compile(r"urn:|uuid:|%7b|%7d|[{}-]")
 """What readers of UUIDs take as decoration."""
 
+_CREDENTIALS: Final = re.compile(r"(?<![a-z0-9])(?:tokens?|keys?)(?![a-z0-9])|\A/tokens", re.IGNORECASE)
+"""Words of a path below which tokens and keys are given out."""
+
 _NOTHING_NAMED: Final[frozenset[str]] = frozenset()
 
 
@@ -172,9 +175,15 @@ def _application_length(segments: list[str]) -> int:
     return 3 if segments[0] in NAMESPACES else 2
 
 
-def is_token_path(host: str, path: str) -> bool:
-    """Return whether a path may be read as one that gives out tokens, in this spelling or another."""
-    return host in REST_HOSTS and path.lower().startswith("/tokens")
+def may_give_credentials(call: Call, host: str, path: str) -> bool:
+    """Return whether the answer may be a token or a key of fal's, asked for on a path that is not judged as such.
+
+    Any word of a path counts, in any case, since fal has more such paths than are known (`/tokens/realtime` beside
+    `/tokens/`, `/v1/keys` on api.fal.ai). Below fal.run applications choose the words.
+    """
+    if call.kind != "other" or host.endswith((".fal.run", ".falrun.com")):
+        return False
+    return _CREDENTIALS.search(path) is not None
 
 
 def allowed_apps(content: bytes) -> tuple[str, ...] | Problem:

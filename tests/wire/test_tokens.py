@@ -77,12 +77,13 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """Run a gateway that lets all of rest.fal.ai pass."""
-    targets = {"allowed_url_patterns": ["fal.run/**", "rest.fal.ai/**", "rest.alpha.fal.ai/**"]}
+    """Run a gateway that lets all hosts of fal pass."""
+    targets = {"allowed_url_patterns": ["*.fal.run/**", "*.fal.ai/**"]}
     policy = policy_text(*KEYS, teams=TEAMS, targets=targets, realtime={"max_token_seconds": 60})
     with ScriptedOrigin(answering()) as origin:
         base = f"http://127.0.0.1:{origin.port}"
-        env = {"FALGW_ORIGIN_OVERRIDES": f"rest.fal.ai={base},rest.alpha.fal.ai={base}"}
+        hosts = ("rest.fal.ai", "rest.alpha.fal.ai", "api.fal.ai", "apps.fal.run")
+        env = {"FALGW_ORIGIN_OVERRIDES": ",".join(f"{host}={base}" for host in hosts)}
         with Gateway(tmp_path_factory.mktemp("tokens"), policy=policy, env=env) as gateway:
             yield Place(gateway.wait_ready(), origin)
 
@@ -124,6 +125,33 @@ def test_no_other_path_gives_out_tokens(place: Place, path: str) -> None:
     asked = {"allowed_apps": ["flux"]}
     for who in (PLAIN, BUDGETED):
         assert place.refused(who, asked, target=f"https://rest.fal.ai/{path}") == (412, "target_invalid")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "rest.fal.ai/v1/tokens/",
+        "rest.fal.ai/v1/Tokens",
+        "rest.fal.ai/tokens/realtime",
+        "rest.fal.ai/auth/token",
+        "rest.fal.ai/users/current/api-keys",
+        "rest.alpha.fal.ai/v2/tokens;x/",
+        "api.fal.ai/v1/keys",
+        "api.fal.ai/v1/tokens%20/",
+    ],
+)
+def test_no_host_gives_out_other_credentials(place: Place, target: str) -> None:
+    """What opens fal past the gateway, for any app or for longer, is refused wherever it is asked for."""
+    for who in (PLAIN, BUDGETED, TRUSTED):
+        assert place.refused(who, {"alias": "mine"}, target=f"https://{target}") == (412, "target_invalid")
+
+
+@pytest.mark.parametrize(
+    "target", ["rest.fal.ai/storage/auth/token", "rest.fal.ai/v1/tokenizers", "apps.fal.run/acme/keys/tokens"]
+)
+def test_a_word_that_means_something_else_passes(place: Place, target: str) -> None:
+    """Uploads have tokens of their own, which buy nothing; an application names its paths as it likes."""
+    assert place.sent(PLAIN, {"alias": "mine"}, target=f"https://{target}") == {"alias": "mine"}
 
 
 @pytest.mark.parametrize(
