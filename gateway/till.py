@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.ledger.entry import LineForm, bounded_endpoint
 from gateway.policy.budget import moment_within, period_start
+from gateway.policy.endpoint import PricedNames
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import MOST_COST_NS, Estimates, Price, cost_ns, usd_of_picodollars
 from gateway.protocol.fal import is_plain_endpoint
@@ -90,7 +91,7 @@ class Till:
         self._takings = takings
         self._estimates = estimates
         self._wall = wall
-        self._priced_in_lower_case = frozenset(map(str.lower, prices))
+        self._priced = PricedNames(prices)
         self._ways: dict[tuple[str, str, str], tuple[LineForm, Account]] = {}
 
     # -- a request that is paid for -----------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ class Till:
             if price is None:
                 if self._refuses_unpriced:
                     return _UNPRICED
-                if not is_plain_endpoint(call.endpoint) or call.endpoint.lower() in self._priced_in_lower_case:
+                if not is_plain_endpoint(call.endpoint) or self._priced.has_other_name(call.endpoint):
                     return _NOT_PLAIN  # it may be another spelling of one that has a price
             hold = Hold(principal.budgets, estimate_ns or 0)
         known = self._ways.get((principal.key, call.endpoint, call.action))

@@ -19,7 +19,7 @@ from gateway.protocol.fal import NAMESPACES
 from gateway.protocol.problem import Problem, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from gateway.policy.glob import GlobSet
     from gateway.protocol.fal import Call
@@ -28,6 +28,26 @@ SHOWN_CHARACTERS: Final = 128
 
 _APP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*+")
 """An app as a token request may name it; `*` or `..` would mean more to the origin than to a glob."""
+
+
+_NUMBERED_OWNER: Final = re.compile(r"[0-9]+[-/](.+)")
+"""An application by the number of its owner: fal's clients make `110602490/lora` of `110602490-lora`."""
+
+
+class PricedNames:
+    """Endpoints that have a price, and what fal may take for one of them though it is written otherwise."""
+
+    def __init__(self, endpoints: Iterable[str]) -> None:
+        self._names: Final = frozenset(map(str.lower, endpoints))
+        self._names_without_owner: Final = frozenset(name.partition("/")[2] for name in self._names)
+
+    def has_other_name(self, endpoint: str) -> bool:
+        """Return whether an endpoint without a price may be one that has: case, `stream` at the end, owner's number."""
+        name = endpoint.lower()
+        while name not in self._names and name.endswith("/stream"):
+            name = name.removesuffix("/stream")
+        numbered = _NUMBERED_OWNER.fullmatch(name)
+        return name in self._names or (numbered is not None and numbered[1] in self._names_without_owner)
 
 
 def admit_endpoint(call: Call, endpoints: GlobSet | None) -> Problem | None:

@@ -175,13 +175,34 @@ def test_no_spelling_of_an_endpoint_passes_a_spent_budget(open_market: Callable[
     market = open_market(fal, market_policy([key], unpriced_endpoints="allow"))
     market.entry(market.ask(key, FLUX, emulate="units=2"))
     before = fal.requests_total()
-    ends = ("", "/", "/stream", "/stream/", "//", ";x", "%20", "%20/", ";", "~", ".", ",x", "/stream;x", "%3b", "/;x")
+    ends = (
+        "",
+        "/",
+        "/stream",
+        "/stream/",
+        "/stream/stream",
+        "/stream/stream/stream",
+        "/STREAM/stream",
+        "//",
+        ";x",
+        "%20",
+        "%20/",
+        ";",
+        "~",
+        ".",
+        ",x",
+        "/stream;x",
+        "%3b",
+        "/;x",
+    )
     spellings = [
         *(f"{FLUX}{end}" for end in ends),
         FLUX.upper(),
         FLUX.title(),
         "fal-ai;x/flux/dev",
         "fal-ai/flux%20/dev",
+        "110602490/flux/dev",
+        "110602490-flux/dev/stream/stream",
     ]
     statuses = {spelling: market.ask(key, spelling).status for spelling in spellings}
     assert {status for spelling, status in statuses.items() if spelling in (FLUX, f"{FLUX}/", f"{FLUX}/stream/")} == {
