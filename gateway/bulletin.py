@@ -1,4 +1,4 @@
-"""The policy in force, published by one process at a time in memory that all workers share.
+"""The active policy, published by one process at a time in memory that all workers share.
 
 The decision: two places, written in turn, and the number of the newest generation stored last. So a reader finds a
 whole edition at any time, also while the next is being written, or after its writer was killed within. A checksum over

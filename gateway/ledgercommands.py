@@ -122,7 +122,7 @@ def _reconcile(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int
     if settings.fal_admin_key is None:
         say("FAL_ADMIN_KEY: no key of the scope ADMIN, which alone may read fal's bills", to=sys.stderr)
         return EXIT_CONFIG
-    log_of(settings).install()  # what makes no sense in the bill is logged on stderr
+    log_of(settings).install()  # invalid lines of the bill are logged on stderr
     place = settings.origin_overrides.get(HOST)
     ca_file = None if settings.ca_file is None else str(settings.ca_file)
     progress = Progress("comparing with fal's bill, lines read")

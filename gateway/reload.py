@@ -1,8 +1,8 @@
-"""The policy while the gateway runs: read again when its file changes or SIGHUP asks, in force whole or not at all.
+"""The policy while the gateway runs: read again when its file changes or SIGHUP asks, active as a whole or not at all.
 
 The decisions: this runs in a process of its own (reloader.py), which relays nothing, so that YAML costs no request
 anything; and it is asked at each tick, since that process has no event loop. What is broken changes nothing, is logged
-once for each content, and counted. A credential that goes bad in its file leaves the old one in force, and a policy
+once for each content, and counted. A credential that goes bad in its file leaves the old one active, and a policy
 that was refused for want of a credential is judged again when one of the files with credentials changes.
 """
 

@@ -54,7 +54,7 @@ class BillingEvent(NamedTuple):
 
 
 class Unreadable:
-    """Lines of a bill that make no sense: how many, and which requests they are of, as far as that can be read."""
+    """Invalid lines of a bill: how many, and which requests they are of, as far as that can be read."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -70,7 +70,7 @@ class Unreadable:
 def events_of(
     api: FalApi, request_ids: Sequence[str], *, now: datetime, unreadable: Unreadable | None = None
 ) -> Iterator[BillingEvent]:
-    """Yield what was billed for these requests in the last 90 days; count what makes no sense. Raises FalApiError."""
+    """Yield what was billed for these requests in the last 90 days; count invalid lines. Raises FalApiError."""
     since = [("start", _iso(now - timedelta(days=DAYS_BACK, minutes=-1)))]  # the minute is for a clock that goes after
     for at in range(0, len(request_ids), IDS_MOST):
         asked = request_ids[at : at + IDS_MOST]
@@ -80,7 +80,7 @@ def events_of(
 def events_between(
     api: FalApi, since: datetime, until: datetime, *, unreadable: Unreadable | None = None
 ) -> Iterator[BillingEvent]:
-    """Yield what was billed in [since, until), a span of at most 90 days; count what makes no sense.
+    """Yield what was billed in [since, until), a span of at most 90 days; count invalid lines.
 
     Raises FalApiError. The end is always given: fal's cursor is the number of a page, and pages of a list that still
     grows would shift.

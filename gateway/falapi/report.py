@@ -98,7 +98,7 @@ def _summary(report: Report) -> str:
         f"{iso(report.span.since)} to {iso(report.span.until)}",
         f"{report.found.agreeing} purchases agreed already",
         *(
-            [f"{report.found.unreadable} lines of fal's bill make no sense; they and their requests are left out"]
+            [f"{report.found.unreadable} lines of fal's bill are invalid; they and their requests are left out"]
             * bool(report.found.unreadable)
         ),
         f"{charged}, billed {usd(total.true_ns)} USD, drift {usd(total.drift_ns)} USD",

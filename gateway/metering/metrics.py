@@ -26,7 +26,7 @@ ORIGIN_ERRORS: Final = (
     "origin_timeout",
     "upstream_unauthorized",
 )
-"""Error types that are the origin's fault, and not a refusal of ours."""
+"""Error types that are the origin's fault, and not a refusal by the gateway."""
 
 UPSTREAM_REFUSALS_OF: Final = ("rate_limited", "account_locked", "credential_rejected", "other")
 """Why fal itself refused what was sent: protocol/refused.py says which answer is which."""

@@ -81,7 +81,7 @@ class Access:
 
     @cached_property
     def is_without_purchases(self) -> bool:
-        """Whether somebody can call, and nobody's budget admits a call that is paid."""
+        """Whether somebody can call, and no budget admits a call that is paid."""
         return not self.is_closed and all(self._obstacle(who) is Obstacle.BUDGET for _, who in self._callers())
 
     def closed_findings(self) -> list[Finding]:

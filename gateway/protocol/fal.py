@@ -176,7 +176,7 @@ def _application_length(segments: list[str]) -> int:
 
 
 def may_give_credentials(call: Call, host: str, path: str) -> bool:
-    """Return whether the answer may be a token or a key of fal's, asked for on a path that is not judged as such.
+    """Return whether the answer may be a token or a key for fal, asked for on a path that is not judged as such.
 
     Any word of a path counts, in any case, since fal has more such paths than are known (`/tokens/realtime` beside
     `/tokens/`, `/v1/keys` on api.fal.ai). Below fal.run applications choose the words.

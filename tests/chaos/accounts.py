@@ -40,7 +40,7 @@ def unlike_the_bill(entries: Iterable[Entry], bill: Mapping[str, int]) -> list[s
 
 
 def twice_in_the_ledger(entries: Iterable[Entry]) -> list[str]:
-    """Return the requests of fal's that two rows claim."""
+    """Return fal's requests that two rows claim."""
     claims = Counter(entry.fal_request_id for entry in entries if entry.fal_request_id)
     twice = [name for name, count in claims.items() if count > 1]
     return [f"{len(twice)} executions are in the ledger twice, such as {twice[:SHOWN]}"] if twice else []

@@ -66,7 +66,7 @@ def test_the_first_lines_are_not_for_older_clients(older: NodeClient, gateway: G
 
 @pytest.mark.parametrize("name", CALLS)
 def test_every_call_goes_through_the_gateway(older: NodeClient, gateway: Gateway, name: str) -> None:
-    """With the middleware each request to a host of fal's goes to the gateway, and only those carry the key."""
+    """With the middleware each request to one of fal's hosts goes to the gateway, and only those carry the key."""
     outcome = older.call(name, **CALLS[name])
     assert outcome.error is None, outcome
     own = urlsplit(gateway.url).netloc

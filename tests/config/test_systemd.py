@@ -27,7 +27,7 @@ def service() -> configparser.SectionProxy:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    """No name that it does not know, no value that it cannot read; with a command that is here in place of ours."""
+    """It knows every name and can read every value; the command is replaced by one that is installed here."""
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text(encoding="utf-8").replace(INSTALLED, sys.executable), encoding="utf-8")
     judged = subprocess.run(

@@ -43,7 +43,7 @@ def test_the_first_question_waits_a_moment(presence: Presence) -> None:
 
 
 def test_where_it_may_not_be_asked_silence_tells(presence: Presence) -> None:
-    """An answer that moves asks by itself; one that is silent for ten seconds is nobody's."""
+    """An answer that moves asks by itself; one that is silent for ten seconds has no reader any more."""
     for at in (0, 9, 18):
         assert presence.judge(NOW + at, progress=at, may_probe=False) is Finding.WAIT
     assert presence.judge(NOW + 27, progress=18, may_probe=False) is Finding.WAIT

@@ -98,7 +98,7 @@ def test_an_account_is_read_so_often_and_no_more(start_gateway: StartGateway, em
 
 
 def test_a_snapshot_is_read_once_for_all_keys() -> None:
-    """However many ask, it is parsed anew when another was published, and not before."""
+    """However many ask, it is parsed again when another was published, and not before."""
     bulletin = Bulletin(largest_bytes=1000)
     reader = SnapshotReader(bulletin)
     assert not reader.read()
