@@ -7,6 +7,7 @@ policy is judged, never for a request.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from gateway.policy.glob import segments_of
@@ -20,6 +21,9 @@ _ANY_CHARACTERS: Final = "*"
 
 def overlap(*patterns: str) -> bool:
     """Return whether there is a text that all patterns match; GlobError where one cannot be meant."""
+    starts = sorted((pattern.partition("*")[0].removesuffix("/") for pattern in patterns), key=len)
+    if not all(longer.startswith(shorter) for shorter, longer in pairwise(starts)):  # most of those that do not overlap
+        return False
     narrow = [segments_of(pattern) for pattern in patterns if pattern != _ANY_PATH]
     return _have_common([list(segments) for segments in narrow], _ANY_PATH, _are_one_segment)
 

@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 from gateway.policy.glob import GlobSet
 from gateway.policy.overlap import overlap
 
-TEXTS = tuple(
-    "/".join(segments)
-    for length in (1, 2, 3)
-    for segments in product(("a", "b", "aa", "ab", "ba", "bb", "abb", "bab"), repeat=length)
-)
-"""Enough for patterns of three segments of at most two letters each: a shortest common text is among them."""
+TEXTS = tuple("/".join(segments) for length in range(1, 7) for segments in product(("a", "b", "ab"), repeat=length))
+"""A shortest common text of three of the patterns below is among them: each with a `**` asks for two segments at most."""
 
 
 @pytest.mark.parametrize(
@@ -49,11 +45,11 @@ def test_each_two_may_have_one_where_all_have_none() -> None:
     assert not overlap(*globs)
 
 
-SEGMENTS = st.sampled_from(["*", "a", "b", "a*", "*b", "ab", "*a*"])
+SEGMENTS = st.sampled_from(["*", "a", "b", "a*", "*b", "ab"])
 PATTERNS = st.lists(SEGMENTS | st.just("**"), min_size=1, max_size=3).map("/".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(PATTERNS, min_size=2, max_size=3))
 def test_the_answer_is_that_of_the_expressions(patterns: list[str]) -> None:
     """A text that all match is there exactly where it is said to be."""
