@@ -12,7 +12,7 @@ from gateway.policy.glob import GlobSet
 from gateway.policy.overlap import overlap
 
 TEXTS = tuple("/".join(segments) for length in range(1, 7) for segments in product(("a", "b", "ab"), repeat=length))
-"""A shortest common text of three of the patterns below is among them: each with a `**` asks for two segments at most."""
+"""A shortest common text of three of the patterns below is among them: one with a `**` asks for two segments at most."""
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,11 @@ SEGMENTS = st.sampled_from(["*", "a", "b", "a*", "*b", "ab"])
 PATTERNS = st.lists(SEGMENTS | st.just("**"), min_size=1, max_size=3).map("/".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(PATTERNS, min_size=2, max_size=3))
 def test_the_answer_is_that_of_the_expressions(patterns: list[str]) -> None:
     """A text that all match is there exactly where it is said to be."""
-    found = [text for text in TEXTS if all(GlobSet((pattern,)).matches(text) for pattern in patterns)]
+    found = list(TEXTS)
+    for pattern in patterns:
+        found = list(filter(GlobSet((pattern,)).matches, found))
     assert overlap(*patterns) is bool(found)
