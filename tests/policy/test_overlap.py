@@ -12,7 +12,7 @@ from gateway.policy.glob import GlobSet
 from gateway.policy.overlap import overlap
 
 TEXTS = tuple("/".join(segments) for length in range(1, 7) for segments in product(("a", "b", "ab"), repeat=length))
-"""A shortest common text of three of the patterns below is among them: one with a `**` asks for two segments at most."""
+"""A shortest common text of three of the patterns below is among them: each with a `**` has two segments at most."""
 
 
 @pytest.mark.parametrize(
