@@ -67,8 +67,8 @@ class Trail:
     @property
     def end(self) -> int:
         """Where the journal ends now, as the same number."""
-        there = self._segments()
-        return there[-1] * SEGMENT_PLACES + self._size(there[-1]) if there else self.applied
+        ends = (number * SEGMENT_PLACES + size for number in reversed(self._segments()) if (size := self._size(number)))
+        return next(ends, self.applied)  # an empty segment has no line to wait for
 
     def read(self, most: int, *, until: int | None = None) -> Piece | None:
         """Return at most `most` lines that come next, None where there is no whole line; none behind `until`."""

@@ -51,6 +51,17 @@ def test_the_slowest_gateway_counts(ledger: Ledger) -> None:
     assert behind(ledger) is None
 
 
+def test_a_gateway_that_has_bought_nothing_is_not_behind(ledger: Ledger, spool_folder: Path) -> None:
+    """Its workers' journals are there, and empty."""
+    own = claim_folder(spool_folder, ONE)
+    journal = Journal(own.path, name="w")
+    clerk = Clerk(ledger, Spool(spool_folder, own.path), listeners=DEAF, may_make=False, gateway=ONE)
+    assert clerk.work()
+    assert behind(ledger) == 0
+    journal.close()
+    own.close()
+
+
 def test_a_watermark_waits_for_every_journal(ledger: Ledger, spool_folder: Path) -> None:
     """A journal that may not be read yet holds it back; an adopted one's goes once it is applied, ours at the end."""
     dead = claim_folder(spool_folder, DEAD)
