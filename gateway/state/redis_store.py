@@ -162,8 +162,7 @@ class RedisStore:
         )
         self.purses.rise(self._pipeline)
         self.jobs.rise(self._pipeline)
-        self._pay(self._pipeline)
-        self._renew(self._pipeline)
+        self._settle_leases(self._pipeline)
         self.is_up = True
         self._beat_later()
         self._tell(up=True)
@@ -206,9 +205,9 @@ class RedisStore:
     def _beat(self) -> None:
         self._beat_later()
         if self._pipeline is not None:
-            self._pay(self._pipeline)
-            self._renew(self._pipeline)
+            self._settle_leases(self._pipeline)
             self.jobs.pay()
+            self._pipeline.add(Call(redis_commands.room_probe()))  # a store without memory takes the heartbeat itself
             self._pipeline.add(BeatCall(self._replica, self._count))
 
     def _stop_beating(self) -> None:
@@ -216,13 +215,10 @@ class RedisStore:
             self._beat_timer.cancel()
             self._beat_timer = None
 
-    def _pay(self, pipeline: Pipeline) -> None:
-        """Give back what is owed."""
+    def _settle_leases(self, pipeline: Pipeline) -> None:
+        """Give back slots that are owed, and renew those that are held."""
         for key, names in self._leases.owed():
             pipeline.add(FreeCall(key, names, leases=self._leases))
-
-    def _renew(self, pipeline: Pipeline) -> None:
-        """Hold what is held for another while."""
         for key, names in self._leases.held():
             pipeline.add(Call(redis_commands.renew(key, names)))
 

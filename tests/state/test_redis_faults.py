@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
+from gateway.state import redis_store
 from gateway.state.redis_pipeline import MOST_FAILURES, MOST_PENDING
 from gateway.state.redis_store import PATIENCE_SECONDS
 from tests.state.stage import (
@@ -361,6 +362,25 @@ def test_calls_under_way_are_bounded(proxy: FaultProxy) -> None:
             assert await ask_later(stage.store, fresh(LIMITS)) is None
             assert not any(future.done() for future in under_way)
             assert stage.errors == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_gateway_notices_a_store_without_memory(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks anything: the next heartbeat finds it, though the store takes the heartbeat itself."""
+    monkeypatch.setattr(redis_store, "BEAT_SECONDS", (0.01, 0.02))
+
+    async def scenario() -> None:
+        with structlog.testing.capture_logs() as events:
+            async with risen(redis_server.url) as stage:
+                redis_server.run("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", 1)
+                await settled(lambda: not stage.store.is_up, "a loss that is noticed")
+                (down,) = [event for event in events if event["event"] == "state_store_down"]
+                assert down["reasons"] == ["OOM"]
+                redis_server.run("CONFIG", "SET", "maxmemory", 0)
+                await stage.up()
 
     asyncio.run(scenario())
 
