@@ -103,7 +103,7 @@ class RedisStore:
         """Give back what is held, within the time that any call has, and disconnect; harmless when done twice."""
         if self.is_up and self._pipeline is not None:
             self._leases.give_back()
-            self._pay(self._pipeline)
+            self._settle_leases(self._pipeline)
             await self._last_answer(self._pipeline)  # of jobs that were closed the till is told by now
             self.purses.leave()
             await self._last_answer(self._pipeline)
