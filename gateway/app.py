@@ -167,6 +167,8 @@ class Worker:
     def _write_down(self) -> bool:
         """Write what this turn changed; purses first, marked with what the journal has to tell for it to be true."""
         self._store.write()
+        if self._shared_store is not None:
+            self._shared_store.purses.write()
         self._journal.flush()
         return False
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Ledger
     from gateway.policy.budget import Budget
-    from gateway.state.redis_books import SharedPurse
+    from gateway.state.shared_purse import SharedPurse
 
 LOOK_SECONDS: Final = 1.0
 LAG_SECONDS: Final = 1
@@ -137,7 +137,6 @@ class Treasury:
         applied, adopted = self._journals()
         self._adopted = frozenset(replica.encode() for replica in adopted)
         ours = {*seated, *self._workers(), *applied}
-        self._mark(applied)
         if is_ledger_up:
             self._audit.compare(self._purses)
         for budget, purse in self._purses.items():
@@ -215,26 +214,6 @@ class Treasury:
         for budget, purse in lost.items():
             if purse is not None:
                 self._books.drop(budget, purse.edition)
-
-    def _mark(self, applied: Mapping[int, int]) -> None:
-        """Say up to where journals of this gateway are in the ledger, where not all is that their processes stated."""
-        marks = []
-        for budget, purse in self._purses.items():
-            news = {
-                holder: reached
-                for holder, place in purse.stated.items()
-                if purse.applied.get(holder, -1) < place
-                and (reached := self._reached(holder, applied)) > purse.applied.get(holder, -1)
-            }
-            if news:
-                purse.applied.update(news)
-                marks.append((budget, news))
-        self._books.mark(marks)
-
-    def _reached(self, holder: bytes, applied: Mapping[int, int]) -> int:
-        """Return up to where a process's journal is in the ledger; -1 where another gateway knows it, or none."""
-        replica, _, pid = holder.rpartition(b":")
-        return applied.get(int(pid), -1) if replica == self._replica else -1
 
     # -- the dead ---------------------------------------------------------------------------------------------------
 

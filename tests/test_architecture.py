@@ -251,6 +251,7 @@ MAY_USE: Final = MappingProxyType(
         "ledger.totals": frozenset({"sqlalchemy"}),
         "ledger.trail": frozenset({"orjson"}),
         "ledger.watermarks": frozenset({"sqlalchemy"}),
+        "ledger.journal_places": frozenset({"sqlalchemy"}),
         "metering": frozenset({"orjson", "prometheus_client", "structlog"}),
         "ingress": frozenset({"httptools", "tornado"}),
         "ops": frozenset({"prometheus_client", "tornado"}),

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from gateway.bookkeeper import Bookkeeper
 from gateway.known_jobs import job_of
 from gateway.ledger.entry import Entry
+from gateway.ledger.journal_places import Places
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.process import Gauges
 from gateway.metering.board import Board
@@ -19,7 +20,7 @@ from gateway.policy.budget import Budget, period_start
 from gateway.shared_audit import SharedAudit
 from gateway.state.jobs import JobTable
 from gateway.state.local import Quotas
-from gateway.state.redis_books import RedisBooks, StoreAwayError
+from gateway.state.redis_books import CUT_SECONDS, RedisBooks, StoreAwayError
 from gateway.state.redis_purse_scripts import STATE
 from gateway.state.redis_registers import purse_key
 from gateway.treasury import LAG_SECONDS, Journals, Treasury
@@ -61,7 +62,7 @@ class Scene:
             replica="one",
             workers=lambda: self.workers,
             journals=lambda: Journals(self.applied, self.adopted),
-            audit=SharedAudit(self.books, self.ledger, confirm_seconds=0.0),
+            audit=SharedAudit(self.books, self.ledger, cut_age_seconds=0.0),
         )
 
     def restore(self, snapshot: bytes) -> None:
@@ -76,10 +77,16 @@ class Scene:
         treasury.keep(budgets or BUDGETS, is_ledger_up=is_ledger_up)
 
     def audited(self, treasury: Treasury, budget: Budget = KEY) -> tuple[int, int, int]:
-        """Return a budget's sums after two looks: a difference has to be the same twice."""
-        self.look(treasury)
-        self.look(treasury)
+        """Return a budget's sums after four looks, no other cut being open: a difference has to be in two cuts."""
+        self.redis.run("DEL", *(key_of(each) + ":cut" for each in BUDGETS))
+        for _ in range(4):
+            self.look(treasury)
         return self.sums(budget)
+
+    def carry(self, holder: str, place: int, *rows: Entry) -> None:
+        """Let a gateway bring a process's journal to the ledger up to a place, with the rows of its lines."""
+        gateway, _, pid = holder.rpartition(":")
+        self.ledger.apply(rows, places=Places({(gateway, f"worker-0-{pid}"): place}, ()))
 
     def state(self, holder: str, register: str, value: int, *, place: int, budget: Budget = KEY) -> None:
         """State one register of a process, as its worker does."""
@@ -91,10 +98,16 @@ class Scene:
 
     def tell(self, status: str, ago_seconds: float, *, ns: int, job: str | None = None, key: str = "web") -> Entry:
         """Tell the ledger of a purchase of this month that came to this so many seconds ago."""
+        entry = self.row(status, ago_seconds, ns=ns, job=job, key=key)
+        self.ledger.apply([entry])
+        return entry
+
+    def row(self, status: str, ago_seconds: float, *, ns: int, job: str | None = None, key: str = "web") -> Entry:
+        """Return a purchase of this month that came to this so many seconds ago."""
         self.numbers += 1
         changed_at_us = int((time() - ago_seconds) * SECOND)
         begun_us = period_start("month", time()) * SECOND
-        entry = Entry(
+        return Entry(
             id=f"{self.numbers:032x}",
             status=status,
             team="design",
@@ -111,8 +124,6 @@ class Scene:
             cost_ns=ns if status == "settled" else None,
             source="exact",
         )
-        self.ledger.apply([entry])
-        return entry
 
     def sums(self, budget: Budget = KEY) -> tuple[int, int, int]:
         """Return what is spent, held by jobs, and held by runs."""
@@ -319,70 +330,112 @@ def test_jobs_are_told_to_a_store_that_has_lost_them(scene: Scene) -> None:
 
 
 def test_the_comparison_waits_for_all_that_was_stated(scene: Scene) -> None:
-    """A purse is lowered only where every process's journal is applied as far as it stated; then it is the ledger's."""
+    """A purse is corrected only where the ledger has every process's journal as far as it stated."""
     treasury = scene.treasury()
     scene.look(treasury)
     scene.state("one:1", "s", 9, place=50)
     assert scene.audited(treasury) == (9, 0, 0)
     scene.tell("settled", 0, ns=7)
-    scene.applied = {1: 49}
+    scene.carry("one:1", 49)
     assert scene.audited(treasury) == (9, 0, 0)
-    scene.applied = {1: 50}
-    scene.look(treasury)  # which says so
+    scene.carry("one:1", 50)
     assert scene.audited(treasury) == (7, 0, 0)
     scene.state("two:1", "s", 5, place=10)
-    assert scene.audited(treasury) == (12, 0, 0), "another gateway says when its journals are applied"
-    scene.redis.run("HSET", key_of(KEY), "a:two:1", 10)
+    assert scene.audited(treasury) == (12, 0, 0), "another gateway says when its journals are in the ledger"
+    scene.carry("two:1", 10)
     assert scene.audited(treasury) == (7, 0, 0)
 
 
-def test_a_purse_that_is_spent_from_without_a_pause_is_lowered(scene: Scene) -> None:
-    """By what it had more than the ledger has once its statements of then are applied; a pause does the rest."""
+class Caller:
+    """A process that settles a run and a job before each look, and whose journal is a purchase behind in the ledger."""
+
+    def __init__(self, scene: Scene, holder: str) -> None:
+        self._scene = scene
+        self._holder = holder
+        self._waiting: list[Entry] = []
+        self.spent = 0
+        self.jobs = 0
+
+    def call(self) -> None:
+        """Settle, submit and state; the ledger gets what was stated before."""
+        self.carry()
+        self.spent += 3
+        self.jobs += 5
+        self._waiting = [
+            self._scene.row("settled", 1, ns=3),
+            self._scene.row("held", 1, ns=5, job=f"{self._holder}-{self.jobs}"),
+        ]
+        self._scene.state(self._holder, "s", self.spent, place=self.spent - 1)
+        self._scene.state(self._holder, "j", self.jobs, place=self.spent)
+
+    def carry(self) -> None:
+        """Bring all that was stated to the ledger."""
+        self._scene.carry(self._holder, self.spent, *self._waiting)
+        self._waiting = []
+
+
+@pytest.mark.parametrize(("spent_ns", "jobs_ns"), [(100, 0), (-7, 0), (0, 90), (40, -4)])
+def test_a_purse_that_is_spent_from_without_a_pause_is_corrected(scene: Scene, spent_ns: int, jobs_ns: int) -> None:
+    """To the nanodollar, whether too high or too low, by two gateways' processes that never wait for the ledger."""
+    treasury = scene.treasury()
+    scene.look(treasury, KEY)
+    callers = [Caller(scene, holder) for holder in ("one:1", "two:1")]
+    RedisBooks(scene.redis.url, "two").show_life()
+
+    def look() -> None:
+        for caller in callers:
+            caller.call()
+        scene.look(treasury, KEY)
+
+    look()
+    scene.redis.run("HINCRBY", key_of(KEY), "spent", spent_ns)
+    scene.redis.run("HINCRBY", key_of(KEY), "jobs", jobs_ns)
+    with capture_logs() as events:
+        for _ in range(6):
+            look()
+    told = [(each["spent_ns"], each["held_ns"]) for each in events if each["event"] == "budget_corrected"]
+    assert told == [(-spent_ns, -jobs_ns)]
+    assert scene.sums() == (sum(each.spent for each in callers), sum(each.jobs for each in callers), 0)
+
+
+def test_a_statement_that_comes_late_is_no_difference_twice(scene: Scene) -> None:
+    """A worker's journal may be in the ledger while its statement is still on its way to the store."""
     treasury = scene.treasury()
     scene.look(treasury)
-    spent = 0
-
-    def buy() -> None:
-        """Settle and state a purchase; the ledger has it, and knows that it has the one before."""
-        nonlocal spent
-        scene.applied = {1: spent}
-        spent += 1
-        scene.state("one:1", "s", spent, place=spent)
-        scene.tell("settled", 1, ns=1)
-
-    buy()
-    scene.redis.run("HINCRBY", key_of(KEY), "spent", 100)
-    for _ in range(4):
-        buy()
-        scene.look(treasury)
-    assert 0 <= scene.sums()[0] - spent <= 2, "no less than was spent, nor more than in two looks beside"
-    scene.applied = {1: spent}
+    scene.state("one:1", "s", 5, place=5)
+    scene.carry("one:1", 9, scene.row("settled", 0, ns=5), scene.row("settled", 0, ns=2))
     scene.look(treasury)
-    assert scene.audited(treasury) == (spent, 0, 0)
-
-
-def test_a_purse_is_not_lowered_by_what_the_ledger_cannot_have(scene: Scene) -> None:
-    """A statement that is not applied, or whose journal no gateway knows, says nothing of the ledger."""
-    treasury = scene.treasury()
     scene.look(treasury)
-    scene.state("one:1", "s", 9, place=50)
-    scene.state("two:1", "s", 5, place=10)
-    for applied in (49, 50, 60):
-        scene.applied = {1: applied}
-        scene.look(treasury)
-        scene.look(treasury)
-    assert scene.sums() == (14, 0, 0)
-
-
-def test_what_is_spent_is_raised_at_any_moment(scene: Scene) -> None:
-    """The ledger has it for some seconds: no statement that is on its way can be what lacks."""
-    treasury = scene.treasury()
-    scene.look(treasury)
-    scene.state("one:1", "s", 5, place=50)
-    scene.tell("settled", 0, ns=7)
-    scene.look(treasury)
-    assert scene.sums() == (5, 0, 0)
+    scene.state("one:1", "s", 7, place=9)
     assert scene.audited(treasury) == (7, 0, 0)
+    assert scene.audited(treasury) == (7, 0, 0)
+
+
+def test_a_cut_ends_with_its_purse(scene: Scene) -> None:
+    """What was stated of another edition says nothing of this one; and the next cut is open again."""
+    treasury = scene.treasury()
+    scene.look(treasury)
+    scene.look(treasury)
+    assert scene.redis.run("EXISTS", key_of(KEY) + ":cut") == 1
+    scene.redis.run("HINCRBY", key_of(KEY), "edition", 1)
+    scene.redis.run("HINCRBY", key_of(KEY), "spent", 4)
+    scene.look(treasury)
+    assert scene.sums() == (4, 0, 0)
+    assert scene.audited(treasury) == (0, 0, 0)
+
+
+def test_a_cut_that_is_not_closed_goes_by_itself(scene: Scene) -> None:
+    """Its gateway may have died: statements list nothing then, and others may open one."""
+    treasury = scene.treasury()
+    scene.look(treasury)
+    scene.look(treasury)
+    assert 0 < scene.redis.run("TTL", key_of(KEY) + ":cut") <= CUT_SECONDS
+    (other,) = scene.books.open_cuts([KEY], "another")
+    assert other is None, "one at a time"
+    scene.redis.run("DEL", key_of(KEY) + ":cut")
+    scene.state("one:1", "s", 3, place=1)
+    assert scene.redis.run("HGET", key_of(KEY), "cut") is None
+    assert scene.redis.run("EXISTS", key_of(KEY) + ":cut") == 0
 
 
 def test_jobs_and_spending_are_set_to_the_ledgers(scene: Scene) -> None:
@@ -393,6 +446,7 @@ def test_jobs_and_spending_are_set_to_the_ledgers(scene: Scene) -> None:
     scene.redis.run("HINCRBY", key_of(KEY), "jobs", 20)
     scene.redis.run("HINCRBY", key_of(TEAM), "jobs", -11)
     scene.redis.run("HINCRBY", key_of(TEAM), "spent", 3)
+    scene.look(treasury)
     scene.look(treasury)
     assert scene.sums() == (0, 31, 0), "once may be chance"
     scene.look(treasury)

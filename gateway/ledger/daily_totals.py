@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, and_, bindparam, case, delete, func, literal,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.ledger.entry import CHARGED, HELD
-from gateway.ledger.tables import DAILY_TOTALS, PURCHASES
+from gateway.ledger.tables import DAILY_TOTALS, JOURNALS, PURCHASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +56,13 @@ class LedgerSums(NamedTuple):
     jobs: Spending
 
 
+class LedgerCut(NamedTuple):
+    """Sums, and up to which place each journal is counted in them, by gateway and journal."""
+
+    sums: LedgerSums
+    places: dict[tuple[str, str], int]
+
+
 def shifts(changes: Iterable[tuple[Entry | None, Entry]]) -> dict[Names, int]:
     """Return by how many nano-dollars rows that changed from one state to another move the sums; no zeros."""
     moved: dict[Names, int] = {}
@@ -87,10 +94,24 @@ def read(connection: Connection, since_us: int, *, runs_before_us: int) -> Ledge
     sums = LedgerSums(Spending({}, {}), Spending({}, {}))
     moments = {"day": since_us // DAY_US, "since_us": since_us, "runs_before_us": runs_before_us}
     for is_spent, team, key, amount_ns in connection.execute(SUMS, moments):
-        amounts = sums.spent if is_spent else sums.jobs
-        amounts.keys[key] = amounts.keys.get(key, 0) + amount_ns
-        amounts.teams[team] = amounts.teams.get(team, 0) + amount_ns
+        _add(sums.spent if is_spent else sums.jobs, team, key, amount_ns)
     return sums
+
+
+def read_cut(connection: Connection, since_us: int) -> LedgerCut:
+    """Return the sums from a midnight on with the places of all journals, as of one moment: it is one statement."""
+    cut = LedgerCut(LedgerSums(Spending({}, {}), Spending({}, {})), {})
+    for kind, name, key, amount in connection.execute(_CUT, {"day": since_us // DAY_US, "since_us": since_us}):
+        if kind == _IS_PLACE:
+            cut.places[name, key] = amount
+        else:
+            _add(cut.sums.spent if kind else cut.sums.jobs, name, key, amount)
+    return cut
+
+
+def _add(amounts: Spending, team: str, key: str, amount_ns: int) -> None:
+    amounts.keys[key] = amounts.keys.get(key, 0) + amount_ns
+    amounts.teams[team] = amounts.teams.get(team, 0) + amount_ns
 
 
 def _adding(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
@@ -122,3 +143,6 @@ _HELD: Final = (
     .group_by(_ROW.team, _ROW.key)
 )
 SUMS: Final = union_all(_SPENT, _HELD)
+_IS_PLACE: Final = 2
+_PLACES: Final = select(literal(_IS_PLACE), JOURNALS.c.gateway, JOURNALS.c.journal, JOURNALS.c.place)
+_CUT: Final = union_all(_SPENT, _HELD, _PLACES)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import delete, func, or_, select, tuple_
 
-from gateway.ledger import daily_totals, schema, totals
-from gateway.ledger.daily_totals import DAY_US, LedgerSums, Spending
+from gateway.ledger import daily_totals, journal_places, schema, totals
+from gateway.ledger.daily_totals import DAY_US, LedgerCut, LedgerSums, Spending
 from gateway.ledger.database import Database
 from gateway.ledger.entry import CHARGED, HELD, RECONCILED, RELEASED, UNKNOWN, Entry, folded, merged
 from gateway.ledger.statements import insert_new, insert_warning, write_back
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection
 
+    from gateway.ledger.journal_places import Places
     from gateway.ledger.totals import Total
 
 PAGE_ROWS: Final = 1_000
@@ -96,18 +97,27 @@ class Ledger:
 
     # -- telling ----------------------------------------------------------------------------------------------------
 
-    def apply(self, entries: Sequence[Entry]) -> list[Change]:
-        """Take what happened, in one transaction; return the rows that changed, at most one for each purchase."""
+    def apply(self, entries: Sequence[Entry], *, places: Places | None = None) -> list[Change]:
+        """Take what happened, in one transaction; return the rows that changed, at most one for each purchase.
+
+        `places`: where journals are with it.
+        """
         rows = dict(sorted(folded(entries).items()))
-        if not rows:
+        if not rows and places is None:
             return []
         with self._database.writing() as connection:
-            fresh = insert_new(connection, list(rows.values()))
-            known = [row for row in rows.values() if row.id not in fresh]
-            climbed = _climb(connection, known) if known else []
-            changes = [Change(None, row) for row in rows.values() if row.id in fresh] + climbed
-            totals.add(connection, totals.shifts(changes), at_us=max(row.changed_at_us for row in rows.values()))
-            daily_totals.add(connection, daily_totals.shifts(changes))
+            changes = self._apply(connection, rows) if rows else []
+            if places is not None:
+                journal_places.write(connection, places)
+        return changes
+
+    def _apply(self, connection: Connection, rows: dict[str, Entry]) -> list[Change]:
+        fresh = insert_new(connection, list(rows.values()))
+        known = [row for row in rows.values() if row.id not in fresh]
+        climbed = _climb(connection, known) if known else []
+        changes = [Change(None, row) for row in rows.values() if row.id in fresh] + climbed
+        totals.add(connection, totals.shifts(changes), at_us=max(row.changed_at_us for row in rows.values()))
+        daily_totals.add(connection, daily_totals.shifts(changes))
         return changes
 
     def claim_warning(self, budget: str, period_start: int, share: str) -> bool:
@@ -146,6 +156,11 @@ class Ledger:
         """
         with self._database.reading() as connection:
             return daily_totals.read(connection, since_us, runs_before_us=runs_before_us)
+
+    def cut_since(self, since_us: int) -> LedgerCut:
+        """Return the sums of purchases admitted from a midnight on (UTC), and which lines of journals they count."""
+        with self._database.reading() as connection:
+            return daily_totals.read_cut(connection, since_us)
 
     def spent_since(self, since_us: int) -> Spending:
         """Return what was spent by requests admitted from any moment on; adds them up, which takes seconds."""

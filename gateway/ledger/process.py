@@ -218,8 +218,9 @@ class Clerk:
     def _apply(self, batch: Batch) -> None:
         rows = batch.entries + batch.finished
         self._oldest_us = rows[0].changed_at_us if rows else None
-        for start in range(0, len(rows), BATCH_ROWS):
-            changes = self._ledger.apply(rows[start : start + BATCH_ROWS])
+        for start in range(0, max(1, len(rows)), BATCH_ROWS):
+            places = batch.places if self._gateway and start + BATCH_ROWS >= len(rows) else None
+            changes = self._ledger.apply(rows[start : start + BATCH_ROWS], places=places)
             if changes:
                 self._applied += len(changes)
                 self._listeners.on_changed(changes)

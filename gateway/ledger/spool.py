@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.ledger.faults import LedgerAwayError
 from gateway.ledger.folder import SpoolFolder, folders_below, journals_in, take_folder
+from gateway.ledger.journal_places import Places
 from gateway.ledger.trail import Piece, Trail
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ class Batch(NamedTuple):
     def size_bytes(self) -> int:
         """How many bytes of journals it takes in."""
         return sum(piece.size_bytes for _, piece in self.pieces)
+
+    @property
+    def places(self) -> Places:
+        """Up to where journals are in the ledger with it, by gateway and name."""
+        reached = {(trail.folder.name, trail.name): piece.place for trail, piece in self.pieces}
+        return Places(reached, [(trail.folder.name, trail.name) for trail in self.ended])
 
     @property
     def is_empty(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, Index, MetaData, PrimaryKeyConstraint, String, Table, Text
 
 VERSION_TABLE: Final = "fal_gateway_ledger_version"
-RELEASE: Final = "0005"
+RELEASE: Final = "0006"
 """The last of the steps: what `VERSION_TABLE` says of a ledger of this release. Steps compare as texts."""
 
 METADATA: Final = MetaData()
@@ -107,4 +107,13 @@ WATERMARKS: Final = Table(
     METADATA,
     Column("gateway", Text, primary_key=True),
     Column("applied_us", BigInteger, nullable=False),
+)
+
+# Up to which place each journal is in here, written with its rows. Only of gateways that share the database.
+JOURNALS: Final = Table(
+    "fal_gateway_journals",
+    METADATA,
+    Column("gateway", Text, primary_key=True),
+    Column("journal", Text, primary_key=True),
+    Column("place", BigInteger, nullable=False),
 )

@@ -43,6 +43,11 @@ class Piece(NamedTuple):
     size_bytes: int
     behind: Position
 
+    @property
+    def place(self) -> int:
+        """The place behind it as one number (journal.py)."""
+        return self.behind.segment * SEGMENT_PLACES + self.behind.offset
+
 
 class Trail:
     """One journal being read: the one of that `name` in that `folder`."""

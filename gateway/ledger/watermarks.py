@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import BigInteger, delete, func, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gateway.ledger import journal_places
 from gateway.ledger.tables import WATERMARKS
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Watermarks:
         with self._database.writing() as connection:
             is_abandoned = _MARK.applied_us < _clock(connection) - _ABANDONED_US
             connection.execute(delete(WATERMARKS).where(_MARK.gateway.in_(gateways) | is_abandoned))
+            journal_places.forget(connection)
 
 
 def _clock(connection: Connection) -> ColumnElement[int]:

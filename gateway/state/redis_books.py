@@ -23,8 +23,9 @@ from redis.retry import Retry
 
 from gateway.state.redis_address import parse_redis_url
 from gateway.state.redis_job_commands import JOB_SECONDS, closing, job_key, job_text, read_job
-from gateway.state.redis_purse_scripts import CLOSE, CORRECT, DROP, FILL, LOWER, RAISE, SWEEP, TELL
+from gateway.state.redis_purse_scripts import ADD, CLOSE, CLOSE_CUT, DROP, FILL, OPEN_CUT, SWEEP, TELL
 from gateway.state.redis_registers import purse_key
+from gateway.state.shared_purse import SharedPurse, Statement, parse_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 OPENING_SECONDS: Final = 4.0
 SEEN_SECONDS: Final = 600
+CUT_SECONDS: Final = 10
 _TIMEOUT_SECONDS: Final = 1.0
 _AT_ONCE: Final = 500
 _JOBS_AT_ONCE: Final = 200  # in one script, which the store runs in a millisecond
@@ -43,8 +45,7 @@ _SEEN_KEY: Final = b"fgw:{replicas}:seen"
 _FENCE_KEY: Final = b"fgw:{replicas}:fence:"
 _FENCE_SECONDS: Final = 86_400
 _OLDEST_PROTOCOL: Final = 2
-_GRANTED, _NET, _SPENT, _JOBS = b"g:", b"n:", b"s:", b"j:"
-_STATED, _APPLIED = b"p:", b"a:"
+_CUT: Final = b":cut"
 _FAULTS: Final = (RedisError, OSError, ValueError, TypeError, LookupError)
 """What the library raises for a store that is away, that refuses, or that answers garbage."""
 
@@ -58,59 +59,6 @@ class Eviction(NamedTuple):
 
     policy: str
     most_bytes: int
-
-
-class SharedPurse:
-    """One budget's sums in nanodollars, and what each process holds, by its name (`<gateway>:<pid>`).
-
-    `stated`: where each process's journal ended when it changed the sums last, `applied`: up to where it is known to be
-    in the ledger. `counted_ns` and `open_ns` are what is spent and held by jobs as the store has them.
-    """
-
-    __slots__ = (
-        "applied",
-        "counted_ns",
-        "edition",
-        "held_ns",
-        "holders",
-        "jobs_ns",
-        "open_ns",
-        "spent_ns",
-        "start",
-        "stated",
-    )
-
-    def __init__(self, row: Mapping[bytes, bytes]) -> None:
-        self.start: Final = int(row[b"start"])
-        self.edition: Final = int(row[b"edition"])
-        self.counted_ns: Final = int(row[b"spent"])
-        self.open_ns: Final = int(row[b"jobs"])  # below 0: of jobs whose holds became spent when their process died
-        self.spent_ns: Final = self.counted_ns + min(0, self.open_ns)
-        self.jobs_ns: Final = max(0, self.open_ns)
-        self.held_ns: Final = max(0, int(row[b"held"]))
-        self.holders: Final[dict[bytes, int]] = {}
-        self.stated: Final[dict[bytes, int]] = {}
-        self.applied: Final[dict[bytes, int]] = {}
-        for name, value in row.items():
-            kind, rest = name[:2], name[2:]
-            if kind in (_GRANTED, _NET):
-                self.holders[rest] = self.holders.get(rest, 0) + int(value)
-            elif kind in (_SPENT, _JOBS):
-                self.holders.setdefault(rest, 0)
-                self.stated.setdefault(rest, -1)  # of a process of an earlier release, which does not say
-            elif kind == _STATED:
-                self.stated[rest] = int(value)
-            elif kind == _APPLIED:
-                self.applied[rest] = int(value)
-
-    @property
-    def is_applied(self) -> bool:
-        """Whether the ledger has all that the sums count."""
-        return self.has_applied(self.stated)
-
-    def has_applied(self, stated: Mapping[bytes, int]) -> bool:
-        """Whether the ledger has what processes had stated when their journals ended there; -1: it cannot be told."""
-        return all(0 <= place <= self.applied.get(holder, -1) for holder, place in stated.items())
 
 
 class RedisBooks:
@@ -131,7 +79,10 @@ class RedisBooks:
 
     def purses(self, budgets: Sequence[Budget]) -> list[SharedPurse | None]:
         """Return the purses of budgets, None where one was never filled in, or was lost."""
-        rows = self._all([("HGETALL", purse_key(budget)) for budget in budgets])
+        return self._purses([("HGETALL", purse_key(budget)) for budget in budgets])
+
+    def _purses(self, commands: Sequence[tuple[object, ...]]) -> list[SharedPurse | None]:
+        rows = self._all(commands)
         try:
             found = [dict(zip(row[::2], row[1::2], strict=True)) for row in rows]
             return [SharedPurse(row) if b"start" in row else None for row in found]
@@ -187,26 +138,27 @@ class RedisBooks:
         """Delete a purse of an edition: it admits nothing until it is filled in."""
         self._run(DROP, purse_key(budget), edition)
 
-    def mark(self, marks: Iterable[tuple[Budget, Mapping[bytes, int]]]) -> None:
-        """Write into purses up to where processes are applied that stated something."""
-        commands = []
-        for budget, applied in marks:
-            words = [word for holder, place in applied.items() for word in (_APPLIED + holder, place)]
-            commands.append(("HSET", purse_key(budget), *words))
-        self._all(commands)
+    def open_cuts(self, budgets: Sequence[Budget], name: str) -> list[SharedPurse | None]:
+        """Return purses, and let what is stated from here on be listed; None where there is none, or a cut is open."""
+        keys = [(purse_key(budget), purse_key(budget) + _CUT) for budget in budgets]
+        return self._purses([("EVAL", OPEN_CUT.text, 2, *pair, name, CUT_SECONDS) for pair in keys])
 
-    def correct(self, budget: Budget, seen: SharedPurse, *, spent_ns: int, jobs_ns: int) -> bool:
-        """Set the sums of a purse, if they are still as they were seen; return whether they were."""
-        was = (seen.edition, seen.start, seen.counted_ns, seen.open_ns)
-        return bool(self._run(CORRECT, purse_key(budget), *was, spent_ns, jobs_ns))
+    def close_cuts(self, cuts: Mapping[Budget, SharedPurse], name: str) -> list[list[Statement] | None]:
+        """Return what was stated since cuts were opened under a name; None where one cannot be told any more."""
+        told = self._all(
+            [
+                ("EVAL", CLOSE_CUT.text, 2, purse_key(budget), purse_key(budget) + _CUT, name, cut.edition, cut.start)
+                for budget, cut in cuts.items()
+            ]
+        )
+        try:
+            return [[parse_statement(text) for text in texts[1:]] if texts else None for texts in told]
+        except (LookupError, ValueError, TypeError) as fault:
+            raise StoreAwayError("garbage") from fault
 
-    def raise_to(self, budget: Budget, seen: SharedPurse, spent_ns: int) -> bool:
-        """Raise what is spent to an amount; return whether it was less."""
-        return bool(self._run(RAISE, purse_key(budget), seen.edition, seen.start, spent_ns))
-
-    def lower(self, budget: Budget, seen: SharedPurse, amount_ns: int) -> bool:
-        """Take an amount from what is spent; return whether the purse was the one that was seen."""
-        return bool(self._run(LOWER, purse_key(budget), seen.edition, seen.start, amount_ns))
+    def add(self, budget: Budget, seen: SharedPurse, *, spent_ns: int, jobs_ns: int) -> bool:
+        """Add to the sums of a purse; return whether it is still of the edition and period that were seen."""
+        return bool(self._run(ADD, purse_key(budget), seen.edition, seen.start, spent_ns, jobs_ns))
 
     def sweep(self, budget: Budget, start: int, holder: bytes, *, is_gone: bool) -> int:
         """Make what a dead process holds spent; return how much. `is_gone`: it can never come back."""

@@ -45,16 +45,23 @@ local names = {'g:' .. holder, 'n:' .. holder, 's:' .. holder, 'j:' .. holder}
 local sums = {'held', 'held', 'spent', 'jobs'}
 for place, key in ipairs(KEYS) do
   local at = 4 + (place - 1) * 6
-  local row = redis.call('HMGET', key, 'start', 'edition', 'since', unpack(names))
+  local row = redis.call('HMGET', key, 'start', 'edition', 'since', 'cut', unpack(names))
   if row[1] == ARGV[at] and row[2] == ARGV[at + 1] then
+    local changes = {}
     for rank, name in ipairs(names) do
-      local value, known = ARGV[at + 1 + rank], row[3 + rank] or '0'
+      local value, known = ARGV[at + 1 + rank], row[4 + rank] or '0'
       if value ~= '' and value ~= known then
         shift(key, sums[rank], value, known)
         redis.call('HSET', key, name, value)
-        if rank > 2 then redis.call('HSET', key, 'p:' .. holder, ARGV[3]) end
+        if rank > 2 then
+          redis.call('HSET', key, 'p:' .. holder, ARGV[3])
+          changes[#changes + 1] = table.concat({holder, ARGV[3], sums[rank], value, known}, ' ')
+        end
       end
     end
+    local left = row[4] and #changes > 0 and redis.call('RPUSHX', row[4], unpack(changes))
+    if left == 0 then redis.call('HDEL', key, 'cut') end
+    if left and left > 2000 then redis.call('DEL', row[4]) end
     redis.call('EXPIRE', key, 3456000)
   end
   for rank = 1, 3 do told[#told + 1] = row[rank] or '0' end
@@ -92,31 +99,34 @@ if granted ~= negated(net) then
 end
 if held ~= 0 and ARGV[3] == '0' then redis.call('HSET', KEYS[1], 'p:' .. ARGV[2], -1) end
 if ARGV[3] == '1' then
-  redis.call('HDEL', KEYS[1], 'g:' .. ARGV[2], n, s, 'j:' .. ARGV[2], 'p:' .. ARGV[2], 'a:' .. ARGV[2])
+  redis.call('HDEL', KEYS[1], 'g:' .. ARGV[2], n, s, 'j:' .. ARGV[2], 'p:' .. ARGV[2])
 end
 return held
 """
 
-_CORRECT: Final = """
-local row = redis.call('HMGET', KEYS[1], 'edition', 'start', 'spent', 'jobs')
-for rank = 1, 4 do if row[rank] ~= ARGV[rank] then return 0 end end
-redis.call('HSET', KEYS[1], 'spent', ARGV[5], 'jobs', ARGV[6])
-return 1
+_OPEN_CUT: Final = """
+local row = redis.call('HGETALL', KEYS[1])
+if #row == 0 or redis.call('EXISTS', KEYS[2]) == 1 then return {} end
+redis.call('RPUSH', KEYS[2], ARGV[1])
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+redis.call('HSET', KEYS[1], 'cut', KEYS[2])
+return row
 """
 
-_RAISE: Final = """
-local row = redis.call('HMGET', KEYS[1], 'edition', 'start', 'spent', 'jobs')
-if row[1] ~= ARGV[1] or row[2] ~= ARGV[2] then return 0 end
-local lacks = ARGV[3] - row[3] - math.min(0, row[4])
-if lacks <= 0 then return 0 end
-redis.call('HINCRBY', KEYS[1], 'spent', string.format('%.0f', lacks))
-return 1
+_CLOSE_CUT: Final = """
+local changes = redis.call('LRANGE', KEYS[2], 0, -1)
+if changes[1] ~= ARGV[1] then return {} end
+local row = redis.call('HMGET', KEYS[1], 'edition', 'start', 'cut')
+redis.call('DEL', KEYS[2])
+redis.call('HDEL', KEYS[1], 'cut')
+return row[1] == ARGV[2] and row[2] == ARGV[3] and row[3] and changes or {}
 """
 
-_LOWER: Final = """
+_ADD: Final = """
 local row = redis.call('HMGET', KEYS[1], 'edition', 'start')
 if row[1] ~= ARGV[1] or row[2] ~= ARGV[2] then return 0 end
-redis.call('HINCRBY', KEYS[1], 'spent', '-' .. ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'spent', ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'jobs', ARGV[4])
 return 1
 """
 
@@ -173,15 +183,17 @@ SWEEP: Final = Script(_EXACT + _SWEEP)
 
 Where it may, its journal counts as not applied from then on: it is not known here whether its holds became spending."""
 
-CORRECT: Final = Script(_CORRECT)
-"""Sets sums that are still as they were seen; 1 where they were. ARGV: edition, start, spent and jobs as seen, and what
-spent and jobs are to be."""
+OPEN_CUT: Final = Script(_OPEN_CUT)
+"""Returns a purse, and lets statements that change it later be listed beside it; empty where there is no purse, or
+another cut is open. KEYS: the purse, the list. ARGV: the cut's name, and after how many seconds it closes by itself."""
 
-RAISE: Final = Script(_RAISE)
-"""Raises what is spent to an amount, if it is less; 1 where it was. ARGV: edition, start, the amount."""
+CLOSE_CUT: Final = Script(_CLOSE_CUT)
+"""Returns the name of a cut, and what was stated since: each a text of the process, the place where its journal ended,
+`spent` or `jobs`, and the register as it is and was. Empty where it has closed by itself, or the purse has another
+edition or period. KEYS: the purse, the list. ARGV: the name, edition, start."""
 
-LOWER: Final = Script(_LOWER)
-"""Takes an amount from what is spent; 1 where it did. ARGV: edition, start, the amount."""
+ADD: Final = Script(_ADD)
+"""Adds to sums; 1 where the purse is the one that is meant. ARGV: edition, start, spent, jobs."""
 
 DROP: Final = Script(_DROP)
 """Deletes a purse of an edition. ARGV: the edition."""

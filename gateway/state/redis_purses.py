@@ -110,6 +110,7 @@ class RedisPurses:
     def bind(self, hold: Hold) -> None:
         """Hand what is held over to a queue job."""
         self._close(hold, jobs=hold.estimate_ns)
+        self.write()
 
     def _close(self, hold: Hold, *, spent: int = 0, jobs: int = 0) -> None:
         freed = hold.estimate_ns if hold.starts else 0
@@ -141,16 +142,20 @@ class RedisPurses:
         return StateCall(self, registers, self._holder, place, tells_grants=tells_grants, is_last=is_last)
 
     def state_soon(self) -> None:
-        """State what has changed, with all that changes in this turn of the loop."""
+        """State what has changed also where no turn ends."""
         if not self._is_due and self._pipeline is not None:
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self.state)
+            asyncio.get_running_loop().call_soon(self.write)
 
-    def state(self) -> None:
-        """State what has changed."""
+    def write(self) -> None:
+        """State what has changed: at the end of each turn, before its lines are written.
+
+        So the file ends between two statements whenever it is read, and whoever knows up to where the ledger has it
+        knows which statements are counted there.
+        """
         self._is_due = False
         pipeline = self._pipeline
-        if pipeline is not None:
+        if pipeline is not None and self._registers.has_changed:
             for registers in self._registers.changed():
                 pipeline.add(self._statement(registers))
 

@@ -26,7 +26,7 @@ PASSWORD: Final = "canary/p?ss#w@rd:%"  # noqa: S105 (a test server's own, with 
 ESCAPED_PASSWORD: Final = "canary%2Fp%3Fss%23w%40rd%3A%25"  # noqa: S105 (the same)
 COMMANDS: Final = (
     "eval evalsha script|load ping select time get set del expire pexpire hget hmget hgetall hset hdel hexists hincrby "
-    "zadd zrem zcard zrangebyscore zremrangebyscore"
+    "exists rpush rpushx lrange zadd zrem zcard zrangebyscore zremrangebyscore"
 )
 """What docs/settings.md says that a user of an ACL needs, and no more."""
 

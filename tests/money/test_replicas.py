@@ -12,6 +12,7 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from decimal import Decimal
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -48,7 +49,9 @@ def buyer(name: str) -> GatewayKey:
 CROWD: Final = buyer("crowd")
 BEREFT: Final = buyer("bereft")
 LATE: Final = buyer("late")
-KEYS: Final = (CROWD, BEREFT, LATE)
+WORN: Final = GatewayKey("worn", "worn", entry={"budgets": [{"usd": "1000000", "period": "month"}]})
+SPARE: Final = buyer("spare")
+KEYS: Final = (CROWD, BEREFT, LATE, WORN, SPARE)
 POLICY: Final = policy_text(
     *KEYS,
     prices=[{"endpoint": FLUX, "unit": "image", "usd": "1"}],
@@ -61,7 +64,7 @@ class Replicas:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
-        self._callers = stack.enter_context(ThreadPoolExecutor(120))
+        self.callers = stack.enter_context(ThreadPoolExecutor(120))
         self._redis = stack.enter_context(RedisServer(folder / "redis"))
         self.books = Books(stack.enter_context(PostgresServer()).new_database())
         stack.callback(self.books.close)
@@ -101,7 +104,16 @@ class Replicas:
 
     def begin(self, key: GatewayKey, *numbers: int) -> list[Future[int]]:
         """Run an endpoint through these gateways, all at once."""
-        return [self._callers.submit(self.status, number, key) for number in numbers]
+        return [self.callers.submit(self.status, number, key) for number in numbers]
+
+    def shift_purse(self, key: GatewayKey, dollars: int, sum_name: str) -> None:
+        """Add dollars to a sum in the store, as no process does."""
+        self._redis.run("HINCRBY", f"fgw:{{{key.team}|}}:key/{key.id}/month", sum_name, dollars * NS)
+
+    def corrections(self, key: GatewayKey) -> list[tuple[int, int]]:
+        """Return by how many dollars a key's budget was corrected: what is spent, and what jobs hold."""
+        found = [each for gateway in self.gateways for each in gateway.events("budget_corrected")]
+        return [(each["spent_ns"] // NS, each["held_ns"] // NS) for each in found if each["id"] == key.id]
 
     def purse(self, key: GatewayKey) -> dict[str, int]:
         """Return what the store has of a key's budget: spent, held by runs, held by jobs; empty before it is there."""
@@ -230,3 +242,37 @@ def test_a_replica_killed_in_the_midst_and_started_again(replicas: Replicas) -> 
     assert other == first
     assert {row["source"]: Decimal(row["cost_usd"]) for row in first["rows"] if row["key"] == BEREFT.id} == told
     assert Decimal(first["total_usd"]) * NS == replicas.books.spent_ns()
+
+
+def test_a_budget_that_is_spent_from_without_a_pause_equals_the_ledger(replicas: Replicas) -> None:
+    """Runs and jobs go on through all gateways while it is corrected, to the nanodollar."""
+    is_over = Event()
+
+    def call(number: int) -> int:
+        calls = 0
+        while not is_over.is_set():
+            assert replicas.ask(number, WORN).status == 200
+            job_id = replicas.ask(number, WORN, SUBMIT).json()["request_id"]
+            result = f"{SUBMIT.removesuffix('/dev')}/requests/{job_id}"
+            assert replicas.ask(number, WORN, result, "GET").status == 200
+            calls += 1
+        return calls
+
+    callers = [replicas.callers.submit(call, number) for number in range(REPLICAS)]
+    try:
+        replicas.shift_purse(WORN, 7_000, "spent")
+        replicas.shift_purse(WORN, 3_000, "jobs")
+        replicas.ask(0, SPARE, SUBMIT)  # overdue in two seconds; its charge asks for a comparison
+        until(lambda: replicas.corrections(WORN), "the correction", timeout_seconds=20)
+    finally:
+        is_over.set()
+    calls = sum(caller.result() for caller in callers)
+    assert calls > 10 * REPLICAS
+
+    def ends() -> list[str]:
+        return [row.status for row in replicas.books.of(WORN) if row.status != "held"]
+
+    until(lambda: len(ends()) == 2 * calls, "the last ends")
+    spent_ns = replicas.books.spent_ns(WORN)
+    until(lambda: replicas.purse(WORN) == {"spent": spent_ns, "held": 0, "jobs": 0}, "the sums in the store")
+    assert replicas.corrections(WORN) == [(-7_000, -3_000)], "nothing else was different"

@@ -97,9 +97,10 @@ async def use_money(stage: Watched) -> None:
     assert books.fence() == 1
     books.tell_jobs([("job-2", JOB)])
     assert books.close_job("job-2", 1, JOB, closer=b"two") == JOB
-    books.mark([(BUDGET, {b"one:1": 2})])
-    assert books.correct(BUDGET, purse, spent_ns=6, jobs_ns=0)
-    assert books.raise_to(BUDGET, purse, 7)
+    (cut,) = books.open_cuts([BUDGET], "one")
+    assert cut is not None
+    assert books.close_cuts({BUDGET: cut}, "one") == [[]]
+    assert books.add(BUDGET, purse, spent_ns=6, jobs_ns=0)
     assert books.now() > start
     assert books.sweep(BUDGET, start, b"gone", is_gone=True) == 0
     books.drop(BUDGET, purse.edition)
