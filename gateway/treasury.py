@@ -141,11 +141,19 @@ class Treasury:
             self._audit.compare(self._purses)
         for budget, purse in self._purses.items():
             self._bury(budget, purse, living, ours)
-        self._editions |= {budget.store_name: purse.edition for budget, purse in self._purses.items()}
+        self._remember(budgets)
         if is_ledger_up or not (is_older or self._fence is None):  # at the end: what failed on the way is done again
             self._raise_fence(fence)
         if is_ledger_up:
             self._is_another = self._is_found_again = False
+
+    def _remember(self, budgets: Sequence[Budget]) -> None:
+        """Keep the editions that were seen, and forget budgets and processes that are gone."""
+        names = {budget.store_name for budget in budgets}
+        known = {name: edition for name, edition in self._editions.items() if name in names}
+        self._editions = known | {budget.store_name: purse.edition for budget, purse in self._purses.items()}
+        holders = {holder for purse in self._purses.values() for holder in (*purse.holders, *purse.stated)}
+        self._strange = {holder: since for holder, since in self._strange.items() if holder in holders}
 
     def _raise_fence(self, read: int | None) -> None:
         """Write the next number; `read` is the one that was there when this look began."""

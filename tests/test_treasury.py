@@ -226,6 +226,18 @@ def test_a_store_that_is_older_is_filled_in_again(scene: Scene, fault: str) -> N
     assert scene.books.close_job("a", 2, job_of(job), closer=b"one") is None, "it was settled before"
 
 
+def test_what_is_gone_is_forgotten(scene: Scene) -> None:
+    """Budgets that a reload took out, and processes of gateways that show no life and hold nothing any more."""
+    treasury = scene.treasury()
+    scene.look(treasury)
+    scene.state("two:1", "n", 4, place=1)
+    scene.look(treasury)
+    assert (len(treasury._editions), list(treasury._strange)) == (len(BUDGETS), [b"two:1"])
+    scene.redis.run("HDEL", key_of(KEY), "n:two:1")
+    scene.look(treasury, KEY)
+    assert (list(treasury._editions), treasury._strange) == ([KEY.store_name], {})
+
+
 def test_an_older_purse_admits_nothing_while_the_ledger_is_unavailable(scene: Scene) -> None:
     """What was spent is not known; with the ledger it is."""
     treasury = scene.treasury()
