@@ -24,8 +24,9 @@ READ_BYTES: Final = 131_072
 _FIRST_READ_BYTES: Final = 8_192  # a head and small content; a buffer of the full size costs a small request a tenth
 _JOINED_BYTES: Final = 16_384  # below it one copy is cheaper than a gathering write
 _PIECES_A_WRITE: Final = 512  # well under IOV_MAX
-_QUEUED_BYTES: Final = 262_144
-"""What may wait in the kernel before the caller counts as behind: a whole window of the relay's fits on top."""
+_QUEUED_BYTES: Final = 65_536  # what may wait in the kernel before the caller counts as behind
+_UNSENT_BYTES: Final = 131_072
+"""What the kernel takes ahead of what it can send. The rest of the relay's last window waits here (`backlog`)."""
 
 _RECEIVED_BYTES: Final = 262_144
 """What the kernel keeps of content that an origin does not take, twice that by its own count (socket(7))."""
@@ -43,11 +44,11 @@ def prepare_listener(listener: socket.socket) -> None:
     """Set what accepted connections inherit: how they end, and how much they keep in both directions.
 
     The kernel ends them by a reset where nobody says otherwise, as when the process is killed: a caller whose answer
-    ends with its connection (HTTP/1.0) would else take the part that it has for the whole. And it takes half a megabyte
-    ahead of what it can send, in place of the four that a fast start makes it take for one who then reads slowly.
+    ends with its connection (HTTP/1.0) would else take the part that it has for the whole. And it takes 128 KiB
+    ahead of what it can send, in place of the four MiB that a fast start makes it take for one who then reads slowly.
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * _QUEUED_BYTES)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED_BYTES)
 
 

@@ -12,7 +12,7 @@ import select
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from gateway.relay.buffers import WideBuffers
+from gateway.relay.buffers import FreeBuffers, WideBuffers
 from gateway.relay.clock import Clock
 from gateway.turns import READ
 
@@ -69,6 +69,7 @@ class Driver:
         self.clock: Final = Clock()
         self.known: Final[set[int]] = set()  # sockets just seen to be alive: what they are registered for still holds
         self.pooled: Final[dict[int, OriginSocket]] = {}  # between two requests, as far as known
+        self.free: Final = FreeBuffers()
         self.wide: Final = WideBuffers()
         self.held: Handle | None = None  # its request is in the kernel and may not leave yet
         self.urgent = False  # a transfer holds much that should be told before the next one is read
@@ -87,6 +88,7 @@ class Driver:
         """Begin again with an empty set, for a new multi."""
         self.close()
         self.pooled.clear()
+        self.free.clear()
         self.wide.clear()
         self.held = None
         self._open_set()

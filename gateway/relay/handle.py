@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import pycurl
 
-from gateway.relay.buffers import WIDE_FROM_BYTES, bound
+from gateway.relay.buffers import WIDE_FROM_BYTES
 from gateway.relay.sockets import reset_on_close
 from gateway.relay.transfer import WINDOW_BYTES
 
@@ -193,7 +193,7 @@ class Handle:
                 transfer.stale = True
                 return _ABORT
             if not found.is_used:
-                bound(found)
+                driver.free.bound(found)
                 found.is_used = True
                 found.is_secure = transfer.request.url.startswith("https:")
         transfer.attempted = True

@@ -41,10 +41,24 @@ def reset_on_close(fd: int) -> None:
 class OriginSocket:
     """One connection to an origin. The descriptor is libcurl's: it is borrowed, and given back before it is closed."""
 
-    __slots__ = ("_count", "_poll", "_sock", "fd", "is_retired", "is_secure", "is_used", "segment_bytes")
+    __slots__ = (
+        "_count",
+        "_poll",
+        "_port",
+        "_sock",
+        "fd",
+        "is_free",
+        "is_retired",
+        "is_secure",
+        "is_used",
+        "segment_bytes",
+    )
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, port: int) -> None:
+        """Take the descriptor and its local port, by which it is known again."""
         self.fd = fd
+        self._port = port
+        self.is_free = False  # its receive buffer is left to the kernel
         self.is_used = False  # a request has gone out on it: the next one is on a reused connection
         self.is_secure = False  # it speaks TLS
         self.is_retired = False
@@ -64,6 +78,10 @@ class OriginSocket:
             return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
         except OSError:
             return False
+
+    def is_open(self) -> bool:
+        """Return whether the descriptor is still this connection's, and open in both directions."""
+        return _local_port(self.fd) == self._port and self.is_established()
 
     def bound_receiving(self, size: int) -> None:
         """Bound what the kernel keeps for the reader, in bytes; it no longer grows by itself."""
@@ -167,8 +185,7 @@ class Sockets:
         """Return how many connections are open: libcurl does not say which of those it opened it has closed since."""
         if self._unnamed:
             self._name()
-        known = list(self._of_port.items())
-        return sum(_local_port(one.fd) == port and one.is_established() for port, one in known)
+        return sum(one.is_open() for one in list(self._of_port.values()))
 
     def _name(self) -> None:
         for fd in list(self._unnamed):
@@ -184,7 +201,7 @@ class Sockets:
         if former is not None:
             former.forget()
             self._port_of.pop(former.fd, None)
-        self._of_port[port] = OriginSocket(fd)
+        self._of_port[port] = OriginSocket(fd, port)
         self._port_of[fd] = port
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from gateway.ingress.stream import CallerStream, prepare_listener
+from gateway.relay.transfer import WINDOW_BYTES
 from gateway.selector import run
 from tests.harness.ports import LOOPBACK
 
@@ -21,6 +22,9 @@ PIECE: Final = b"x" * 65_536
 FLOWED_PIECES: Final = 20
 RECEIVED_BYTES: Final = 524_288  # the kernel's own count of what was asked for
 MOST_BYTES: Final = 1_500_000  # the receiver's buffer, half a megabyte unsent, and what is on its way
+KERNEL_BYTES: Final = 196_608
+SO_MEMINFO: Final = 55  # include/uapi/asm-generic/socket.h
+MEMINFO_WRITE_QUEUE: Final = 5  # SK_MEMINFO_WMEM_QUEUED, include/uapi/linux/sock_diag.h
 PATIENCE_SECONDS: Final = 10
 
 
@@ -68,6 +72,25 @@ def test_what_a_caller_does_not_take_is_not_taken_on() -> None:
                 left -= len(await asyncio.wait_for(loop.sock_recv(caller, left), PATIENCE_SECONDS))
             await asyncio.wait_for(owner.drained.wait(), PATIENCE_SECONDS)
             assert not stream.falls_behind()
+            stream.close()
+
+    run(main)
+
+
+def test_what_a_caller_does_not_read_is_bounded_in_the_kernel() -> None:
+    """The kernel counts at most 192 KiB for a caller who stalls, however much is there for him at once."""
+
+    async def main(turns: Turns) -> None:
+        with socket.create_server((LOOPBACK, 0)) as listener, socket.socket() as caller:
+            prepare_listener(listener)
+            caller.connect(listener.getsockname())
+            accepted = listener.accept()[0]
+            stream = CallerStream(accepted, turns)
+            stream.start(Owner())
+            while not stream.falls_behind():
+                stream.send([PIECE * (WINDOW_BYTES // len(PIECE))])
+            counts = accepted.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * MEMINFO_WRITE_QUEUE + 4)
+            assert int.from_bytes(counts[-4:], sys.byteorder) <= KERNEL_BYTES
             stream.close()
 
     run(main)

@@ -7,7 +7,18 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
-from gateway.relay.buffers import MOST_WIDE, RECEIVE_BYTES, UNSENT_BYTES, WIDE_FROM_BYTES, WideBuffers, bound
+import pytest
+
+from gateway.relay import buffers
+from gateway.relay.buffers import (
+    MOST_FREE,
+    MOST_WIDE,
+    RECEIVE_BYTES,
+    UNSENT_BYTES,
+    WIDE_FROM_BYTES,
+    FreeBuffers,
+    WideBuffers,
+)
 from gateway.relay.sockets import OriginSocket, borrow
 from gateway.relay.upstream import Request
 from tests.harness.messages import http_response, message
@@ -56,8 +67,15 @@ def only_socket(relay: CurlRelay) -> OriginSocket:
     return found
 
 
+@pytest.fixture
+def _crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if as many connections as may be were left to the kernel already."""
+    monkeypatch.setattr(buffers, "MOST_FREE", 0)
+
+
+@pytest.mark.usefixtures("_crowded")
 def test_a_receive_buffer_grows_for_an_answer_that_is_read(start_origin: StartOrigin) -> None:
-    """Small at first, larger behind 1.5 MiB, small again when the answer is over."""
+    """Small at first, larger behind half a MiB, small again when the answer is over."""
     go_on, end = threading.Event(), threading.Event()
 
     def script(connection: OriginConnection) -> None:
@@ -118,10 +136,10 @@ def test_few_buffers_are_large_at_once() -> None:
     """What is beyond the bound stays small, and has its turn when another answer has ended."""
     with socket.create_server(("127.0.0.1", 0), backlog=MOST_WIDE + 1) as listener:
         socks = [socket.create_connection(listener.getsockname()) for _ in range(MOST_WIDE + 1)]
-        found = [OriginSocket(sock.fileno()) for sock in socks]
+        found = [OriginSocket(sock.fileno(), sock.getsockname()[1]) for sock in socks]
         wide = WideBuffers()
         for one in found:
-            bound(one)
+            one.bound_receiving(RECEIVE_BYTES)
             wide.widen(one)
         sizes = [receive_buffer(one.fd) for one in found]
         assert min(sizes[:-1]) > 2 * RECEIVE_BYTES == sizes[-1]
@@ -133,6 +151,7 @@ def test_few_buffers_are_large_at_once() -> None:
             sock.close()
 
 
+@pytest.mark.usefixtures("_crowded")
 def test_a_small_answer_leaves_the_bounds_as_they_are(start_origin: StartOrigin) -> None:
     """The bounds hold from a connection's first request on."""
     origin = start_origin(lambda connection: connection.read_request() and connection.send(http_response()))
@@ -143,3 +162,23 @@ def test_a_small_answer_leaves_the_bounds_as_they_are(start_origin: StartOrigin)
         assert receive_buffer(only_socket(relay).fd) == 2 * RECEIVE_BYTES
 
     assert tell(story) == []
+
+
+def test_the_first_connections_are_left_to_the_kernel() -> None:
+    """So that a worker that is not crowded is as fast at a distance as the kernel can be; a closed one makes room."""
+    with socket.create_server(("127.0.0.1", 0), backlog=MOST_FREE + 2) as listener:
+        socks = [socket.create_connection(listener.getsockname()) for _ in range(MOST_FREE + 2)]
+        found = [OriginSocket(sock.fileno(), sock.getsockname()[1]) for sock in socks]
+        own = receive_buffer(found[0].fd)
+        free = FreeBuffers()
+        for one in found[:-1]:
+            free.bound(one)
+        assert {receive_buffer(one.fd) for one in found[:MOST_FREE]} == {own}
+        assert receive_buffer(found[MOST_FREE].fd) == 2 * RECEIVE_BYTES
+        found[0].forget()
+        socks[0].close()
+        free.bound(found[-1])
+        assert receive_buffer(found[-1].fd) == own
+        for one, sock in zip(found[1:], socks[1:], strict=True):
+            one.forget()
+            sock.close()
