@@ -20,7 +20,7 @@ from gateway.ingress.stream import ENDING, OPEN
 if TYPE_CHECKING:
     from gateway.ingress.stream import CallerStream
 
-_FIRST_PROBE_SECONDS: Final = 0.3
+_FIRST_PROBE_SECONDS: Final = 0.1
 """From the end of what a caller sends to the first question: an answer that comes at once needs none."""
 
 _PROBE_SECONDS: Final = 5.0  # between two: one that reads no longer sends nothing that says so
