@@ -48,3 +48,8 @@ def test_where_it_may_not_be_asked_silence_tells(presence: Presence) -> None:
         assert presence.judge(NOW + at, progress=at, may_probe=False) is Finding.WAIT
     assert presence.judge(NOW + 27, progress=18, may_probe=False) is Finding.WAIT
     assert presence.judge(NOW + 29, progress=18, may_probe=False) is Finding.GONE
+
+
+def test_the_first_question_comes_soon(presence: Presence) -> None:
+    """The end of a caller that has left reaches the origin within 0.2 s: a goal of the benchmark."""
+    assert presence.ended(NOW) < 0.2
