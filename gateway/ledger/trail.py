@@ -80,6 +80,8 @@ class Trail:
         there = self._segments()
         last, end = (there[-1] if there else 0, None) if until is None else divmod(until, SEGMENT_PLACES)
         for number in there:
+            if number > last:  # all up to `until` is taken, and more
+                return None
             offset = self._position.offset if number == self._position.segment else 0
             if offset > self._size(number):  # it was emptied
                 offset = 0

@@ -468,3 +468,17 @@ def test_an_adopted_folder_outlasts_a_journal_that_cannot_be_read(spool_folder: 
     (dead.path / "w.checkpoint").rmdir()
     assert drain(spool) == ([settled(1)], [], 0)
     assert not dead.path.exists()
+
+
+def test_nothing_is_read_behind_a_place_in_an_earlier_segment(own: SpoolFolder, spool: Spool) -> None:
+    """What is applied may lie segments behind the place that is asked for: the lines that come next are behind it."""
+    journal = Journal(own.path, name="w", segment_bytes=2 * len(held(1).to_line()))
+    write(journal, held(1))
+    place = journal.reach
+    for number in (2, 3):
+        write(journal, held(number))
+    drain(spool)
+    write(journal, held(4))
+    assert spool.read_until({"w": place}, 10).is_empty
+    assert spool.read(10).entries == [held(4)]
+    journal.close()
