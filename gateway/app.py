@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from gateway.metering.board import Seat
     from gateway.policy.edition import Edition
+    from gateway.policy.job import Isolation
     from gateway.ruleset import Ruleset
     from gateway.settings import Settings
     from gateway.shared import Shared
@@ -88,9 +89,8 @@ class Worker:
         self._room = WaitingRoom(asyncio.get_running_loop().call_later)
         self._shared_store = self._make_shared_store()
         store = self._shared_store.jobs if self._shared_store is not None else None
-        questions = LedgerQuestions(shared.job_channel, number)
-        self._job_search = JobSearch(store=store, ledger=questions)
-        self._jobs = self._make_jobs(questions)
+        self._questions = LedgerQuestions(shared.job_channel, number)
+        self._job_search = JobSearch(store=store, ledger=self._questions)
         self._estimates = Estimates()
         self._snapshots = SnapshotReader(shared.statement)
         self._quoted = shared.quotes.generation
@@ -153,12 +153,13 @@ class Worker:
             lines=self._journal,
         )
 
-    def _make_jobs(self, questions: LedgerQuestions) -> Jobs:
+    def _jobs(self, isolation: Isolation) -> Jobs:
         if self._shared_store is None:
             return LocalJobs(self._shared.jobs, self._note_closing)
         from gateway.state.shared_jobs import SharedJobs  # noqa: PLC0415 (what it brings, for those who use it)
 
-        return SharedJobs(self._shared_store.jobs, self._shared.jobs, questions.await_row)
+        await_row = self._questions.await_row if isolation != "none" else None
+        return SharedJobs(self._shared_store.jobs, self._shared.jobs, await_row)
 
     def _note_closing(self, digest: bytes, state: int) -> None:
         number = self._shared.board.workers.index(self._seat)
@@ -216,7 +217,7 @@ class Worker:
             budgets_of=lambda owner: rules.budgets.get(owner, ()),
             refuses_unpriced=rules.refuses_unpriced,
             store=self._shared_store.purses if self._shared_store is not None else self._store,
-            jobs=self._jobs,
+            jobs=self._jobs(rules.isolate_jobs),
             journal=self._journal,
             takings=self._meter,
             estimates=self._estimates,

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gateway.job_search import CONFIRM_SECONDS
+from gateway.job_search import CONFIRM_SECONDS, ROW_SECONDS
 from gateway.ledger.ledger import Ledger
 from tests.harness.fault_proxy import FaultProxy
 from tests.harness.gateway import Gateway
 from tests.harness.messages import http_response, proxy_request
 from tests.harness.origin import ScriptedOrigin, answering
 from tests.harness.policy import GatewayKey, policy_text
+from tests.harness.ports import LOOPBACK, refused_port
 from tests.harness.postgres import PostgresServer
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
@@ -151,6 +152,26 @@ def test_a_job_is_known_to_all_once_its_submitter_has_its_id(pair: Pair, mode: M
         finally:
             pair.way.mode = "pass"
     until(lambda: pair.first.metrics().value("state_store_up") == 1, "the store")
+
+
+def test_no_submit_waits_where_jobs_are_not_isolated(tmp_path: Path) -> None:
+    """Neither store nor ledger can take the job, and no gateway will ask: the answer passes through at once."""
+    policy = policy_text(OWNER, targets={"isolate_jobs": "none"})
+    with ExitStack() as stack:
+        origin = stack.enter_context(ScriptedOrigin(answering(queue)))
+        redis_url = f"redis://{LOOPBACK}:{refused_port()}/0"
+        env = {"FALGW_ORIGIN_OVERRIDES": origin.overrides, "FALGW_REDIS_URL": redis_url}
+        gateway = stack.enter_context(Gateway(tmp_path / "open", policy=policy, env=env))
+        gateway.wait_ready()
+        (ledger,) = [event["pid"] for event in gateway.events("process_started") if event["role"] == "ledger"]
+        os.kill(ledger, signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            with gateway.connect() as client:
+                assert client.ask(proxy_request(SUBMIT, key=OWNER)).status == 200
+            assert time.monotonic() - begun < ROW_SECONDS
+        finally:
+            os.kill(ledger, signal.SIGCONT)
 
 
 def test_a_gateway_whose_ledger_process_hangs_keeps_its_jobs_from_strangers(pair: Pair) -> None:
