@@ -72,6 +72,7 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
         seat.state = State.READY
 
     rules = Rules(shared.bulletin, name_endpoints=shared.board.endpoints.configure)
+    treasury = _treasury(shared, ledger, spool)
     keeper = Bookkeeper(
         ledger,
         quotas=shared.quotas,
@@ -79,15 +80,14 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
         meter=meter,
         rules=rules,
         ready=ready,
-        treasury=_treasury(shared, ledger, spool),
+        treasury=treasury,
         apply_to=lambda ends: _apply_to(shared, spool, clerk, ends),
         began_us=shared.began_us,
     )
     outlay = Outlay(ledger, seat.region, purses=keeper.purses, label=meter.label)
     overseer = Overseer(shared, ledger, keeper=keeper, rules=rules, region=seat.region, meter=meter)
 
-    has_replicas = shared.settings.redis_url is not None
-    answers = _answers(shared, has_replicas=has_replicas)
+    answers = _answers(shared, treasury)
     answers.start()
     health = LedgerHealth(seat.ledger_health)
 
@@ -103,7 +103,7 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
         keeper.on_ready(up)
 
     listeners = Listeners(on_ready, overseer.on_changed, keeper.on_finished, health.live, on_gauges)
-    sharer = shared.replica if has_replicas else ""
+    sharer = shared.replica if treasury is not None else ""
     clerk = Clerk(ledger, spool, listeners=listeners, may_make=not health.has_been_up, gateway=sharer)
     try:
         serve_ledger(clerk, parent=shared.board.supervisor.pid, stop_signal=STOP)
@@ -113,9 +113,10 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
         overseer.close()
 
 
-def _answers(shared: Shared, *, has_replicas: bool) -> JobAnswers:
+def _answers(shared: Shared, treasury: Treasury | None) -> JobAnswers:
     ledger = Ledger(shared.settings.database_url.get_secret_value())
-    return JobAnswers(shared.job_channel, ledger, job_of=job_of, has_replicas=has_replicas)
+    living = (lambda: treasury.living) if treasury is not None else None
+    return JobAnswers(shared.job_channel, ledger, job_of=job_of, living=living)
 
 
 def _apply_to(shared: Shared, spool: Spool, clerk: Clerk, ends: Sequence[int]) -> bool:

@@ -5,7 +5,7 @@ The decisions it carries:
 * A thread with a connection of its own: the process's main thread may be in the midst of a large batch.
 * That the ledger has no row of a job is an answer only about the time up to which all journals are in the ledger: those
   of this gateway, and those of every other that shares the database (ledger/watermarks.py). One whose ledger process
-  hangs, or cannot reach the database, so keeps all others from taking its jobs for unknown ones.
+  hangs, or has not reached the database since it started, so keeps all others from taking its jobs for unknown ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.ledger.faults import LedgerAwayError
 from gateway.state.job_channel import read_questions, send_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Ledger
@@ -30,13 +30,21 @@ class JobAnswers:
     """The thread; `start` once the ledger process runs. It ends with the process."""
 
     def __init__(
-        self, channel: JobChannel, ledger: Ledger, *, job_of: Callable[[Entry], Job], has_replicas: bool
+        self,
+        channel: JobChannel,
+        ledger: Ledger,
+        *,
+        job_of: Callable[[Entry], Job],
+        living: Callable[[], Collection[str]] | None = None,
     ) -> None:
-        """Take a ledger of the thread's own. `has_replicas`: other gateways may write to the same database."""
+        """Take a ledger of the thread's own.
+
+        `living` returns the gateways that are known to live and write to the same database; left out: there is one.
+        """
         self._channel = channel
         self._ledger = ledger
         self._job_of = job_of
-        self._has_replicas = has_replicas
+        self._living = living
         self._is_up = True
         self._worked_at = monotonic()
         self._carried_at = 0.0
@@ -73,10 +81,10 @@ class JobAnswers:
         return complete_until, {job_id: self._job_of(entry) for job_id, entry in first.items()}
 
     def _complete_until(self) -> float:
-        if not self._has_replicas:
+        if self._living is None:
             return self._carried_at
         now = monotonic()  # before the database is asked for its time
-        behind = self._ledger.watermarks.seconds_behind()
+        behind = self._ledger.watermarks.seconds_behind(self._living())
         return 0.0 if behind is None else now - behind
 
 

@@ -20,6 +20,7 @@ The decisions it carries:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -45,6 +46,7 @@ LAG_SECONDS: Final = 1
 """What was settled longer ago is in the ledger, as a rule: journals are read five times a second."""
 
 _PATIENCE_SECONDS: Final = 10.0  # with a gateway that has to show its life again after the store was lost
+_FORGOTTEN_SECONDS: Final = 5.0  # looks of all living gateways come each second
 _REPEATS: Final = 3  # looks: what was submitted just before the store was lost comes to the ledger within a second
 _MICROSECONDS: Final = 1_000_000
 
@@ -82,6 +84,8 @@ class Treasury:
         """Take the store and the ledger. `workers` returns the ids of this gateway's worker processes."""
         self.is_up = False
         """Whether the last look found the store there."""
+        self.living: frozenset[str] = frozenset({replica})
+        """The gateways that have shown life in looks of the last seconds: a store that was emptied forgets them."""
         self._books = books
         self._ledger = ledger
         self._replica = replica.encode()
@@ -96,6 +100,7 @@ class Treasury:
         self._repeats = 0
         self._strange: dict[bytes, float] = {}  # holders of gateways without a sign of life, and since when
         self._adopted: frozenset[bytes] = frozenset()
+        self._shown: dict[str, float] = {}
         self._purses: dict[Budget, SharedPurse] = {}
         self._editions: dict[str, int] = {}  # of purses as they were seen last; 0: filled in, and not seen yet
         self._events = structlog.get_logger()
@@ -117,7 +122,7 @@ class Treasury:
 
     def _keep(self, budgets: Sequence[Budget], *, is_ledger_up: bool) -> None:
         seated = self._workers()
-        living = self._books.show_life()
+        living = self._show_life()
         fence = self._books.fence()
         is_older = self._fence is not None and (fence is None or fence < self._fence or self._is_another)
         if is_ledger_up:
@@ -134,8 +139,7 @@ class Treasury:
             self._fill(lost, now)
         else:
             self._close(lost)
-        applied, adopted = self._journals()
-        self._adopted = frozenset(replica.encode() for replica in adopted)
+        applied, _ = self._journals()
         ours = {*seated, *self._workers(), *applied}
         if is_ledger_up:
             self._audit.compare(self._purses)
@@ -146,6 +150,24 @@ class Treasury:
             self._raise_fence(fence)
         if is_ledger_up:
             self._is_another = self._is_found_again = False
+
+    def _show_life(self) -> list[bytes]:
+        """Show this gateway's life; return who else lives, without those whose journals this one has adopted."""
+        self._adopted = frozenset(replica.encode() for replica in self._journals().adopted)
+        found = self._books.show_life()
+        ended = self._adopted.intersection(found)
+        if ended:
+            self._books.end_life(name.decode() for name in ended)
+        living = [name for name in found if name not in self._adopted]
+        now = monotonic()
+        shown = self._shown | {name.decode(): now for name in living}
+        self._shown = {
+            name: at
+            for name, at in shown.items()
+            if now - at < _FORGOTTEN_SECONDS and name.encode() not in self._adopted
+        }
+        self.living = frozenset(self._shown)
+        return living
 
     def _remember(self, budgets: Sequence[Budget]) -> None:
         """Keep the editions that were seen, and forget budgets and processes that are gone."""
@@ -166,6 +188,9 @@ class Treasury:
         if self.is_up:
             self._look_at = 0.0
             self.keep(budgets, is_ledger_up=False)
+        if self.is_up:
+            with suppress(StoreAwayError):
+                self._books.end_life([self._replica.decode()])
         return self.is_up
 
     def audit_soon(self) -> None:

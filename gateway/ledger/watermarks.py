@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import BigInteger, delete, func, literal_column, select
+from sqlalchemy import BigInteger, delete, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.ledger import journal_places
@@ -19,7 +19,7 @@ from gateway.ledger.tables import WATERMARKS
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Select
     from sqlalchemy.engine import Connection
 
     from gateway.ledger.database import Database
@@ -52,13 +52,17 @@ class Watermarks:
                 row.on_conflict_do_update(index_elements=[_MARK.gateway], set_={"applied_us": applied_us})
             )
 
-    def seconds_behind(self) -> float | None:
-        """Return how old the oldest watermark is, of all gateways that are not abandoned; None where there is none."""
+    def seconds_behind(self, living: Collection[str] = ()) -> float | None:
+        """Return how old the oldest watermark is; None where a gateway has none, so that nothing is known of its lines.
+
+        Those of abandoned gateways do not count. `living` are gateways that are known to live: none of these is
+        abandoned, and all of them share a database that is no file.
+        """
+        known = () if self._database.is_sqlite else living
         with self._database.reading() as connection:
-            clock = _clock(connection)
-            age = select(clock - func.min(_MARK.applied_us)).where(_MARK.applied_us > clock - _ABANDONED_US)
-            age_us = connection.execute(age).scalar_one()
-        return None if age_us is None else age_us / _MICROSECONDS
+            ages = {row.gateway: row.age for row in connection.execute(_ages(connection))}
+        counted = [age for gateway, age in ages.items() if gateway in known or age <= _ABANDONED_US]
+        return max(counted) / _MICROSECONDS if counted and ages.keys() >= set(known) else None
 
     def remove(self, gateways: Collection[str]) -> None:
         """Delete the watermarks of gateways that have ended, and of those that are abandoned."""
@@ -66,6 +70,10 @@ class Watermarks:
             is_abandoned = _MARK.applied_us < _clock(connection) - _ABANDONED_US
             connection.execute(delete(WATERMARKS).where(_MARK.gateway.in_(gateways) | is_abandoned))
             journal_places.forget(connection)
+
+
+def _ages(connection: Connection) -> Select[tuple[str, int]]:
+    return select(_MARK.gateway, (_clock(connection) - _MARK.applied_us).label("age"))
 
 
 def _clock(connection: Connection) -> ColumnElement[int]:

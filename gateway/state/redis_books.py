@@ -77,6 +77,10 @@ class RedisBooks:
         forgotten = ("ZREMRANGEBYSCORE", _SEEN_KEY, "-inf", now)
         return list(self._line.ask(said, forgotten, ("ZRANGEBYSCORE", _SEEN_KEY, now, "+inf"))[-1])
 
+    def end_life(self, gateways: Iterable[str]) -> None:
+        """Take gateways off the list that have ended in order, or whose journals were adopted and applied."""
+        self._line.ask(("ZREM", _SEEN_KEY, *gateways))
+
     def purses(self, budgets: Sequence[Budget]) -> list[SharedPurse | None]:
         """Return the purses of budgets, None where one was never filled in, or was lost."""
         return self._purses([("HGETALL", purse_key(budget)) for budget in budgets])

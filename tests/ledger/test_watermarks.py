@@ -51,6 +51,18 @@ def test_the_slowest_gateway_counts(ledger: Ledger) -> None:
     assert behind(ledger) is None
 
 
+def test_a_gateway_that_lives_and_has_no_watermark_may_lack_anything(url: str, ledger: Ledger) -> None:
+    """It has not reached the database since it started, or not for long; a file is not shared."""
+    marks = ledger.watermarks
+    marks.write("one", marks.clock_us())
+    marks.write("late", marks.clock_us() - (ABANDONED_SECONDS + 1) * SECOND_US)
+    shares = not url.startswith("sqlite")
+    assert (marks.seconds_behind(["one", "other"]) is None) == shares
+    seconds = marks.seconds_behind(["one", "late"])
+    assert seconds is not None
+    assert (seconds > ABANDONED_SECONDS) == shares
+
+
 def test_a_gateway_that_has_bought_nothing_is_not_behind(ledger: Ledger, spool_folder: Path) -> None:
     """Its workers' journals are there, and empty."""
     own = claim_folder(spool_folder, ONE)

@@ -11,6 +11,7 @@ import signal
 import time
 import uuid
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -30,7 +31,6 @@ from tests.ledger.rows import bound, settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.harness.client import Response
     from tests.harness.fault_proxy import Mode
@@ -62,16 +62,17 @@ class Pair:
         self.ledger = Ledger(self.url)
         stack.callback(self.ledger.close)
         self.origin = stack.enter_context(ScriptedOrigin(answering(queue)))
-        self.first = self._start(stack, folder / "first", self.way.url)
-        self.second = self._start(stack, folder / "second", self.redis.url)
+        self.first = self.start(stack, folder / "first", self.way.url, self.url)
+        self.second = self.start(stack, folder / "second", self.redis.url, self.url)
         for gateway in (self.first, self.second):
             gateway.wait_ready()
 
-    def _start(self, stack: ExitStack, folder: Path, redis_url: str) -> Gateway:
+    def start(self, stack: ExitStack, folder: Path, redis_url: str, database_url: str) -> Gateway:
+        """Start a gateway over the origin."""
         env = {
             "FALGW_ORIGIN_OVERRIDES": self.origin.overrides,
             "FALGW_REDIS_URL": redis_url,
-            "FALGW_DATABASE_URL": self.url,
+            "FALGW_DATABASE_URL": database_url,
         }
         return stack.enter_context(Gateway(folder, policy=policy_text(OWNER, STRANGER), env=env))
 
@@ -188,6 +189,24 @@ def test_a_gateway_whose_ledger_process_hangs_keeps_its_jobs_from_strangers(pair
         os.kill(ledger, signal.SIGCONT)
     assert_hidden(pair.second, job_id)
     assert answer(pair.second, OWNER, job_id) == (200, None)
+
+
+def test_a_gateway_that_never_reached_the_database_keeps_its_jobs_from_strangers(pair: Pair, tmp_path: Path) -> None:
+    """It has shown life in Redis, and no journal of its own is in the ledger: the others cannot know, and say so."""
+    socket = next(Path(pair.url.partition("host=")[2]).glob(".s.PGSQL.*[0-9]"))
+    with ExitStack() as stack:
+        way = stack.enter_context(FaultProxy(socket))
+        way.mode = "refuse"
+        url = pair.url.partition("?")[0].replace("@/", f"@127.0.0.1:{way.port}/")
+        cut_off = pair.start(stack, tmp_path / "cut-off", pair.redis.url, url)
+        cut_off.wait_ready()
+        with cut_off.connect() as client:
+            job_id = str(client.ask(proxy_request(SUBMIT, key=OWNER)).json()["request_id"])
+        pair.redis.run("FLUSHALL")
+        assert answer(pair.second, STRANGER, job_id) == (503, "state_unavailable")
+        way.mode = "pass"
+        until(lambda: answer(pair.second, STRANGER, job_id) == (404, "job_unknown"), "the row", timeout_seconds=20)
+    until(lambda: answer(pair.second, STRANGER, str(uuid.uuid4())) == (200, None), "its leaving", timeout_seconds=20)
 
 
 def seconds_to_pass(gateway: Gateway) -> float:
