@@ -30,8 +30,22 @@ MOST_WIDE: Final = 32
 """Connections of a worker with a larger buffer, which the kernel may let grow further (tcp_rmem[2], often 6 MiB)."""
 
 
+LOOK_BYTES: Final = 524_288
+"""Received between two looks at a buffer that the kernel lets grow."""
+
+MOST_BYTES: Final = 6_291_456
+"""From this size on, by the kernel's count, a buffer grows no further, whatever `tcp_rmem[2]` allows: some systems set
+32 MiB, which 48 callers who read fast and then stall would hold for each."""
+
 MOST_FREE: Final = 16
 """Connections of a worker whose receive buffer is left to the kernel from the first byte on, up to `tcp_rmem[2]`."""
+
+
+def cap(found: OriginSocket) -> None:
+    """Let a buffer that is large by now grow no further."""
+    with suppress(OSError):  # reset by the origin
+        if found.receive_buffer_bytes() >= MOST_BYTES:
+            found.stop_growing()
 
 
 class FreeBuffers:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import pycurl
 
-from gateway.relay.buffers import WIDE_FROM_BYTES
+from gateway.relay.buffers import LOOK_BYTES, WIDE_FROM_BYTES, cap
 from gateway.relay.sockets import reset_on_close
 from gateway.relay.transfer import WINDOW_BYTES
 
@@ -65,6 +65,7 @@ class Handle:
         "_fresh",
         "_is_unproven",
         "_is_wide",
+        "_look_at",
         "_socket",
         "_sockets",
         "curl",
@@ -82,6 +83,7 @@ class Handle:
         self._fd = _UNKNOWN  # of the connection that the transfer is on, as far as it was found out
         self._socket: OriginSocket | None = None
         self._is_wide = False  # its answer is large: it was asked for a receive buffer that grows
+        self._look_at = WIDE_FROM_BYTES  # received by the next look at the buffer
         self._is_unproven = False  # what comes first on a reused connection may be no answer to this request
         self.curl = pycurl.Curl()
         self.curl.handle = self
@@ -130,6 +132,7 @@ class Handle:
         self._socket = None
         self._is_unproven = False
         self._is_wide = False
+        self._look_at = WIDE_FROM_BYTES
         setopt = self.curl.setopt
         setopt(_URL, request.url)
         setopt(_HTTPHEADER, request.lines)
@@ -254,10 +257,17 @@ class Handle:
             self.curl.pause(transfer.pauses)
         if transfer.window >= _LARGE_BYTES:
             self._driver.urgent = True
-        if transfer.received >= WIDE_FROM_BYTES and not self._is_wide and self._socket is not None:
-            self._is_wide = True
-            self._driver.wide.widen(self._socket)
+        if transfer.received >= self._look_at and self._socket is not None:
+            self._look(transfer, self._socket)
         return None
+
+    def _look(self, transfer: Transfer, found: OriginSocket) -> None:
+        """Widen the buffer of a long answer, and let none grow for ever."""
+        self._look_at = transfer.received + LOOK_BYTES
+        if not self._is_wide:
+            self._is_wide = True
+            self._driver.wide.widen(found)
+        cap(found)
 
     def _read(self, most: int) -> bytes | int:
         transfer = self.transfer

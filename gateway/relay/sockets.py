@@ -18,6 +18,7 @@ from typing import Final
 _ESTABLISHED: Final = 1  # the first byte of struct tcp_info: include/net/tcp_states.h
 
 _BUF_LOCK: Final = 72  # SO_BUF_LOCK: include/uapi/asm-generic/socket.h
+_RECEIVE_LOCK: Final = 2  # SOCK_RCVBUF_LOCK: include/uapi/linux/socket.h
 _RECEIVED_AT: Final = 128  # tcpi_bytes_received: include/uapi/linux/tcp.h
 _U64: Final = struct.Struct("=Q")
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
@@ -90,6 +91,17 @@ class OriginSocket:
     def bound_sending(self, size: int) -> None:
         """Bound what the kernel takes ahead of what it can send, in bytes."""
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+    def receive_buffer_bytes(self) -> int:
+        """Return the size of the receive buffer, as the kernel counts it."""
+        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    def stop_growing(self) -> None:
+        """Let the receive buffer grow no further."""
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, _BUF_LOCK, _RECEIVE_LOCK)
+        except OSError:  # a kernel before 5.16: setting a size locks it, too, and the kernel doubles what is set
+            self.bound_receiving(self.receive_buffer_bytes() // 2)
 
     def widen(self, size: int) -> None:
         """Let the kernel choose the size again, from this one on: it does where more arrives a round trip than before.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tests.harness.origin import OriginConnection, StartOrigin
 
 LARGE: Final = bytes(8 * 1024 * 1024)
+SO_BUF_LOCK: Final = 72  # include/uapi/asm-generic/socket.h
+RECEIVE_LOCK: Final = 2
 
 
 class Reader(Exchange):
@@ -182,3 +184,28 @@ def test_the_first_connections_are_left_to_the_kernel() -> None:
         for one, sock in zip(found[1:], socks[1:], strict=True):
             one.forget()
             sock.close()
+
+
+def test_a_buffer_that_is_left_to_the_kernel_does_not_grow_for_ever(
+    start_origin: StartOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's own bound may be 32 MiB: a large one is locked while its answer is read."""
+    monkeypatch.setattr(buffers, "MOST_BYTES", 1)
+
+    def script(connection: OriginConnection) -> None:
+        connection.read_request()
+        connection.send(message("HTTP/1.1 200 OK", [("Content-Length", str(len(LARGE)))]))
+        connection.send(LARGE)
+        connection.read_request()
+
+    origin = start_origin(script)
+
+    async def story(relay: CurlRelay) -> None:
+        exchange = Exchange()
+        relay.engine.open(Request("POST", f"http://127.0.0.1:{origin.port}/", [], 2, b"{}", repeatable=False), exchange)
+        await exchange.wait()
+        found = only_socket(relay)
+        assert found.is_free
+        assert found._sock.getsockopt(socket.SOL_SOCKET, SO_BUF_LOCK) == RECEIVE_LOCK
+
+    assert tell(story) == []
