@@ -4,8 +4,8 @@ The decisions it carries:
 
 * A job's URL has owner and alias only, so where the submitted endpoint is not known a job call is admitted if the set
   admits anything of that application. A poll gives no more than the submit, which was checked in full, gave before.
-* A token opens an application directly at fal, past this gateway. The clients ask for it by the bare alias (PROTOCOL 2
-  leaves out the owner), and so a token is granted only where the set admits the application itself, as `owner/alias`,
+* A token opens an application directly at fal, past this gateway. The clients ask for it by the bare alias,
+  without the owner, and so a token is granted only where the set admits the application itself, as `owner/alias`,
   `owner/alias/**` and `owner/*` do; `owner/alias/path` alone would open more than it says.
 * Storage and token calls name no endpoint, so endpoint globs are not asked about them; every other path is.
 """

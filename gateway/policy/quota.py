@@ -30,7 +30,7 @@ CONCURRENT: Final = 2
 _KIND_OF: Final = MappingProxyType({"requests": REQUESTS, "content-bytes": BYTES, "concurrent-requests": CONCURRENT})
 
 LEASE_SECONDS: Final = 30.0
-"""How long a slot is held for a process that says nothing any more (CONTRACT 8)."""
+"""How long a slot is held for a process that says nothing any more."""
 
 
 class Limit:
@@ -211,7 +211,7 @@ def granted_lines(limits: LimitSet, verdict: Verdict) -> tuple[bytes, ...]:
 
 
 def quota_exceeded(limits: LimitSet, verdict: Verdict) -> Problem:
-    """Return the refusal of a call beyond its quota (CONTRACT 4, 8)."""
+    """Return the refusal of a call beyond its quota."""
     limit, name = limits.limits[verdict.refused_by], limits.names[verdict.refused_by]
     seconds = max(1, ceil(verdict.retry_after))
     period = f" in {int(limit.window)} s" if limit.window else " at once"

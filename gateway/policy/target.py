@@ -1,7 +1,7 @@
 r"""The target URI: one narrow grammar, one parser, and the list of what may be reached.
 
 The decision it carries: a target is never cleaned, only taken or refused, and what goes on is rebuilt from the parts
-that matched, so what was checked is what libcurl sends with PATH_AS_IS, byte for byte (RELIABILITY 1, rows 3 and 4).
+that matched, so what was checked is what libcurl sends with PATH_AS_IS, byte for byte.
 The one change is libcurl's own, made here first so that it is seen by the check: hexadecimal digits of escapes in the
 path become upper-case. The path takes fewer escapes than RFC 3986: none of what an origin could decode into another
 path (letters, digits, `.`, `/`, `\`, `%`, controls, over-long UTF-8). `%72equests` must not pass for something else
@@ -23,7 +23,7 @@ MAX_TARGET_BYTES: Final = 4096
 MAX_HOST_BYTES: Final = 253
 
 DEFAULT_URL_PATTERNS: Final = ("fal.run/**", "queue.fal.run/**", "rest.fal.ai/storage/upload/**", "rest.fal.ai/tokens/")
-"""What may be reached where the policy says nothing (CONTRACT 3)."""
+"""What may be reached where the policy says nothing."""
 
 _LABEL_REST: Final = rb"(?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST: Final = rb"(?:(?!xn--)[a-z0-9]" + _LABEL_REST + rb"\.)+(?!xn--)[a-z]" + _LABEL_REST

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 METHODS: Final = ("GET", "POST", "PUT", "DELETE")
-"""What may be asked for through the proxy (PROTOCOL 1); OPTIONS is answered here, for CORS."""
+"""What may be asked for through the proxy; OPTIONS is answered here, for CORS."""
 
 ALLOW: Final = (b"allow", b"GET, POST, PUT, DELETE, OPTIONS")
 _EVENT_STREAM: Final = b"text/event-stream"
@@ -59,7 +59,7 @@ class Replies:
     def problem(
         self, problem: Problem, own: Sequence[bytes] = (), *, request_id: str, page: bytes | None
     ) -> tuple[list[bytes], bytes]:
-        """Return the lines, `own` ones with them, and the content of a refusal or an origin failure (CONTRACT 4)."""
+        """Return the lines, `own` ones with them, and the content of a refusal or an origin failure."""
         lines = [
             self._date_line(),
             b"Content-Type: application/json\r\n",

@@ -1,4 +1,4 @@
-"""`x-fal-tags`: the caller's tags, and beside them who the gateway says that the caller is (PROTOCOL 4).
+"""`x-fal-tags`: the caller's tags, and beside them who the gateway says that the caller is.
 
 Decided here: nobody passes for another team, so the caller's own `gw.team` and `gw.key` go, however they are decorated:
 an origin may strip what we would compare. All else of the caller's stays as it came, also where fal will refuse it;

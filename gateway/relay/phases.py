@@ -20,7 +20,7 @@ LOOK_SECONDS: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Bounds in seconds (CONTRACT 2)."""
+    """Bounds in seconds."""
 
     connect: float
     first_byte: float

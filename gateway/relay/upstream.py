@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class OriginFailure:
-    """Why there is no whole answer: a row of CONTRACT 4, and whether the origin may have seen the request."""
+    """Why there is no whole answer: its type, and whether the origin may have seen the request."""
 
     error_type: str
     detail: str

@@ -1,8 +1,8 @@
 """One connection to the store: commands go out in order, many in one write, and answers come back in the same order.
 
 The decision it carries: of redis-py only its `Connection` is used, for connecting, TLS, authentication and parsing. Its
-pool, retries and timeouts cost a caller 3.4 s where the store is refused and over 12 s where it is silent
-(RELIABILITY 1), so that none of them is switched on; whatever its parser raises ends the connection under one name.
+pool, retries and timeouts cost a caller 3.4 s where the store is refused and over 12 s where it is silent,
+so that none of them is switched on; whatever its parser raises ends the connection under one name.
 """
 
 from __future__ import annotations

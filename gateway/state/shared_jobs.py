@@ -3,7 +3,7 @@
 The decisions it carries:
 
 * The table is a cache, for isolation and for a store that has lost its jobs. It never decides about money, also not
-  while the store is away: then a job's end waits, since another gateway may be told of it too.
+  while the store is unavailable: then a job's end waits, since another gateway may be told of it too.
 * A submitter gets its job's id once the store has the job, or else the ledger: every gateway asks one of the two before
   it takes a job for unknown. Where jobs are not isolated no gateway asks, and no submitter waits.
 """
