@@ -239,7 +239,7 @@ class Clerk:
 
     def _mark(self, began_us: int, ends: Ends | None) -> None:
         """Write a watermark, where all is in the ledger that was in the journals when this began."""
-        if ends is not None and not self._spool.unreadable and self._spool.is_behind(ends):
+        if ends is not None and not self._spool.unreadable and self._spool.has_applied(ends):
             self._ledger.watermarks.write(self._gateway, began_us)
             self._watermark_at = time.monotonic() + WATERMARK_SECONDS
             self._is_whole = True

@@ -185,7 +185,7 @@ class Spool:
         self._find_trails()
         return {path: trail.end for path, trail in self._trails.items()}
 
-    def is_behind(self, ends: Ends) -> bool:
+    def has_applied(self, ends: Ends) -> bool:
         """Say whether all is applied that was there when the ends were taken."""
         left = ((self._trails.get(path), end) for path, end in ends.items())
         return all(trail is None or trail.applied >= end for trail, end in left)
