@@ -115,7 +115,7 @@ def _carry(shared: Shared, seat: Seat, meter: Meter) -> None:
 
 def _answers(shared: Shared, treasury: Treasury | None) -> JobAnswers:
     ledger = Ledger(shared.settings.database_url.get_secret_value())
-    living = (lambda: treasury.living) if treasury is not None else None
+    living = (lambda: treasury.life_signs.living) if treasury is not None else None
     return JobAnswers(shared.job_channel, ledger, job_of=job_of, living=living)
 
 

@@ -6,6 +6,7 @@ The decisions it carries:
 * That the ledger has no row of a job is an answer only about the time up to which all journals are in the ledger: those
   of this gateway, and those of every other that shares the database (ledger/watermarks.py). One whose ledger process
   hangs, or has not reached the database since it started, so keeps all others from taking its jobs for unknown ones.
+  Which gateways there are is known up to a moment, too (living.py).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from gateway.ledger.faults import LedgerAwayError
 from gateway.state.job_channel import read_questions, send_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Ledger
+    from gateway.living import Living
     from gateway.policy.job import Job
     from gateway.state.job_channel import JobChannel
 
@@ -35,7 +37,7 @@ class JobAnswers:
         ledger: Ledger,
         *,
         job_of: Callable[[Entry], Job],
-        living: Callable[[], Collection[str]] | None = None,
+        living: Callable[[], Living] | None = None,
     ) -> None:
         """Take a ledger of the thread's own.
 
@@ -83,9 +85,9 @@ class JobAnswers:
     def _complete_until(self) -> float:
         if self._living is None:
             return self._carried_at
-        now = monotonic()  # before the database is asked for its time
-        behind = self._ledger.watermarks.seconds_behind(self._living())
-        return 0.0 if behind is None else now - behind
+        living, now = self._living(), monotonic()  # before the database is asked for its time
+        behind = self._ledger.watermarks.seconds_behind(living.names)
+        return 0.0 if behind is None else min(now - behind, living.known_until)
 
 
 def _order(entry: Entry) -> tuple[bool, int]:

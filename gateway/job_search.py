@@ -5,8 +5,8 @@ The decisions it carries:
 * A job that neither knows did not come through here, and any key may ask for it. That is concluded from answers only:
   while one of the two cannot answer, it is not known, and the caller is asked to try again.
 * A store has every job since it began to remember, or since it was connected to. What was submitted before that, by
-  any gateway, must be in the ledger; while journals are not applied so far, the ledger is asked again after a pause,
-  once. A store that is unavailable has none, so all until now must be in the ledger.
+  any gateway, must be in the ledger; while journals are not applied so far, the ledger is asked again, for some
+  seconds. A store that is unavailable has none, so all until now must be in the ledger.
 * What was found is kept for a while here and not in the table of jobs: that one decides about money, too.
 """
 
@@ -41,8 +41,11 @@ if TYPE_CHECKING:
     FoundJob = Callable[[Job | None, bool], None]
     Told = Callable[[int, Job | None], None]
 
-CONFIRM_SECONDS: Final = 2.0
-"""Twice as long as it takes until every gateway has said again that the ledger has all its lines."""
+CONFIRM_SECONDS: Final = 6.0
+"""So long the ledger is asked again: twice what it takes after the store was emptied. Every gateway says each second
+that it lives, and up to when the ledger has its lines; three looks are needed to know of all (living.py)."""
+
+CONFIRM_PAUSE_SECONDS: Final = 0.5
 
 LONGEST_LAG_SECONDS: Final = 5.0
 """One gateway's own table has its latest jobs; the ledger must have the others."""
@@ -141,25 +144,27 @@ class JobSearch:
             self._search(job_id)
 
     def _search(self, job_id: str) -> None:
-        store = self._store
+        store, until = self._store, monotonic() + CONFIRM_SECONDS
 
         def answered(job: Job | None, is_answered: bool) -> None:  # noqa: FBT001 (the seam's shape)
             if job is not None:
                 self._tell(job_id, job, is_answered=True)
             elif is_answered and store is not None:
-                store.remembers_since(lambda since: self._ask_ledger(job_id, since, may_wait=True))
+                store.remembers_since(lambda since: self._ask_ledger(job_id, since, until=until))
             else:
-                self._ask_ledger(job_id, monotonic(), may_wait=True)
+                self._ask_ledger(job_id, monotonic(), until=until)
 
         if store is None:
-            self._ask_ledger(job_id, monotonic() - LONGEST_LAG_SECONDS, may_wait=False)
+            self._ask_ledger(job_id, monotonic() - LONGEST_LAG_SECONDS, until=0.0)
         else:
             store.find(job_id, answered)
 
-    def _ask_ledger(self, job_id: str, since: float, *, may_wait: bool) -> None:
+    def _ask_ledger(self, job_id: str, since: float, *, until: float) -> None:
+        """Ask, and where it may lack the job again, until `until`: monotonic seconds."""
+
         def told(known: int, job: Job | None) -> None:
-            if known == BEHIND and may_wait:
-                self._loop.call_later(CONFIRM_SECONDS, lambda: self._ask_ledger(job_id, since, may_wait=False))
+            if known == BEHIND and monotonic() < until:
+                self._loop.call_later(CONFIRM_PAUSE_SECONDS, lambda: self._ask_ledger(job_id, since, until=until))
                 return
             if known in (KNOWN, UNKNOWN):
                 self._keep(job_id, job)

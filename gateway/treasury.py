@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from gateway.known_jobs import job_of, open_jobs, recent_jobs
+from gateway.living import LifeSigns
 from gateway.policy.budget import period_end, period_start
 from gateway.policy.job import SETTLED
 from gateway.shared_audit import SharedAudit
@@ -46,7 +47,6 @@ LAG_SECONDS: Final = 1
 """What was settled longer ago is in the ledger, as a rule: journals are read five times a second."""
 
 _PATIENCE_SECONDS: Final = 10.0  # with a gateway that has to show its life again after the store was lost
-_FORGOTTEN_SECONDS: Final = 5.0  # looks of all living gateways come each second
 _REPEATS: Final = 3  # looks: what was submitted just before the store was lost comes to the ledger within a second
 _MICROSECONDS: Final = 1_000_000
 
@@ -84,8 +84,7 @@ class Treasury:
         """Take the store and the ledger. `workers` returns the ids of this gateway's worker processes."""
         self.is_up = False
         """Whether the last look found the store there."""
-        self.living: frozenset[str] = frozenset({replica})
-        """The gateways that have shown life in looks of the last seconds: a store that was emptied forgets them."""
+        self.life_signs = LifeSigns(replica)
         self._books = books
         self._ledger = ledger
         self._replica = replica.encode()
@@ -100,7 +99,6 @@ class Treasury:
         self._repeats = 0
         self._strange: dict[bytes, float] = {}  # holders of gateways without a sign of life, and since when
         self._adopted: frozenset[bytes] = frozenset()
-        self._shown: dict[str, float] = {}
         self._purses: dict[Budget, SharedPurse] = {}
         self._editions: dict[str, int] = {}  # of purses as they were seen last; 0: filled in, and not seen yet
         self._events = structlog.get_logger()
@@ -117,6 +115,7 @@ class Treasury:
             self.is_up = True
         except StoreAwayError as fault:  # said by the workers
             self._events.debug("state_store_away", reason=str(fault))
+            self.life_signs.missed()
         finally:
             self._look_at = monotonic() + LOOK_SECONDS  # it may have taken a second to find out
 
@@ -153,21 +152,15 @@ class Treasury:
 
     def _show_life(self) -> list[bytes]:
         """Show this gateway's life; return who else lives, without those whose journals this one has adopted."""
-        self._adopted = frozenset(replica.encode() for replica in self._journals().adopted)
+        begun_at = monotonic()
+        adopted = frozenset(self._journals().adopted)
+        self._adopted = frozenset(name.encode() for name in adopted)
         found = self._books.show_life()
+        self.life_signs.saw([name.decode() for name in found], begun_at=begun_at, ended=adopted)
         ended = self._adopted.intersection(found)
         if ended:
             self._books.end_life(name.decode() for name in ended)
-        living = [name for name in found if name not in self._adopted]
-        now = monotonic()
-        shown = self._shown | {name.decode(): now for name in living}
-        self._shown = {
-            name: at
-            for name, at in shown.items()
-            if now - at < _FORGOTTEN_SECONDS and name.encode() not in self._adopted
-        }
-        self.living = frozenset(self._shown)
-        return living
+        return [name for name in found if name not in self._adopted]
 
     def _remember(self, budgets: Sequence[Budget]) -> None:
         """Keep the editions that were seen, and forget budgets and processes that are gone."""

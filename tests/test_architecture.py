@@ -169,12 +169,13 @@ MAY_IMPORT: Final = MappingProxyType(
         "known_jobs": frozenset({"ledger", "policy"}),
         "budget_log": frozenset({"policy"}),
         "shared_audit": frozenset({"budget_log", "ledger", "policy", "state"}),
-        "treasury": frozenset({"known_jobs", "ledger", "policy", "shared_audit", "state"}),
+        "living": frozenset(),
+        "treasury": frozenset({"known_jobs", "ledger", "living", "policy", "shared_audit", "state"}),
         "local_budgets": frozenset({"budget_log", "ledger", "policy", "state"}),
         "bookkeeper": frozenset(
             {"known_jobs", "ledger", "local_budgets", "metering", "policy", "ruleset", "state", "treasury"}
         ),
-        "job_answers": frozenset({"ledger", "policy", "state"}),
+        "job_answers": frozenset({"ledger", "living", "policy", "state"}),
         "job_search": frozenset({"desk", "policy", "state"}),
         "ledger_watch": frozenset({"ledger.folder", "metering"}),
         "outlay": frozenset({"ledger", "metering", "policy", "state"}),

@@ -146,7 +146,7 @@ def test_a_refused_call_consumes_nothing_of_any_limit(scene: Scene) -> None:
     with scene.connect() as client:
         answer = client.ask(scene.poll(key=key))
     assert answer.status == 429  # without a class it holds for free calls too
-    assert scene.gateway.metrics().value("inflight_requests") == 0
+    until(lambda: scene.gateway.metrics().value("inflight_requests") == 0, "the last answer's end")
 
 
 def test_what_a_key_is_refused_its_team_keeps(scene: Scene) -> None:
