@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.metering.usage import units_of
 from gateway.policy.price import MOST_COST_NS, cost_ns, usd_text
+from gateway.protocol.caller import Handler
 from gateway.protocol.fields import AnswerHead, first
 from gateway.purchase import Fate
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _COSTS_KEPT: Final = 1_024  # most requests use one of a few quantities: a twentieth of the time of working it out anew
 
 
-class Delivery:
+class Delivery(Handler):
     """What is told to one caller. `_responded`: a head has gone out, and cannot be taken back."""
 
     def __init__(self, desk: Desk, request: RequestHead, caller: Caller, *, record: Exchanged) -> None:
@@ -47,9 +48,9 @@ class Delivery:
         self._cost: tuple[bytes, ...] = ()  # fields that tell it, where it is known by now
         self._are_units_unreadable = False
 
-    def _rest(self) -> None:
+    def _rest(self, now: float) -> None:
         """Add what passed since the gateway last began to work on this to its own share of the duration."""
-        self.record.overhead_seconds = (self.record.overhead_seconds or 0.0) + monotonic() - self._busy_since
+        self.record.overhead_seconds = (self.record.overhead_seconds or 0.0) + now - self._busy_since
 
     def _note_head(self, status: int, raw: list[bytes], admission: Admission) -> AnswerHead:
         """Read the origin's head, and write down what it says, of money too."""
@@ -103,7 +104,7 @@ class Delivery:
         own = (self._ticket.lines if self._ticket is not None else ()) + self._cost
         lines = self._desk.replies.relayed(answer, own, request_id=self.record.request_id, page=self._page)
         self._caller.respond(answer.status, lines, length)
-        self._rest()
+        self._rest(monotonic())
 
     def _reply(self, problem: Problem) -> None:
         """Answer with a refusal or an origin failure, whole."""

@@ -56,6 +56,7 @@ class Exchange(Intake):
         self._capacity = capacity
         self._is_unsent = False  # the origin's fault came before it was sent
         self._held: list[bytes] | None = None  # a paid JSON answer, until it is whole
+        self._held_bytes = 0
         self._is_binding = False  # it names a job, of which other gateways are being told
         self._is_whole = False  # it has ended, while they are
         self._refused: Refused | None = None  # fal will not serve us
@@ -114,7 +115,7 @@ class Exchange(Intake):
     def _hold(self, pieces: Sequence[bytes], *, whole: bool) -> None:
         held = self._held or []
         held.extend(pieces)
-        size = sum(map(len, held))
+        size = self._held_bytes = self._held_bytes + sum(map(len, pieces))
         announced = self._answer.length if self._answer is not None else None
         has_all = whole or (size == announced and size > 0)  # the upload may go on all the same
         if not has_all and size <= HELD_BYTES:
@@ -151,7 +152,7 @@ class Exchange(Intake):
     def _send_held(self) -> None:
         """Send an answer that was held, with its length, where that is known by now."""
         held, self._held = self._held or [], None
-        size = sum(map(len, held))
+        size = self._held_bytes
         announced = self._answer.length if self._answer is not None else None
         self._respond(size if self._is_whole and (size > 0 or announced == 0) else announced)
         self._send(held, whole=self._is_whole)
@@ -171,8 +172,7 @@ class Exchange(Intake):
         """Say whether as much of an answer has come as its head announced."""
         if self._answer is None or self._answer.length is None:
             return False
-        held = self._held
-        return self._answer.length == (self.record.response_bytes if held is None else sum(map(len, held)))
+        return self._answer.length == (self.record.response_bytes if self._held is None else self._held_bytes)
 
     def on_drained(self) -> None:
         """The caller has taken everything: go on reading from the origin."""
@@ -216,6 +216,7 @@ class Exchange(Intake):
         self.record.response_bytes += sum(map(len, pieces))
         if self._held is not None and self.record.response_bytes <= HELD_BYTES:
             self._held.extend(pieces)
+            self._held_bytes += sum(map(len, pieces))
         if whole:
             self._is_answered = True
             if self._purchase is not None and self._held is not None and self._answer is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.capacity import Capacity
 from gateway.exchange import Exchange
 from gateway.metering.exchanged import Exchanged
+from gateway.protocol.caller import Gate, Handler
 from gateway.protocol.fields import first
 from gateway.protocol.ids import RequestIds
 from gateway.protocol.problem import Problem, refusal
@@ -42,7 +43,7 @@ _LARGE_BYTES: Final = 1_048_576
 _ELSEWHERE: Final = refusal("path_unknown", "The proxy is at /api/fal/proxy; there is nothing else here.")
 
 
-class Unanswerable:
+class Unanswerable(Handler):
     """The handler of a request that was answered in its head; what still comes of it is nobody's."""
 
     def on_content(self, piece: bytes) -> None:
@@ -58,8 +59,8 @@ class Unanswerable:
         """Let it pass."""
 
 
-class Gatehouse:
-    """`Gate` of the ingress."""
+class Gatehouse(Gate):
+    """Takes the requests of a worker's callers."""
 
     def __init__(
         self, desk: Desk, *, max_inflight: int, pressure: MemoryPressure, tracer: Tracer | None = None

@@ -192,6 +192,7 @@ class Intake(Delivery):
             if self.record.closed:
                 return
         self._is_sent = True
-        self.record.sent_seconds = monotonic() - self._request.received_at
         self._transfer = self._desk.upstream.open(forwarded, self._answer_to())
-        self._rest()
+        now = monotonic()
+        self.record.sent_seconds = now - self._request.received_at
+        self._rest(now)

@@ -236,6 +236,7 @@ MAY_USE: Final = MappingProxyType(
         "yamltree": frozenset({"yaml"}),
         "settings": PYDANTIC,
         "relay.curl": frozenset({"pycurl", "tornado"}),
+        "relay.carrier": frozenset({"pycurl"}),
         "relay.handle": frozenset({"pycurl"}),
         "falapi": frozenset({"structlog"}),
         "falapi.transport": frozenset({"pycurl"}),

@@ -16,14 +16,15 @@ from gateway.metering.meter import Meter
 from gateway.policy.credential import digest_of
 from gateway.policy.price import Estimates
 from gateway.pressure import MemoryPressure
+from gateway.protocol.caller import Caller
 from gateway.protocol.fields import CallerFields, OriginFields
 from gateway.protocol.message import RequestHead
 from gateway.protocol.reply import Replies
 from gateway.protocol.sender import Sender
 from gateway.relay.clock import Clock
-from gateway.relay.engine import Engine
+from gateway.relay.engine import Carrier, Engine
 from gateway.relay.phases import Phases
-from gateway.relay.upstream import OriginFailure, Request
+from gateway.relay.upstream import OriginFailure, Request, Upstream
 from gateway.ruleset import ruleset_with_key
 from gateway.state.jobs import JobTable, LocalJobs
 from gateway.state.local import LocalStore, Quotas
@@ -36,16 +37,18 @@ if TYPE_CHECKING:
 
     from gateway.metering.exchanged import Exchanged
     from gateway.relay.transfer import Transfer
+    from gateway.relay.upstream import Answer
 
 
 class Mistake(Exception):  # noqa: N818 (what it stands for is a bug, whatever its name)
     """Stands for any bug."""
 
 
-class Carrier:
+class Idle(Carrier):
     """Carries nothing; transfers are put into their states by the test."""
 
-    clock = Clock()
+    def __init__(self) -> None:
+        self.clock = Clock()
 
     def start(self, transfer: Transfer, *, fresh: bool) -> None:
         """Note nothing."""
@@ -78,13 +81,13 @@ class Listener:
         """Note nothing."""
 
 
-class Caller:
+class Listening(Caller):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
 
-    def respond(self, status: int, _lines: Sequence[bytes], _length: int | None) -> None:
+    def respond(self, status: int, lines: Sequence[bytes], length: int | None) -> None:  # noqa: ARG002 (the seam's)
         """Keep the status."""
         self.statuses.append(status)
 
@@ -95,10 +98,17 @@ class Caller:
         """Keep up."""
         return False
 
+    def hold_content(self) -> None:
+        """Note nothing."""
+
+    def resume_content(self) -> None:
+        """Note nothing."""
+
     def proceed(self) -> None:
         """Note nothing."""
 
-    hold_content = resume_content = cut = proceed
+    def cut(self) -> None:
+        """Note nothing."""
 
 
 def never(_seconds: float, _call: object) -> NoReturn:
@@ -121,10 +131,10 @@ class Nowhere:
         """Let it go."""
 
 
-class BrokenUpstream:
+class BrokenUpstream(Upstream):
     """Breaks down over each request."""
 
-    def open(self, request: Request, answer: object) -> NoReturn:
+    def open(self, request: Request, answer: Answer) -> NoReturn:
         """Break down."""
         raise Mistake(request, answer)
 
@@ -135,7 +145,7 @@ def test_the_exchanges_told_in_the_same_turn_hear_theirs() -> None:
     async def turn() -> list[Any]:
         told: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
-        engine = Engine(Carrier(), Phases(1, 1, 1))
+        engine = Engine(Idle(), Phases(1, 1, 1))
         request = Request("GET", "http://x/", [], None, None, repeatable=False)
         transfers = [engine.open(request, listener) for listener in listeners]
         for transfer in transfers:
@@ -206,7 +216,7 @@ def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
         peer="127.0.0.1",
         received_at=0.0,
     )
-    caller = Caller()
+    caller = Listening()
     with pytest.raises(Mistake):
         gate.open(head, caller)
     assert gate.inflight == 0

@@ -17,6 +17,7 @@ from gateway.ingress.patience import Patience, Verdict, Watch
 from gateway.ingress.pipeline import PipelinedRequests
 from gateway.ingress.presence import Presence
 from gateway.ingress.reader import RequestReader
+from gateway.protocol.caller import Caller
 from gateway.protocol.message import Fault, RequestHead
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _LATE: Final = Fault("client_timeout", "The request did not come in time.")
 
 
-class Connection:
+class Connection(Caller):
     """The connection, and the caller of its present exchange."""
 
     def __init__(
@@ -85,12 +86,13 @@ class Connection:
 
     def on_bytes(self, data: bytes) -> None:
         """Take what the caller sent."""
-        self._watch.received(len(data))
+        now = monotonic()
+        self._watch.received(len(data), now)
         if self._watch.lingers:
             return
         if self._request is None and not self._reader.in_head:
-            self._watch.head_begins()
-        fault = self._reader.feed(data)
+            self._watch.head_begins(now)
+        fault = self._reader.feed(data, now)
         if fault is not None:
             self._pipeline.on_fault(fault)
         if not self._pipeline.is_empty:
@@ -124,7 +126,7 @@ class Connection:
         """Whether no request can come behind the present one."""
         return self._has_ended and self._pipeline.is_empty
 
-    # -- from the reader (`RequestSink`) ------------------------------------------------------------------------------
+    # -- from the reader, through pipeline.py -------------------------------------------------------------------------
 
     def on_head(self, head: RequestHead, *, keeps_alive: bool) -> None:
         """Open an exchange."""

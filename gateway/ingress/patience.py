@@ -69,10 +69,10 @@ class Watch:
         self._budget = 0
         self.lingers = False  # whatever comes is thrown away
 
-    def received(self, size: int) -> None:
+    def received(self, size: int, now: float) -> None:
         """Note bytes from the caller."""
         self._received += size
-        self._received_at = monotonic()
+        self._received_at = now
 
     def began(self) -> None:
         """Note a request's head."""
@@ -103,9 +103,9 @@ class Watch:
         bound = self._patience.keepalive_seconds if self._used else self._patience.head_seconds
         return Verdict.CLOSE if now - self.since > bound else Verdict.FINE
 
-    def head_begins(self) -> None:
+    def head_begins(self, now: float) -> None:
         """Note the first byte of a head: its time runs from here."""
-        self.since = monotonic()
+        self.since = now
 
     def sending(self, now: float, *, progress: int) -> Verdict:
         """Judge a caller who has not taken all of its answer; `progress`: bytes that it has taken, in all."""

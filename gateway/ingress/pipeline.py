@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PipelinedRequests:
-    """Between the reader and its connection (`RequestSink`). One read bounds it: none follows while any waits."""
+    """Between the reader and its connection. One read bounds it: none follows while any waits."""
 
     __slots__ = ("_connection", "_late", "_replays")
 

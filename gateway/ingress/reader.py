@@ -8,12 +8,14 @@ head, `chunked` as the only transfer coding and only in HTTP/1.1, versions 1.0 a
 from __future__ import annotations
 
 import re
-from time import monotonic
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import httptools
 
 from gateway.protocol.message import UNKNOWN_LENGTH, Fault, RequestHead
+
+if TYPE_CHECKING:
+    from gateway.ingress.pipeline import PipelinedRequests
 
 HEAD_BYTES: Final = 16_384
 HEAD_FIELDS: Final = 100
@@ -24,19 +26,6 @@ _METHOD_LIKE: Final = re.compile(rb"\s*[A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z]{0,31}
 
 class _FaultRaisedError(Exception):
     """Leaves the parser from within a callback."""
-
-
-class RequestSink(Protocol):
-    """Told of requests as they come in, pipelined ones too."""
-
-    def on_head(self, head: RequestHead, *, keeps_alive: bool) -> None:
-        """Take a head."""
-
-    def on_content(self, piece: bytes) -> None:
-        """Take a piece of content."""
-
-    def on_end(self) -> None:
-        """Take the end of a request."""
 
 
 class RequestReader:
@@ -52,15 +41,18 @@ class RequestReader:
         "_muted",
         "_parser",
         "_partial_bytes",
-        "_sink",
+        "_read_at",
+        "_requests",
         "_url",
         "in_request",
         "peer",
     )
 
-    def __init__(self, sink: RequestSink, peer: str) -> None:
-        self._sink = sink
+    def __init__(self, requests: PipelinedRequests, peer: str) -> None:
+        """Take who is told of requests as they come in, and the caller's address."""
+        self._requests = requests
         self.peer = peer
+        self._read_at = 0.0
         self._fault: Fault | None = None
         self.in_request = False  # bytes of a request have come, and not yet all of it
         self._in_head = True
@@ -78,8 +70,9 @@ class RequestReader:
         """Whether a head has begun and is not whole."""
         return self._in_head and self.in_request
 
-    def feed(self, data: bytes) -> Fault | None:
-        """Parse; requests go to the sink. Returns a fault once: the caller must not feed any more then."""
+    def feed(self, data: bytes, now: float) -> Fault | None:
+        """Parse what was read at `now`, monotonic seconds. Returns a fault once: nothing more may be fed then."""
+        self._read_at = now
         partial = self.in_head
         self._begun = 0
         try:
@@ -89,7 +82,7 @@ class RequestReader:
         except httptools.HttpParserInvalidMethodError:
             return _unknown_method(data if self._begun == 1 else b"")
         except httptools.HttpParserCallbackError:
-            if self._fault is None:  # a bug behind the sink: not the caller's fault, and not to be told as one
+            if self._fault is None:  # a bug behind it: not the caller's fault, and not to be told as one
                 raise
             return self._fault
         except httptools.HttpParserError as error:
@@ -112,7 +105,7 @@ class RequestReader:
             self._parser.feed_data(f"POST / HTTP/1.1\r\n{coding}\r\n\r\n".encode())
             self._muted = False
             self.in_request, self._in_head = True, False
-        return self.feed(rest) if rest else None
+        return self.feed(rest, self._read_at) if rest else None
 
     # -- callbacks of httptools -------------------------------------------------------------------------------------
 
@@ -158,13 +151,13 @@ class RequestReader:
             expects_continue=expects,
             is_http_10=version == "1.0",
             peer=self.peer,
-            received_at=monotonic(),
+            received_at=self._read_at,
         )
-        self._sink.on_head(head, keeps_alive=self._parser.should_keep_alive())
+        self._requests.on_head(head, keeps_alive=self._parser.should_keep_alive())
 
     def on_body(self, piece: bytes) -> None:
         """Tell of content."""
-        self._sink.on_content(piece)
+        self._requests.on_content(piece)
 
     def on_message_complete(self) -> None:
         """Tell of the end."""
@@ -172,7 +165,7 @@ class RequestReader:
             return
         self.in_request = False
         self._in_head = True
-        self._sink.on_end()
+        self._requests.on_end()
 
     # -- rules ------------------------------------------------------------------------------------------------------
 

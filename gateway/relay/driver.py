@@ -19,6 +19,7 @@ from gateway.turns import READ
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.relay.carrier import CurlCarrier
     from gateway.relay.handle import Handle
     from gateway.relay.sockets import OriginSocket
     from gateway.turns import Turns
@@ -45,23 +46,15 @@ _SELECTED: Final = tuple(_selected(events) for events in range(32))
 class Driver:
     """Feeds one multi handle."""
 
-    def __init__(
-        self,
-        turns: Turns,
-        act: Callable[[int, int], None],
-        next_due: Callable[[], int],
-        *,
-        before: Callable[[], object],
-        after: Callable[[], None],
-    ) -> None:
-        """Take libcurl's `socket_action` and `timeout` (milliseconds, -1: none).
+    def __init__(self, turns: Turns, carrier: CurlCarrier, *, before: Callable[[], object]) -> None:
+        """Take whose multi handle it is.
 
-        `before` is called ahead of each batch of actions, `after` behind it: an action for one socket may begin any
-        transfer that was added since the last.
+        `before` is called ahead of each batch of actions, and the carrier settles behind it: an action for one socket
+        may begin any transfer that was added since the last.
         """
         self._turns = turns
         self._before = before
-        self._act, self._next_due, self._after = act, next_due, after
+        self._carrier = carrier
         self._loop = asyncio.get_running_loop()
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
@@ -189,19 +182,19 @@ class Driver:
         self._kicked = False
         self._take_events(kicked=True)  # what has come is read before more is sent: see `_selected`
         self._before()  # an urgent one's end may have let others in
-        self._act(_TIMER_SOCKET, 0)
+        self._carrier.act(_TIMER_SOCKET, 0)
         self.release()
         self.known.clear()
-        self._after()
+        self._carrier.settle()
 
     def _on_timer(self) -> None:
         self._timer = None
         self._run()
-        self.due_in(self._next_due())
+        self.due_in(self._carrier.next_due())
 
     def _on_events(self, _events: int) -> None:
         self._take_events(kicked=False)
-        self._after()
+        self._carrier.settle()
 
     def _take_events(self, *, kicked: bool) -> None:
         """Pass events on."""
@@ -214,12 +207,12 @@ class Driver:
             return
         for fd, events in ready:
             if fd not in self._idle:
-                self._act(fd, _SELECTED[events & 31])
+                self._carrier.act(fd, _SELECTED[events & 31])
                 if self.held is not None:
                     self.release()
                 if self.urgent:  # a window each for all that are ready would be tens of megabytes
                     self.urgent = False
-                    self._after()
+                    self._carrier.settle()
                     self._before()
             else:
                 self._on_idle(fd, events, kicked=kicked)

@@ -6,11 +6,13 @@ Kept apart from libcurl so that its rules can be read and tested without it. `Ca
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
 
 from gateway.relay.failures import failure, failure_of
 from gateway.relay.retry import RetryBudget
 from gateway.relay.transfer import Transfer
+from gateway.relay.upstream import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,33 +22,41 @@ if TYPE_CHECKING:
     from gateway.relay.upstream import Answer, OriginFailure, Request
 
 
-class Carrier(Protocol):
+class Carrier(ABC):
     """Carries transfers to the origin."""
 
-    @property
-    def clock(self) -> Clock:
-        """The time of the present turn."""
+    clock: Clock
+    """The time of the present turn."""
 
+    @abstractmethod
     def start(self, transfer: Transfer, *, fresh: bool) -> None:
         """Begin, on a connection of its own where `fresh`."""
 
+    @abstractmethod
     def repause(self, transfer: Transfer) -> None:
         """Carry out the transfer's pause flags."""
 
+    @abstractmethod
     def drop(self, transfer: Transfer) -> None:
         """End at once, without a report."""
 
 
-class Engine:
-    """The transfers of one carrier; `Engine` of relay/transfer.py and `Upstream` of the seam."""
+class Engine(Upstream):
+    """The transfers of one carrier."""
 
     def __init__(self, carrier: Carrier, phases: Phases) -> None:
         self._carrier, self._phases = carrier, phases
         self.clock: Final = carrier.clock
         self._changed: list[Transfer] = []
         self._retries = RetryBudget()
-        self.repause = carrier.repause
-        self.drop = carrier.drop
+
+    def repause(self, transfer: Transfer) -> None:
+        """Give libcurl the transfer's pause flags."""
+        self._carrier.repause(transfer)
+
+    def drop(self, transfer: Transfer) -> None:
+        """End the transfer without a word."""
+        self._carrier.drop(transfer)
 
     def open(self, request: Request, answer: Answer) -> Transfer:
         """Start a request."""

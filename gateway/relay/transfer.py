@@ -8,10 +8,10 @@ engine, bounded by a window, then told in one batch.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from gateway.relay.clock import Clock
+    from gateway.relay.engine import Engine
     from gateway.relay.upstream import Answer, OriginFailure, Request
 
 HIGH_MARK_BYTES: Final = 262_144
@@ -31,23 +31,6 @@ _PAUSE_SEND: Final = 4  # CURLPAUSE_SEND
 _SWITCHING_PROTOCOLS: Final = 101
 _FINAL_FROM: Final = 200
 _MOST_TRAILER_BYTES: Final = 65_536
-
-
-class Engine(Protocol):
-    """What a transfer asks of whatever drives it."""
-
-    @property
-    def clock(self) -> Clock:
-        """The time of the present turn."""
-
-    def changed(self, transfer: Transfer) -> None:
-        """There is something to tell the exchange."""
-
-    def repause(self, transfer: Transfer) -> None:
-        """The pause flags differ from what libcurl knows."""
-
-    def drop(self, transfer: Transfer) -> None:
-        """End the transfer without a word."""
 
 
 class Transfer:

@@ -7,6 +7,7 @@ and the end arrive in one call, so that a small answer becomes one write to the 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -76,8 +77,9 @@ class Transfer(Protocol):
         """End it at once, by a reset where the request was not sent whole; nothing more is told."""
 
 
-class Upstream(Protocol):
+class Upstream(ABC):
     """Opens transfers."""
 
+    @abstractmethod
     def open(self, request: Request, answer: Answer) -> Transfer:
         """Start a transfer."""

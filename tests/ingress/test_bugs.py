@@ -10,6 +10,7 @@ import pytest
 
 from gateway.ingress.patience import Patience
 from gateway.ingress.server import CallerServer
+from gateway.protocol.caller import Gate
 from gateway.selector import run
 from tests.harness.messages import proxy_request
 from tests.harness.ports import LOOPBACK
@@ -24,7 +25,7 @@ class Mistake(Exception):  # noqa: N818 (what it stands for is a bug, whatever i
     """Stands for any bug."""
 
 
-class BuggyGate:
+class BuggyGate(Gate):
     """A `Gate` that breaks down over each request."""
 
     def open(self, head: RequestHead, caller: Caller) -> NoReturn:

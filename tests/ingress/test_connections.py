@@ -13,6 +13,7 @@ from gateway.ingress.connection import Connection
 from gateway.ingress.connections import ConnectionTable
 from gateway.ingress.patience import Patience
 from gateway.ingress.stream import CallerStream
+from gateway.protocol.caller import Gate
 from gateway.turns import Turns
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ ADDRESS: Final = "192.0.2.7"
 PATIENCE: Final = Patience(60.0, 60.0, 0, 600.0)
 
 
-class NoGate:
+class NoGate(Gate):
     """A `Gate` that nothing comes to."""
 
     def open(self, head: RequestHead, caller: Caller) -> NoReturn:

@@ -48,8 +48,8 @@ def test_a_used_connection_may_rest(watch: Watch, now: float, *, seconds: float,
 @pytest.mark.parametrize(("seconds", "verdict"), [(HEAD - 1, Verdict.FINE), (HEAD + 1, Verdict.LATE)])
 def test_a_head_has_one_bound_in_all(watch: Watch, now: float, *, seconds: float, verdict: Verdict) -> None:
     """Bytes that come meanwhile do not move it."""
-    watch.head_begins()
-    watch.received(1)
+    watch.head_begins(now)
+    watch.received(1, now)
     assert watch.resting(now + seconds, in_head=True) is verdict
 
 
@@ -58,7 +58,7 @@ def test_silence_within_content_is_bounded(now: float, *, seconds: float, verdic
     """Where no rate is asked for, only silence counts."""
     watch = Watch(Patience(HEAD, IDLE, 0, KEEPALIVE))
     watch.began()
-    watch.received(10)
+    watch.received(10, now)
     assert watch.uploading(now + seconds, held=False) is verdict
 
 
@@ -68,7 +68,7 @@ def test_silence_within_content_is_bounded(now: float, *, seconds: float, verdic
 def test_content_has_a_least_rate_over_30_seconds(watch: Watch, now: float, *, sent: int, verdict: Verdict) -> None:
     """A caller who is never silent, and slower than the least rate, does not hold a place for ever."""
     watch.began()
-    watch.received(sent)
+    watch.received(sent, now)
     assert watch.uploading(now + WINDOW - 1, held=False) is Verdict.FINE
     assert watch.uploading(now + WINDOW + 0.5, held=False) is verdict
 
@@ -76,9 +76,9 @@ def test_content_has_a_least_rate_over_30_seconds(watch: Watch, now: float, *, s
 def test_each_window_is_judged_by_itself(watch: Watch, now: float) -> None:
     """A fast beginning does not buy a slow rest."""
     watch.began()
-    watch.received(10_000_000)
+    watch.received(10_000_000, now)
     assert watch.uploading(now + WINDOW + 1, held=False) is Verdict.FINE
-    watch.received(100)
+    watch.received(100, now)
     assert watch.uploading(now + 2 * WINDOW + 2, held=False) is Verdict.LATE
 
 
@@ -109,7 +109,7 @@ def test_what_is_left_of_a_refused_request_is_swallowed_within_bounds(
     """Two seconds, and so many bytes."""
     watch.began()
     watch.swallow(100)
-    watch.received(size)
+    watch.received(size, now)
     assert watch.resting(now + seconds, in_head=False) is verdict
 
 

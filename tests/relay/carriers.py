@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.relay import engine
 from gateway.relay.clock import Clock
 from gateway.relay.phases import Phases
 from gateway.relay.upstream import OriginFailure, Request
@@ -68,7 +69,7 @@ class Listener:
 
 
 @dataclass(slots=True)
-class Carrier:
+class Carrier(engine.Carrier):
     """Carries nothing, and writes down what it is asked for; its time begins at 0."""
 
     clock: Clock = field(default_factory=Clock)

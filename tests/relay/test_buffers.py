@@ -65,7 +65,7 @@ def receive_buffer(fd: int) -> int:
 
 def only_socket(relay: CurlRelay) -> OriginSocket:
     """Return the one connection of a relay."""
-    (found,) = relay._sockets._of_port.values()
+    (found,) = relay.carrier.sockets._of_port.values()
     return found
 
 

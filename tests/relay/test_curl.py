@@ -118,7 +118,7 @@ def test_a_set_of_sockets_that_is_gone_costs_what_was_under_way(
     async def story(relay: CurlRelay) -> None:
         _, lost = opened(relay, origin.port, "/held")
         await reached(origin, 1)
-        relay._driver._epoll.close()
+        relay.carrier.driver._epoll.close()
         _, next_one = opened(relay, origin.port)
         for exchange in (lost, next_one):
             await exchange.wait()
@@ -137,11 +137,11 @@ def test_an_aborted_transfer_does_not_reach_the_next_on_its_handle(
     async def story(relay: CurlRelay) -> None:
         for turn in range(10):
             transfer, aborted = opened(relay, origin.port, "/held")
-            handle = relay._handles[transfer]
+            handle = relay.carrier.handles[transfer]
             await reached(origin, 2 * turn + 1)
             transfer.abort()
             transfer, exchange = opened(relay, origin.port, f"/{turn}")
-            assert relay._handles[transfer] is handle
+            assert relay.carrier.handles[transfer] is handle
             await exchange.wait()
             assert b"".join(exchange.pieces) == b"/%d" % turn
             assert aborted.batches == len(aborted.failures) == 0
@@ -234,13 +234,13 @@ def test_what_is_written_down_goes_before_whatever_is_sent(start_origin: StartOr
     async def story(turns: Turns) -> None:
         before = partial(steps.append, "before")
         relay = CurlRelay(force_instance=True, turns=turns, options=OPTIONS, alarm=steps.append, before=before)
-        act = relay._driver._act
+        act = relay.carrier.act
 
         def watched(fd: int, selected: int) -> None:
             steps.append("act")
             act(fd, selected)
 
-        relay._driver._act = watched
+        relay.carrier.act = watched  # type: ignore[method-assign]
         _, held = opened(relay, origin.port, "/held")
         await reached(origin, 1)
         may_go.set()
@@ -278,7 +278,7 @@ def test_what_comes_just_before_a_request_is_no_answer_to_it(start_origin: Start
         assert await answered(relay, origin.port) == 200
         may_write.set()
         assert written.wait(10)
-        relay._driver.pooled.clear()  # as if there had been no look
+        relay.carrier.driver.pooled.clear()  # as if there had been no look
         _, exchange = opened(relay, origin.port, "/next")
         await exchange.wait()
         assert (exchange.failures, exchange.pieces) == ([], [b"/next"])

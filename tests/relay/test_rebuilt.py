@@ -66,14 +66,15 @@ def test_a_socket_that_cannot_be_watched_costs_one_request_and_not_the_gateway(s
     async def ask(relay: CurlRelay) -> int | OriginFailure:
         listener = Listener()
         url = f"http://127.0.0.1:{origin.port}/"
-        relay.open(Request("POST", url, [], 2, b"{}", repeatable=False), listener)
+        relay.engine.open(Request("POST", url, [], 2, b"{}", repeatable=False), listener)
         return await asyncio.wait_for(listener.ended, PATIENCE_SECONDS)
 
     async def story(turns: Turns) -> list[int | OriginFailure]:
         options = CurlOptions(phases=Phases(2, 2, 2), ca_file=None, max_transfers=10)
         relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=alarms.append, before=list)
         answers = [await ask(relay)]
-        relay._driver._epoll = FullSet(relay._driver._epoll)  # type: ignore[assignment]
+        driver = relay.carrier.driver
+        driver._epoll = FullSet(driver._epoll)  # type: ignore[assignment]
         answers += [await ask(relay), await ask(relay)]
         relay.close()
         return answers
