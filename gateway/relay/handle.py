@@ -39,6 +39,7 @@ _LARGE_BYTES: Final = 65_536  # content of one transfer that is passed on before
 _HEAD_BYTES: Final = 16_384  # libcurl's least: it keeps such a buffer for each open request, for its head
 _IDLE_CONNECTION_SECONDS: Final = 20  # younger than any origin's own bound, so that few pooled connections are stale
 _CONTENT_KEPT_BYTES: Final = 4096  # a pooled handle keeps no larger content alive
+_SHORT_BYTES: Final = 4096  # content that libcurl writes at once with the head: its buffer takes both
 _UNKNOWN: Final = -1
 _ROUND_TRIP_SECONDS: Final = 2.0  # what was on its way when the request was sent has come by then
 _UNCOUNTED_BYTES: Final = 512  # more than libcurl and TLS add to what `_least_bytes` counts
@@ -225,10 +226,15 @@ class Handle:
         It can if it was shorter than a segment, so that none of it was sent, and if its content is at hand.
         """
         found, transfer = self._socket, self.transfer
-        if found is None or found.release() or transfer is None:
+        if found is None or transfer is None or found.release(is_last=self._is_written(transfer)):
             return
         if transfer.given == 0 and _least_bytes(transfer) + _UNCOUNTED_BYTES < found.segment_bytes:
             transfer.stale = True
+
+    def _is_written(self, transfer: Transfer) -> bool:
+        """Return whether libcurl has written all of the request: it does at once what is short and at hand."""
+        content = transfer.request.content
+        return self.kind != "feed" and (content is None or len(content) <= _SHORT_BYTES)
 
     def _is_answer(self, transfer: Transfer, found: OriginSocket) -> bool:
         """Return whether what comes first on a reused connection can be an answer to this request."""

@@ -48,6 +48,7 @@ class OriginSocket:
         "_port",
         "_sock",
         "fd",
+        "is_corked",
         "is_free",
         "is_retired",
         "is_secure",
@@ -63,6 +64,7 @@ class OriginSocket:
         self.is_used = False  # a request has gone out on it: the next one is on a reused connection
         self.is_secure = False  # it speaks TLS
         self.is_retired = False
+        self.is_corked = False
         self.segment_bytes = 0
         self._sock = borrow(fd)
         self._count = array("i", [0])
@@ -138,12 +140,22 @@ class OriginSocket:
         if self.segment_bytes == 0:
             self.segment_bytes = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        if not self.is_corked:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            self.is_corked = True
 
-    def release(self) -> bool:
-        """Send what is held; False where libcurl has closed the connection since."""
+    def release(self, *, is_last: bool) -> bool:
+        """Send what is held; False where libcurl has closed the connection since.
+
+        `is_last`: nothing is written behind it before the next `hold`. Then the cork stays, and what is held is pushed
+        out past it (TCP_NODELAY in tcp(7)): one call for each request in place of two.
+        """
         try:
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+            if is_last:
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            else:
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+                self.is_corked = False
         except OSError:
             return False
         return True

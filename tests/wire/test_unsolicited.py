@@ -35,6 +35,8 @@ VERSIONS: Final = {"tls1.2": ssl.TLSVersion.TLSv1_2, "tls1.3": ssl.TLSVersion.TL
 TURNS: Final = 3
 IN_CHUNKS: Final = 2  # the second answer
 SURELY_LATER_MS: Final = 50
+KERNEL_HOLDS_SECONDS: Final = 0.2  # at the most (TCP_CORK in tcp(7))
+KERNEL_TURNS: Final = 20
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,22 @@ def test_sound_connections_are_reused(scene: Scene) -> None:
             assert client.ask(scene.poll() if turn % 2 else scene.request()).status == 200
     assert scene.origin.connections == 1
     scene.settled(20)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4_096, 4_097, 15_000, 16_384, 65_536, 300_000])
+def test_no_request_waits_in_the_kernel(scene: Scene, size: int) -> None:
+    """On a reused connection its end is held until libcurl has looked once, and by no means until Linux lets it go."""
+    scene.play(answering(echo))
+    own = b"x" * size
+    with scene.connect() as client:
+        client.ask(scene.request(body=b"{}"))
+        begun = time.monotonic()
+        for _ in range(KERNEL_TURNS):
+            assert client.ask(scene.request(body=own)).body == own
+            assert client.ask(scene.poll()).status == 200
+        taken = time.monotonic() - begun
+    assert taken < KERNEL_TURNS * KERNEL_HOLDS_SECONDS
+    scene.settled(2 * KERNEL_TURNS + 1)
 
 
 def test_a_late_message_of_tls_costs_a_handshake_and_no_more(
