@@ -34,7 +34,7 @@ class Reach:
         paths = [path for pattern in url_patterns for path in _endpoint_paths(pattern)]
         hosts = sorted(REST_HOSTS)
         urls = GlobSet(tuple(url_patterns))
-        self.names_endpoints: Final = bool(paths)
+        self.names_endpoints: Final = not all(map(_may_name_none, url_patterns))
         self.has_tokens: Final = any(urls.matches(f"{host}/tokens{end}") for host in hosts for end in ("", "/"))
         self.has_uploads: Final = any(
             overlap(pattern, f"{host}/storage/**") for pattern in url_patterns for host in hosts
@@ -80,11 +80,24 @@ def _with_wildcard_or_in(patterns: Iterable[str], globs: GlobSet) -> Iterator[st
 
 def _endpoint_paths(url_pattern: str) -> Iterator[str]:
     """Yield the pattern of paths that a pattern of URLs leads to, where these name endpoints."""
+    host, path = _host_and_path(url_pattern)
+    if not (_is_rest(host) and path.partition("/")[0] in _NO_ENDPOINTS):
+        yield path
+
+
+def _may_name_none(url_pattern: str) -> bool:
+    """Return whether uploads or tokens may be all that a pattern of URLs is for: `rest.fal.ai/s*/**`, say."""
+    host, path = _host_and_path(url_pattern)
+    return _is_rest(host) and any(overlap(path, f"{first}/**") for first in _NO_ENDPOINTS)
+
+
+def _host_and_path(url_pattern: str) -> tuple[str, str]:
     host, _, rest = url_pattern.partition("/")
-    path = rest.partition("?")[0].removesuffix("/")
-    is_rest = any(map(GlobSet((host,)).matches, REST_HOSTS))
-    if not (is_rest and path.partition("/")[0] in _NO_ENDPOINTS):
-        yield path or "**"
+    return host, rest.partition("?")[0].removesuffix("/") or "**"
+
+
+def _is_rest(host: str) -> bool:
+    return any(map(GlobSet((host,)).matches, REST_HOSTS))
 
 
 def _path_forms(*endpoints: str) -> Iterator[list[str]]:

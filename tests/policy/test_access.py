@@ -58,6 +58,8 @@ def test_targets_that_never_match_together_admit_nobody(patterns: list[str], end
         (["*.fal.run/**"], ["fal-ai/flux/dev"]),
         (["rest.fal.ai/storage/upload/**"], ["fal-ai/flux/dev"]),
         (["rest.fal.ai/tokens/"], ["fal-ai/flux/dev"]),
+        (["rest.fal.ai/s*/**"], ["fal-ai/flux/dev"]),
+        (["rest.fal.ai/**"], ["fal-ai/flux/dev"]),
     ],
 )
 def test_targets_that_can_match_together_admit_somebody(patterns: list[str], endpoints: list[str]) -> None:
