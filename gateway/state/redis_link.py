@@ -35,6 +35,7 @@ _FAULTS: Final = (
 
 _OLDEST_PROTOCOL: Final = 2  # RESP 2: no HELLO, which a user of an ACL may not be allowed
 _DETAIL_CHARACTERS: Final = 200
+_CLOSE_SECONDS: Final = 1.0
 
 
 class LinkError(Exception):
@@ -102,18 +103,27 @@ class Link:
         for task in tasks:
             task.add_done_callback(self._ended_by)
         try:
-            return await self._end
+            fault = await self._end
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.drop()
+        await self.drop()
+        return fault
 
     async def drop(self) -> None:
         """Close the connection without waiting; harmless when done twice."""
         try:
             await self._connection.disconnect(nowait=True)
         except _FAULTS:
+            return  # closed all the same
+
+    async def close(self) -> None:
+        """Close the connection and wait until it is, for a second at the most; `run` has ended, or was cancelled."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):  # within TLS the store has to answer
+                await self._connection.disconnect()
+        except (TimeoutError, *_FAULTS):
             return  # closed all the same
 
     def _ended_by(self, task: asyncio.Task[None]) -> None:
@@ -143,7 +153,7 @@ class Link:
 
     async def _answer(self) -> object:
         try:
-            answer: object = await self._connection.read_response(timeout=math.inf)
+            answer: object = await self._connection.read_response(timeout=math.inf, disconnect_on_error=False)
         except ResponseError as refusal:
             return Refused(_code(refusal))
         return answer

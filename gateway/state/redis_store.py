@@ -117,7 +117,7 @@ class RedisStore:
         if self._pipeline is not None:
             self._pipeline.abandon("closed")
         if self._link is not None:
-            await self._link.drop()
+            await self._link.close()
 
     async def _last_answer(self, pipeline: Pipeline) -> None:
         last = LastCall(self._replica)

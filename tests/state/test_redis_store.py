@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from gateway.state.holdings import Hold
 from gateway.state.redis_books import RedisBooks
 from gateway.state.redis_job_commands import JOB_SECONDS
 from gateway.state.store import Ask
+from tests.harness.fault_proxy import FaultProxy
 from tests.harness.ports import LOOPBACK
 from tests.harness.process import clean_environment
 from tests.harness.redis import ESCAPED_PASSWORD, USER, RedisServer
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 JOB = Job("design", "web", "fal-ai/flux/dev")
 BUDGET = Budget("team/design", "month", 100, tag="design")
 ROOT = Path(__file__).parents[2]
+LATE_SECONDS = 0.02
 
 
 async def find(store: RedisStore, job_id: str) -> tuple[Job | None, bool]:
@@ -155,6 +158,23 @@ def test_tls_with_an_authority_of_its_own(
             assert stage.changes == [False]
 
     asyncio.run(scenario())
+
+
+def test_a_connection_within_tls_has_ended_when_the_store_is_closed(
+    start_redis: Callable[..., RedisServer], certificate: tuple[Path, Path]
+) -> None:
+    """Its last record has to be answered, which takes a while; a transport that is left open makes a warning."""
+    server = start_redis(tls=certificate)
+    with FaultProxy(server.port) as way:
+        way.mode, way.delay_seconds = "late", LATE_SECONDS
+
+        async def scenario() -> None:
+            url = f"rediss://{LOOPBACK}:{way.port}/0?ssl_ca_certs={certificate[0]}"
+            async with watched(url, patience_seconds=PATIENT_SECONDS) as stage:
+                await stage.up()
+
+        asyncio.run(scenario())
+        gc.collect()
 
 
 def test_a_unix_socket_and_a_database_of_its_own(start_redis: Callable[..., RedisServer]) -> None:
