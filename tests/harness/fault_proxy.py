@@ -41,6 +41,7 @@ class FaultProxy:
         self.connections = 0
         self._mode: Mode = "pass"
         self._open: list[socket.socket] = []
+        self._reset: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._thawed = threading.Event()
         self._thawed.set()
@@ -92,10 +93,9 @@ class FaultProxy:
         return listener
 
     def _refuse(self) -> None:
+        self._reset.update(self._open)
         for each in (self._listener, *self._open):
-            with contextlib.suppress(OSError):  # ended already
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+            self._end(each)
         self._open.clear()
 
     def _begin(self, body: Callable[[], None]) -> None:
@@ -134,20 +134,30 @@ class FaultProxy:
         return far
 
     def _carry(self, source: socket.socket, sink: socket.socket, change: Callable[[bytes, int], bytes | None]) -> None:
-        count = 0
-        with contextlib.suppress(OSError):  # one end has left: so does the other
+        count, is_broken = 0, True
+        with contextlib.suppress(OSError):  # one end was reset, or has left: so does the other
             while piece := source.recv(_PIECE_BYTES):
                 count += 1
                 self._thawed.wait()
                 changed = change(piece, count)
                 if changed is None:
-                    sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
                     break
                 sink.sendall(changed)
+            else:
+                is_broken = False
+        if is_broken:
+            self._reset.update((source, sink))
         for end in (source, sink):
-            with contextlib.suppress(OSError):  # ended already
+            self._end(end)
+
+    def _end(self, end: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # ended already
+            if end in self._reset:  # no end in order ahead of the reset: it would make a part of an answer look whole
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+                end.shutdown(socket.SHUT_RD)
+            else:
                 end.shutdown(socket.SHUT_RDWR)
-            end.close()
+        end.close()
 
     def _asking(self, piece: bytes, _count: int) -> bytes | None:
         if self._mode == "late":

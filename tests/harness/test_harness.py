@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.client import TIMEOUT_SECONDS, RawClient
-from tests.harness.fault_proxy import FaultProxy
+from tests.harness.fault_proxy import ANSWERS_BEFORE_FLAP, FaultProxy
 from tests.harness.messages import http_response, message, proxy_request
 from tests.harness.origin import ScriptedOrigin, StartOrigin
-from tests.harness.ports import ReservedPort, refused_port
+from tests.harness.ports import LOOPBACK, ReservedPort, refused_port
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.harness.wire import Malformed, Truncated
@@ -153,6 +153,42 @@ def test_a_frozen_proxy_delivers_later_what_it_was_given(start_origin: StartOrig
         proxy.mode = "pass"
         assert client.read_response().status == 200
         assert len(origin.executions) == 2
+
+
+def ask_until_broken(client: socket.socket) -> None:
+    """Ask for one answer more than a flapping proxy lets through."""
+    for _ in range(ANSWERS_BEFORE_FLAP + 1):
+        client.sendall(proxy_request())
+        assert client.recv(4096)
+
+
+def test_a_flapping_proxy_resets_and_ends_nothing_in_order(start_origin: StartOrigin) -> None:
+    """A part of an answer that only the end of its connection would make whole must not look whole."""
+
+    def script(connection: OriginConnection) -> None:
+        while connection.read_request() is not None:
+            connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    origin = start_origin(script)
+    with FaultProxy(origin.port) as proxy:
+        proxy.mode = "flapping"
+        for _ in range(20):
+            with (
+                socket.create_connection((LOOPBACK, proxy.port), TIMEOUT_SECONDS) as client,
+                pytest.raises(ConnectionResetError),
+            ):
+                ask_until_broken(client)
+
+
+def test_a_proxy_that_refuses_resets_what_is_open(start_origin: StartOrigin) -> None:
+    """As a machine does that was switched off, and is on again."""
+    origin = start_origin(sending(b"HTTP/1.1 200 OK\r\n\r\n", cut="wait_for_leaving"))
+    with FaultProxy(origin.port) as proxy, socket.create_connection((LOOPBACK, proxy.port), TIMEOUT_SECONDS) as client:
+        client.sendall(proxy_request())
+        assert client.recv(4096)
+        proxy.mode = "refuse"
+        with pytest.raises(ConnectionResetError):
+            client.recv(4096)
 
 
 def test_a_proxy_outlives_its_target(tmp_path: Path) -> None:
