@@ -8,74 +8,45 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from setuptools import Extension, setup
 
 HERE: Final = Path(__file__).parent
-PACKAGES: Final = ("ingress", "metering", "policy", "protocol", "relay", "state", "tracing")
-MODULES: Final = (
-    "admission",
-    "capacity",
-    "delivery",
-    "desk",
-    "exchange",
-    "gate",
-    "intake",
-    "ledger/entry",
-    "ledger/journal",
-    "ledger/trail",
-    "pressure",
-    "purchase",
-    "ticket",
-    "till",
-    "turns",
-    "turnstile",
-    "waiting",
-)
-LEFT_OUT: Final = frozenset(
+HOT: Final = MappingProxyType(
     {
-        "ingress/server.py",
-        "metering/board.py",
-        "metering/cells.py",
-        "metering/exemplars.py",
-        "metering/exposition.py",
-        "metering/ledger_health.py",
-        "metering/log.py",
-        "metering/metrics.py",
-        "metering/pulse.py",
-        "metering/roll.py",
-        "metering/zeros.py",
-        "policy/access.py",
-        "policy/document.py",
-        "policy/edition.py",
-        "policy/grammar.py",
-        "policy/overlap.py",
-        "policy/principals.py",
-        "policy/reach.py",
-        "relay/curl.py",
-        "relay/options.py",
-        "state/job_channel.py",
-        "state/job_closings.py",
-        "state/jobs.py",
-        "state/redis_address.py",
-        "state/redis_books.py",
-        "state/redis_link.py",
-        "state/redis_store.py",
-        "state/shared_purse.py",
-        "tracing/exporter.py",
-        "tracing/settings.py",
+        "fal": "calls credential realtime refusals tags units",
+        "http": "fields interfaces message problem request_ids responses traceparent",
+        "ingress": "connection connections framing pipeline presence reader stream timeouts",
+        "ledger": "entry journal journal_reader",
+        "limits": "limiter permit wait_queue",
+        "money": "accounting purchase",
+        "platform": "memory_pressure poller shared_table",
+        "policy": "address budget credential endpoint glob job price quota target",
+        "proxy": "answer application authorization capacity exchange services upload",
+        "state": "interface",
+        "state.memory": "budgets store worker_budgets",
+        "state.redis": (
+            "budget_counters budget_scripts budgets cached_jobs calls commands job_commands jobs leases "
+            "pipeline scripts"
+        ),
+        "telemetry.log": "excepthooks refusal_sampler rendering writer",
+        "telemetry.metrics": "endpoint_labels meter purchase_counter unreadable_units",
+        "telemetry": "record",
+        "telemetry.tracing": "protobuf sampler spans tracer",
+        "upstream": (
+            "carrier clock driver failures handle interface overhead pooled_sockets retry socket_buffers "
+            "timeouts transfer transfers"
+        ),
     }
 )
+"""For each room the modules that every request passes through, or that are called from them for each."""
 
 
 def hot_modules() -> list[str]:
     """Return the paths of the modules to compile."""
-    gateway = HERE / "gateway"
-    found = [path for package in PACKAGES for path in sorted((gateway / package).glob("*.py"))]
-    found += [gateway / f"{module}.py" for module in MODULES]
-    kept = (path for path in found if path.name != "__init__.py")
-    return [str(path.relative_to(HERE)) for path in kept if str(path.relative_to(gateway)) not in LEFT_OUT]
+    return [f"gateway/{room.replace('.', '/')}/{name}.py" for room, names in HOT.items() for name in names.split()]
 
 
 def extensions() -> list[Extension]:

@@ -10,11 +10,11 @@ import sys
 import timeit
 from typing import TYPE_CHECKING, Final
 
+from gateway.limits.limiter import Turnstile
+from gateway.limits.wait_queue import WaitingRoom
 from gateway.policy.credential import Principal
 from gateway.policy.quota import Limit, LimitSet
-from gateway.state.local import LocalStore, Quotas
-from gateway.turnstile import Turnstile
-from gateway.waiting import WaitingRoom
+from gateway.state.memory.store import LocalStore, Quotas
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,10 @@ import sys
 import timeit
 from typing import Final
 
-from gateway.metering.cells import Region
-from gateway.metering.endpoints import EndpointLabels
-from gateway.metering.exchanged import Exchanged
-from gateway.metering.meter import Meter
+from gateway.telemetry.metrics.counters import Region
+from gateway.telemetry.metrics.endpoint_labels import EndpointLabels
+from gateway.telemetry.metrics.meter import Meter
+from gateway.telemetry.record import Exchanged
 
 _CALLS: Final = 20_000
 _ROUNDS: Final = 7

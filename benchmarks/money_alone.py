@@ -15,20 +15,20 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.limits_alone import NotCounted
-from gateway.metering.cells import Region
-from gateway.metering.endpoints import EndpointLabels
-from gateway.metering.meter import Meter
+from gateway.fal.calls import Call
+from gateway.limits.limiter import Turnstile
+from gateway.limits.wait_queue import WaitingRoom
+from gateway.money.accounting import Till
+from gateway.money.purchase import Fate, Purchase
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.credential import Principal
 from gateway.policy.price import Estimates, Price
 from gateway.policy.quota import NO_LIMITS
-from gateway.protocol.fal import Call
-from gateway.purchase import Fate, Purchase
-from gateway.state.jobs import JobTable, LocalJobs
-from gateway.state.local import LocalStore, Quotas
-from gateway.till import Till
-from gateway.turnstile import Turnstile
-from gateway.waiting import WaitingRoom
+from gateway.state.memory.jobs import JobTable, LocalJobs
+from gateway.state.memory.store import LocalStore, Quotas
+from gateway.telemetry.metrics.counters import Region
+from gateway.telemetry.metrics.endpoint_labels import EndpointLabels
+from gateway.telemetry.metrics.meter import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,14 +19,14 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway import cli
+from gateway.cli import main as cli
 
 if TYPE_CHECKING:
     from types import FrameType
 
 FOLDER_VARIABLE: Final = "BENCH_PROFILE_FOLDER"
 INTERVAL_SECONDS: Final = 0.002
-METERING: Final = "gateway.metering"
+METERING: Final = ("gateway.telemetry.log", "gateway.telemetry.metrics", "gateway.telemetry.record")
 _PACKAGE: Final = "gateway."
 _OUTSIDE: Final = "event loop"
 

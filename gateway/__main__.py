@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from gateway.signals import guard_start
+from gateway.platform.signals import guard_start
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
     _open_standard_streams()
     if sys.argv[1:2] == ["serve"]:
         guard_start()
-    from gateway.cli import main as run  # noqa: PLC0415 (takes its time)
+    from gateway.cli.main import main as run  # noqa: PLC0415 (takes its time)
 
     try:
         return run()

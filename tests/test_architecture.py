@@ -21,263 +21,133 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 ROOT: Final = Path(__file__).parent.parent / "gateway"
-PYDANTIC: Final = frozenset({"pydantic", "pydantic_core"})
 EVERYWHERE: Final = frozenset({"version"})
-BELOW_APP: Final = frozenset(
-    {
-        "admission",
-        "bookkeeper",
-        "bookkeeping",
-        "bulletin",
-        "capacity",
-        "delivery",
-        "descriptors",
-        "desk",
-        "exchange",
-        "falapi",
-        "gate",
-        "ingress",
-        "intake",
-        "job_answers",
-        "job_search",
-        "ledger",
-        "ledger_watch",
-        "metering",
-        "ops",
-        "outlay",
-        "overseer",
-        "policy",
-        "policyfile",
-        "pressure",
-        "protocol",
-        "purchase",
-        "quotes",
-        "relay",
-        "reload",
-        "rules",
-        "ruleset",
-        "selector",
-        "settings",
-        "shared",
-        "signals",
-        "state",
-        "statement",
-        "ticket",
-        "till",
-        "tracing",
-        "turns",
-        "turnstile",
-        "waiting",
-    }
-)
-
 MAY_IMPORT: Final = MappingProxyType(
     {
         "version": frozenset(),
-        "signals": frozenset(),
-        "console": frozenset(),
-        "progress": frozenset(),
-        "protocol": frozenset({"protocol"}),
-        "policy": frozenset({"policy", "protocol"}),
-        "yamltree": frozenset(),
-        "ruleset": frozenset({"policy", "protocol", "yamltree"}),
-        "falkey": frozenset(),
-        "redaction": frozenset(),
-        "settings": frozenset({"falkey", "ledger.address", "redaction", "state.redis_address", "tracing.settings"}),
-        "tracing.sampler": frozenset(),
-        "tracing.protobuf": frozenset(),
-        "tracing.settings": frozenset({"redaction", "tracing.sampler"}),
-        "tracing": frozenset({"falapi.backoff", "falapi.transport", "metering", "protocol", "tracing"}),
-        "teamkeys": frozenset({"falkey", "policy"}),
-        "bulletin": frozenset(),
-        "policyfile": frozenset({"bulletin", "policy", "ruleset", "teamkeys"}),
-        "filewatch": frozenset(),
-        "policyreader": frozenset({"policy", "ruleset", "yamltree"}),
-        "reload": frozenset({"filewatch", "policy", "policyfile", "policyreader", "ruleset", "teamkeys"}),
-        "state": frozenset({"policy", "redaction", "state"}),
-        "ledger.entry": frozenset(),
-        "ledger.segments": frozenset(),
-        "ledger.unwritten": frozenset(),
-        "ledger.journal": frozenset({"ledger.segments", "ledger.unwritten"}),
-        "ledger": frozenset({"ledger", "progress", "redaction", "signals"}),
-        "falapi": frozenset({"falapi", "ledger", "redaction"}),
-        "turns": frozenset(),
-        "selector": frozenset({"turns"}),
-        "relay.upstream": frozenset({"protocol"}),
-        "relay": frozenset({"relay", "protocol", "turns"}),
-        "metering": frozenset({"ledger.entry", "metering", "protocol"}),
-        "ingress": frozenset({"ingress", "protocol", "turns"}),
-        "admission": frozenset({"policy", "protocol", "ruleset"}),
-        "waiting": frozenset({"policy"}),
-        "ticket": frozenset({"policy", "protocol", "state", "turnstile", "waiting"}),
-        "turnstile": frozenset({"policy", "protocol", "state", "ticket", "waiting"}),
-        "purchase": frozenset({"ledger.entry", "policy", "protocol", "state"}),
-        "till": frozenset({"ledger.entry", "policy", "protocol", "purchase", "state"}),
-        "desk": frozenset(
+        "units": frozenset(),
+        "platform": frozenset({"platform"}),
+        "http": frozenset({"http"}),
+        "fal": frozenset({"fal.calls", "fal.tags", "http"}),
+        "fal.api": frozenset({"fal.api", "ledger.entry", "platform"}),
+        "ledger": frozenset({"ledger", "platform.progress", "platform.redaction", "platform.signals"}),
+        "policy": frozenset({"fal.calls", "http", "policy", "units"}),
+        "ingress": frozenset({"http", "ingress", "platform.poller"}),
+        "upstream.interface": frozenset(),
+        "upstream": frozenset({"platform.poller", "upstream"}),
+        "telemetry": frozenset({"fal.units", "http", "ledger.entry", "platform", "telemetry"}),
+        "state": frozenset({"platform", "policy", "state"}),
+        "state.memory": frozenset({"platform", "policy", "state.interface", "state.memory"}),
+        "config": frozenset(
             {
-                "admission",
-                "metering",
-                "policy",
-                "protocol",
-                "purchase",
-                "relay.upstream",
-                "statement",
-                "ticket",
-                "till",
-                "turnstile",
-            }
-        ),
-        "delivery": frozenset({"admission", "desk", "metering", "policy", "protocol", "purchase", "ticket"}),
-        "intake": frozenset(
-            {"admission", "delivery", "desk", "metering", "policy", "protocol", "purchase", "relay.upstream"}
-        ),
-        "exchange": frozenset({"admission", "capacity", "desk", "intake", "metering", "protocol", "relay.upstream"}),
-        "descriptors": frozenset(),
-        "pressure": frozenset(),
-        "capacity": frozenset({"exchange", "protocol"}),
-        "gate": frozenset({"admission", "capacity", "desk", "exchange", "metering", "pressure", "protocol", "tracing"}),
-        "ops": frozenset({"ops", "metering", "signals"}),
-        "emulator": frozenset({"emulator"}),
-        "quotes": frozenset({"falapi.pricing", "policy"}),
-        "statement": frozenset({"bulletin", "ledger", "policy", "state"}),
-        "overseer": frozenset(
-            {
-                "bookkeeper",
-                "falapi",
-                "ledger",
-                "metering",
-                "policy",
-                "quotes",
-                "ruleset",
-                "shared",
-                "state",
-                "statement",
-            }
-        ),
-        "shared": frozenset(
-            {
-                "bulletin",
+                "config",
+                "fal.calls",
+                "http",
                 "ledger.address",
-                "ledger.folder",
-                "ledger.journal",
-                "ledger.segments",
-                "metering",
-                "settings",
-                "state",
-            }
-        ),
-        "known_jobs": frozenset({"ledger", "policy"}),
-        "budget_log": frozenset({"policy"}),
-        "shared_audit": frozenset({"budget_log", "ledger", "policy", "state"}),
-        "living": frozenset(),
-        "treasury": frozenset({"known_jobs", "ledger", "living", "policy", "shared_audit", "state"}),
-        "local_budgets": frozenset({"budget_log", "ledger", "policy", "state"}),
-        "bookkeeper": frozenset(
-            {"known_jobs", "ledger", "local_budgets", "metering", "policy", "ruleset", "state", "treasury"}
-        ),
-        "job_answers": frozenset({"ledger", "living", "policy", "state"}),
-        "job_search": frozenset({"desk", "policy", "state"}),
-        "ledger_watch": frozenset({"ledger.folder", "metering"}),
-        "outlay": frozenset({"ledger", "metering", "policy", "state"}),
-        "bookkeeping": frozenset(
-            {
-                "bookkeeper",
-                "bulletin",
-                "job_answers",
-                "known_jobs",
-                "ledger",
-                "metering",
-                "outlay",
-                "overseer",
+                "platform.published",
+                "platform.redaction",
                 "policy",
-                "rules",
-                "ruleset",
-                "shared",
-                "signals",
-                "treasury",
+                "state.redis.address",
+                "telemetry.tracing.settings",
             }
         ),
-        "app": BELOW_APP,
-        "worker": BELOW_APP | {"app"},
-        "rules": frozenset({"bulletin", "policy", "ruleset"}),
-        "publisher": frozenset({"metering", "policy", "ruleset", "shared"}),
-        "reloader": frozenset({"metering", "policy", "publisher", "reload", "shared", "signals"}),
-        "listeners": frozenset({"settings"}),
-        "lifecycle": BELOW_APP | {"app", "listeners", "publisher", "reloader", "worker"},
-        "configuration": frozenset({"policyfile", "ruleset", "settings"}),
-        "welcome": frozenset(),
-        "ledgercommands": frozenset(
+        "limits": frozenset({"http", "limits", "policy", "state.interface", "state.memory.worker_budgets"}),
+        "money": frozenset(
+            {"config.ruleset", "fal", "http", "ledger", "money", "platform", "policy", "state", "telemetry", "units"}
+        ),
+        "money.reconcile": frozenset({"fal.api", "ledger", "money.reconcile", "platform", "units"}),
+        "proxy": frozenset(
             {
-                "configuration",
-                "console",
-                "falapi",
-                "ledger",
-                "metering.log",
-                "policy.principals",
-                "progress",
-                "settings",
+                "config.ruleset",
+                "fal",
+                "http",
+                "limits",
+                "money",
+                "platform.memory_pressure",
+                "policy",
+                "proxy",
+                "telemetry",
+                "upstream.interface",
             }
         ),
-        "cli": BELOW_APP
-        | {"app", "configuration", "console", "emulator", "ledgercommands", "lifecycle", "listeners", "welcome"},
-        "__main__": frozenset({"cli", "signals"}),
+        "processes": frozenset(
+            {
+                "config",
+                "fal",
+                "http",
+                "ingress",
+                "ledger",
+                "limits",
+                "money",
+                "platform",
+                "policy",
+                "processes",
+                "proxy",
+                "state",
+                "telemetry",
+                "units",
+                "upstream",
+            }
+        ),
+        "emulator": frozenset({"emulator"}),
+        "cli": frozenset(
+            {
+                "cli",
+                "config",
+                "emulator",
+                "fal.api.client",
+                "ledger",
+                "money.reconcile",
+                "platform",
+                "policy.credential",
+                "processes",
+                "telemetry.log",
+            }
+        ),
+        "__main__": frozenset({"cli", "platform.signals"}),
     }
 )
-"""For each row, what it may import of the gateway: rows, so `relay` allows all of it and `relay.upstream` the seam."""
+"""For each row, what it may import of the gateway: rows, so `state` allows all of it and `state.memory` one home."""
 
 MAY_USE: Final = MappingProxyType(
     {
-        "policy.document": PYDANTIC,
-        "policy.edition": PYDANTIC,
-        "policy.grammar": PYDANTIC,
-        "reload": frozenset({"structlog"}),
-        "policyreader": PYDANTIC,
-        "ruleset": PYDANTIC,
-        "yamltree": frozenset({"yaml"}),
-        "settings": PYDANTIC,
-        "relay.curl": frozenset({"pycurl", "tornado"}),
-        "relay.carrier": frozenset({"pycurl"}),
-        "relay.handle": frozenset({"pycurl"}),
-        "falapi": frozenset({"structlog"}),
-        "falapi.transport": frozenset({"pycurl"}),
-        "ledger.daily_totals": frozenset({"sqlalchemy"}),
-        "ledger.database": frozenset({"sqlalchemy"}),
-        "ledger.entry": frozenset({"orjson"}),
-        "ledger.ledger": frozenset({"sqlalchemy"}),
-        "ledger.migrations": frozenset({"alembic", "sqlalchemy"}),
-        "ledger.process": frozenset({"structlog"}),
-        "ledger.schema": frozenset({"sqlalchemy"}),
-        "ledger.statements": frozenset({"orjson", "sqlalchemy"}),
-        "ledger.steps": frozenset({"alembic", "sqlalchemy"}),
-        "ledger.tables": frozenset({"sqlalchemy"}),
-        "ledger.totals": frozenset({"sqlalchemy"}),
-        "ledger.trail": frozenset({"orjson"}),
-        "ledger.watermarks": frozenset({"sqlalchemy"}),
-        "ledger.journal_places": frozenset({"sqlalchemy"}),
-        "metering": frozenset({"orjson", "prometheus_client", "structlog"}),
-        "ingress": frozenset({"httptools", "tornado"}),
-        "ops": frozenset({"prometheus_client", "tornado"}),
+        "config": frozenset({"pydantic", "pydantic_core"}),
+        "config.reload": frozenset({"structlog"}),
+        "config.yaml_tree": frozenset({"yaml"}),
         "emulator": frozenset({"tornado"}),
-        "app": frozenset({"structlog", "tornado"}),
-        "state.redis_books": frozenset({"redis"}),
-        "state.redis_link": frozenset({"redis"}),
-        "state.redis_store": frozenset({"structlog"}),
-        "tracing.exporter": frozenset({"structlog"}),
-        "budget_log": frozenset({"structlog"}),
-        "treasury": frozenset({"structlog"}),
-        "worker": frozenset({"structlog"}),
-        "bookkeeper": frozenset({"structlog"}),
-        "bookkeeping": frozenset({"structlog"}),
-        "overseer": frozenset({"structlog"}),
-        "quotes": frozenset({"orjson"}),
-        "statement": frozenset({"orjson"}),
-        "ledger_watch": frozenset({"structlog"}),
-        "lifecycle": frozenset({"structlog"}),
+        "fal.api": frozenset({"structlog"}),
+        "ingress.reader": frozenset({"httptools"}),
+        "ingress.server": frozenset({"tornado"}),
+        "ledger": frozenset({"sqlalchemy"}),
+        "ledger.entry": frozenset({"orjson"}),
+        "ledger.journal_reader": frozenset({"orjson"}),
+        "ledger.migrate": frozenset({"alembic", "sqlalchemy"}),
+        "ledger.migrations": frozenset({"alembic", "sqlalchemy"}),
+        "ledger.statements": frozenset({"orjson", "sqlalchemy"}),
+        "ledger.writer": frozenset({"structlog"}),
+        "money": frozenset({"structlog"}),
+        "money.fal_prices": frozenset({"orjson"}),
+        "money.usage_page": frozenset({"orjson"}),
+        "platform.http_client": frozenset({"pycurl"}),
+        "processes": frozenset({"structlog"}),
+        "processes.composition": frozenset({"structlog", "tornado"}),
+        "processes.ops": frozenset({"tornado"}),
+        "state.redis.admin": frozenset({"redis"}),
+        "state.redis.connection": frozenset({"redis"}),
+        "state.redis.store": frozenset({"structlog"}),
+        "telemetry.log": frozenset({"orjson", "structlog"}),
+        "telemetry.metrics": frozenset({"orjson", "structlog"}),
+        "telemetry.metrics.exposition": frozenset({"prometheus_client"}),
+        "telemetry.tracing.exporter": frozenset({"structlog"}),
+        "upstream.carrier": frozenset({"pycurl"}),
+        "upstream.curl": frozenset({"pycurl", "tornado"}),
+        "upstream.handle": frozenset({"pycurl"}),
     }
 )
 """Packages from outside the standard library, by row; a module without a row uses none."""
 
-READS_ENVIRONMENT: Final = frozenset({"cli", "settings"})
+ROOT_FILES: Final = frozenset({"__main__", "units", "version"})
+READS_ENVIRONMENT: Final = frozenset({"cli", "config.settings"})
 ENVIRONMENT_NAMES: Final = frozenset({"environ", "environb", "getenv", "getenvb"})
 NAMELESS_ROOMS: Final = frozenset({"utils", "util", "helpers", "common", "base", "manager", "misc"})
 LONGEST_FUNCTION: Final = 50
@@ -318,6 +188,11 @@ MODULES: Final = MappingProxyType(read_modules())
 def row_of(name: str, rows: Iterable[str]) -> str | None:
     """Return the longest row that a module stands under; None where there is none."""
     return max((row for row in rows if stands_under(name, row)), key=len, default=None)
+
+
+def is_room(name: str) -> bool:
+    """Say whether a name is a folder's."""
+    return (ROOT / name).is_dir()
 
 
 def stands_under(name: str, row: str) -> bool:
@@ -425,6 +300,20 @@ def test_every_module_stands_in_the_table() -> None:
     assert [name for name in MODULES if name and row_of(name, MAY_IMPORT) is None] == []
 
 
+def test_only_few_files_are_in_the_root() -> None:
+    """Everything else is in the room where a stranger would look for it."""
+    assert {name for name in MODULES if name and "." not in name and not is_room(name)} == ROOT_FILES
+
+
+def test_rooms_are_in_no_circle() -> None:
+    """The room of a module is its first folder: none imports itself by way of others, also not for types."""
+    graph: dict[str, set[str]] = {}
+    for module in MODULES.values():
+        imported = {name.partition(".")[0] for name in own_imports(module, MODULES)}
+        graph.setdefault(module.name.partition(".")[0], set()).update(imported)
+    TopologicalSorter({room: others - {room} for room, others in graph.items()}).prepare()
+
+
 def test_imports_go_down_only() -> None:
     """A module imports only what its row allows."""
     assert not (found := climbs(dict(MODULES))), "\n".join(found)
@@ -460,13 +349,20 @@ def test_a_module_keeps_its_shape(module: Module) -> None:
 @pytest.mark.parametrize(
     ("modules", "seen"),
     [
-        (sample(protocol__fields="import gateway.policy.glob"), "protocol.fields imports policy.glob"),
-        (sample(exchange="from gateway.relay.curl import Curl"), "exchange imports relay.curl.Curl"),
-        (sample(policy__x="def f():\n    from gateway.relay import upstream"), "policy.x imports relay.upstream"),
+        (sample(http__fields="import gateway.policy.glob"), "http.fields imports policy.glob"),
         (
-            sample(ops__x="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from gateway.relay import curl"),
-            "ops.x imports relay.curl",
+            sample(proxy__exchange="from gateway.upstream.curl import Curl"),
+            "proxy.exchange imports upstream.curl.Curl",
         ),
+        (
+            sample(policy__x="def f():\n    from gateway.upstream import interface"),
+            "policy.x imports upstream.interface",
+        ),
+        (
+            sample(cli__x="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from gateway.upstream import curl"),
+            "cli.x imports upstream.curl",
+        ),
+        (sample(state__memory__x="import gateway.state.redis.store"), "state.memory.x imports state.redis.store"),
     ],
 )
 def test_an_import_that_climbs_is_seen(modules: dict[str, Module], seen: str) -> None:
@@ -476,19 +372,19 @@ def test_an_import_that_climbs_is_seen(modules: dict[str, Module], seen: str) ->
 
 def test_a_foreign_package_out_of_place_is_seen() -> None:
     """The rule sees a package under a name of its own or from a submodule."""
-    assert trespassers(sample(exchange="import pycurl as p\nfrom tornado.ioloop import IOLoop")) == [
-        "exchange uses pycurl",
-        "exchange uses tornado",
+    assert trespassers(sample(proxy__exchange="import pycurl as p\nfrom tornado.ioloop import IOLoop")) == [
+        "proxy.exchange uses pycurl",
+        "proxy.exchange uses tornado",
     ]
 
 
 def test_a_read_of_the_environment_is_seen() -> None:
     """The rule sees `os.environ`, `os.getenv` and imports of them."""
     source = "import os\nfrom os import environ\nA = os.environ['A']\nB = os.getenv('B')"
-    assert len(environment_readers(sample(app=source, settings=source))) == 3
+    assert len(environment_readers(sample(processes__x=source, config__settings=source))) == 3
 
 
 def test_a_cycle_is_seen() -> None:
     """The rule sees two modules that import each other, one of them inside a function."""
-    modules = sample(app="import gateway.ops", ops="def f():\n    from gateway.app import x")
-    assert set(cycle(modules)) == {"app", "ops"}
+    modules = sample(a="import gateway.b", b="def f():\n    from gateway.a import x")
+    assert set(cycle(modules)) == {"a", "b"}

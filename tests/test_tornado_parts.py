@@ -1,6 +1,6 @@
 """The private parts of Tornado that the gateway leans on, as they are in the pinned release: red when they change.
 
-Their list: gateway/relay/curl.py (`_multi`, and what Tornado's `close` does with it). The ingress needs none.
+Their list: gateway/upstream/curl.py (`_multi`, and what Tornado's `close` does with it). The ingress needs none.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.emulator.answers import Answer, as_json, failure
 from gateway.emulator.billing import billing_event, listed_price
+from gateway.emulator.handler import Reception
 from gateway.emulator.jobs import COMPLETED
-from gateway.emulator.reception import Reception
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,7 +18,7 @@ from gateway.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.emulator.world import World
+    from gateway.emulator.state import World
 
 SHOWN_USUALLY: Final = 10_000
 FILTERS: Final = ("endpoint", "kind", "sha256", "request_id", "outcome", "host", "method")

@@ -10,8 +10,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from gateway.emulator.answers import Answer, failure, misplaced
-from gateway.emulator.reception import Reception
-from gateway.emulator.twist import expected_status
+from gateway.emulator.handler import Reception
+from gateway.emulator.response_faults import expected_status
 
 if TYPE_CHECKING:
     from gateway.emulator.faults import Faults

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from gateway.emulator.answers import ERROR_TYPES, Answer, as_json, event, events, failure
 from gateway.emulator.faults import NO_FAULTS, Faults
+from gateway.emulator.handler import Reception
 from gateway.emulator.jobs import COMPLETED, IN_QUEUE, Job, app_of
 from gateway.emulator.models import paint
 from gateway.emulator.paid import Paid, shown
-from gateway.emulator.reception import Reception
-from gateway.emulator.twist import expected_status
+from gateway.emulator.response_faults import expected_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

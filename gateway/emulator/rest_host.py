@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 from urllib.parse import quote
 
 from gateway.emulator.answers import Answer, as_json, failure, misplaced
-from gateway.emulator.reception import Reception
+from gateway.emulator.handler import Reception
 
 TOKEN_SECONDS: Final = 120
 

@@ -20,12 +20,12 @@ from gateway.emulator.answers import Answer, failure
 from gateway.emulator.api_host import BillingEvents, Pricing
 from gateway.emulator.behaviour import HOSTS
 from gateway.emulator.control import Executions, Index, Requests, Reset, Settings
+from gateway.emulator.handler import Reception
 from gateway.emulator.queue_host import Cancel, Result, Status, StatusStream, Submit
-from gateway.emulator.reception import Reception
 from gateway.emulator.rest_host import Initiate, InitiateMultipart, Tokens
 from gateway.emulator.run_host import Run, Stream
+from gateway.emulator.state import World
 from gateway.emulator.storage import Complete, Download, Picture, Upload
-from gateway.emulator.world import World
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.emulator.answers import Answer, as_json, bare, counted, failure, whole
 from gateway.emulator.files import Intake, Stored, read_parts
+from gateway.emulator.handler import KEPT_MOST_BYTES, Reception
 from gateway.emulator.models import PIXELS_MOST, png
-from gateway.emulator.reception import KEPT_MOST_BYTES, Reception
 
 if TYPE_CHECKING:
     from gateway.emulator.faults import Field

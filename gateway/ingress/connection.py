@@ -12,19 +12,19 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from gateway.http.interfaces import Caller
+from gateway.http.message import Fault, RequestHead
 from gateway.ingress.framing import CONTINUE, SWALLOWED_BYTES, Framing, stays_in_step
-from gateway.ingress.patience import Patience, Verdict, Watch
 from gateway.ingress.pipeline import PipelinedRequests
 from gateway.ingress.presence import Presence
 from gateway.ingress.reader import RequestReader
-from gateway.protocol.caller import Caller
-from gateway.protocol.message import Fault, RequestHead
+from gateway.ingress.timeouts import Patience, Verdict, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gateway.http.interfaces import Gate, Handler
     from gateway.ingress.stream import CallerStream
-    from gateway.protocol.caller import Gate, Handler
 
 _LATE: Final = Fault("client_timeout", "The request did not come in time.")
 

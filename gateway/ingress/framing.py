@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.protocol.message import RequestHead
+    from gateway.http.message import RequestHead
 
 _STATUS_LINES: Final = MappingProxyType(
     {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.http.message import Fault, RequestHead
     from gateway.ingress.connection import Connection
-    from gateway.protocol.message import Fault, RequestHead
 
 
 class PipelinedRequests:

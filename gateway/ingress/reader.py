@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import httptools
 
-from gateway.protocol.message import UNKNOWN_LENGTH, Fault, RequestHead
+from gateway.http.message import UNKNOWN_LENGTH, Fault, RequestHead
 
 if TYPE_CHECKING:
     from gateway.ingress.pipeline import PipelinedRequests

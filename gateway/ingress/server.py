@@ -11,14 +11,14 @@ from tornado.netutil import add_accept_handler
 
 from gateway.ingress.connection import Connection
 from gateway.ingress.connections import ConnectionTable
-from gateway.ingress.patience import LOOK_SECONDS, Patience
 from gateway.ingress.stream import CallerStream, prepare_listener
+from gateway.ingress.timeouts import LOOK_SECONDS, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.protocol.caller import Gate
-    from gateway.turns import Turns
+    from gateway.http.interfaces import Gate
+    from gateway.platform.poller import Turns
 
 _RESUME_SHARE: Final = 0.9
 _REPORT_SECONDS: Final = 1.0

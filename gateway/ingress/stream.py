@@ -13,12 +13,12 @@ import termios
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.turns import BROKEN, READ, WRITE
+from gateway.platform.poller import BROKEN, READ, WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.turns import Turns
+    from gateway.platform.poller import Turns
 
 READ_BYTES: Final = 131_072
 _FIRST_READ_BYTES: Final = 8_192  # a head and small content; a buffer of the full size costs a small request a tenth

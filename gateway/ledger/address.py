@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote
 
-from gateway.redaction import WHITE_SPACE, has_white_space
+from gateway.platform.redaction import WHITE_SPACE, has_white_space
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

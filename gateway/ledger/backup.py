@@ -13,7 +13,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
-from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
+from gateway.ledger.errors import LedgerAwayError, LedgerUnusableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,9 +26,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from gateway.ledger.address import DatabaseAddress, parse_database_url
-from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
+from gateway.ledger.errors import LedgerAwayError, LedgerUnusableError
 from gateway.ledger.sqlite_file import SqliteFile
-from gateway.redaction import redacted
+from gateway.platform.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

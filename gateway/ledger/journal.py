@@ -19,8 +19,9 @@ and leaves room for the others'. Lines of a key without a budget that find no ro
 A file that is deleted or moved under the writer is noticed within a second, and written again with all that was
 in it; until that can be done the journal is full.
 
-What a writer does elsewhere by its lines (budgets: state/holdings.py) it marks with the place where these end, before
-they are written. So whoever finds it dead can tell how much of that came to be: as much as the file reaches (`seal`).
+What a writer does elsewhere by its lines (budgets: state/memory/worker_budgets.py) it marks with the place where these
+end, before they are written. So whoever finds it dead can tell how much of that came to be: as much as the file reaches
+(`seal`).
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.question import iso
+from gateway.ledger.report_query import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from gateway.ledger.ledger import Sum
-    from gateway.ledger.question import Form, Span
+    from gateway.ledger.report_query import Form, Span
 
 _DOLLAR_NS: Final = 10**9
 _DIGITS: Final = 100  # of a sum of quantities: each has at most 40 before and behind the point

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import func, insert, inspect, select
 
 from gateway.ledger.database import BUSY_SECONDS, Database
-from gateway.ledger.faults import LedgerAwayError, LedgerNewerError, LedgerUnusableError
+from gateway.ledger.errors import LedgerAwayError, LedgerNewerError, LedgerUnusableError
 from gateway.ledger.tables import METADATA, RELEASE, VERSION, VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _make(connection: Connection) -> None:
 def _climb(connection: Connection, revision: str) -> None:
     if revision > RELEASE:
         raise _newer(revision)
-    from gateway.ledger.steps import climb  # noqa: PLC0415 (see above)
+    from gateway.ledger.migrate import climb  # noqa: PLC0415 (see above)
 
     climb(connection)
 

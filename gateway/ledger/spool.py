@@ -3,7 +3,7 @@
 The decision: everything that is open in a journal when its writer is dead is finished here, since nobody else will:
 its request may have been sent, so it is charged as estimated, and marked. A queue job is not: it lives at fal under its
 request id, and whoever fetches its result settles it. A dead gateway's folder is adopted by whoever gets its lock
-(folder.py), read to the end, and deleted.
+(spool_folder.py), read to the end, and deleted.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.ledger.faults import LedgerAwayError
-from gateway.ledger.folder import SpoolFolder, folders_below, journals_in, take_folder
+from gateway.ledger.errors import LedgerAwayError
 from gateway.ledger.journal_places import Places
-from gateway.ledger.trail import Piece, Trail
+from gateway.ledger.journal_reader import Piece, Trail
+from gateway.ledger.spool_folder import SpoolFolder, folders_below, journals_in, take_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

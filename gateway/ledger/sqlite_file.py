@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from gateway.ledger.faults import LedgerAwayError
+from gateway.ledger.errors import LedgerAwayError
 from gateway.ledger.tables import VERSION_TABLE
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.protocol.fields import Fields
+    from gateway.http.fields import Fields
 
 Network = IPv4Network | IPv6Network
 

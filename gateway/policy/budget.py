@@ -10,8 +10,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
+from gateway.http.problem import Problem, refusal
 from gateway.policy.price import usd_text
-from gateway.protocol.problem import Problem, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

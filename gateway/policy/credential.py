@@ -20,8 +20,8 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from gateway.http.problem import Problem, refusal
 from gateway.policy.quota import NO_LIMITS, LimitSet
-from gateway.protocol.problem import Problem, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

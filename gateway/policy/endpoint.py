@@ -15,14 +15,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from gateway.protocol.fal import NAMESPACES
-from gateway.protocol.problem import Problem, refusal
+from gateway.fal.calls import NAMESPACES
+from gateway.http.problem import Problem, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from gateway.fal.calls import Call
     from gateway.policy.glob import GlobSet
-    from gateway.protocol.fal import Call
 
 SHOWN_CHARACTERS: Final = 128
 

@@ -7,7 +7,7 @@ The decisions it carries:
   picomatch. All else is literal, `?` too. `**` may also begin or end a word: `x?**` is a word that begins with `x?`
   and whatever follows it. Where picomatch differs, silently or with syntax of its own, the pattern is an error.
 * Patterns are judged when they are read and compiled when they are first asked: an expression takes half a
-  millisecond, and a policy of a thousand keys is made into rules between two requests (ruleset.py).
+  millisecond, and a policy of a thousand keys is made into rules between two requests (config/ruleset.py).
 * A backtracking matcher is exponential in its wildcards. Between two `**` the left-most place at which the segments
   fit is as good as any later one, and so is the first place of a literal between two `*`; so each is an atomic group,
   and matching is linear in the text (times the pattern's length).

@@ -7,11 +7,12 @@ others a foreign job answers as one that does not exist: whether an id is somebo
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from gateway.protocol.fal import canonical_job_id
-from gateway.protocol.problem import Problem, refusal
+from gateway.fal.calls import canonical_job_id
+from gateway.http.problem import Problem, refusal
 
 if TYPE_CHECKING:
     from gateway.policy.credential import Principal
@@ -45,6 +46,11 @@ class Job:
     picodollars: int = -1
     unit: str = ""
     state: int = OPEN
+
+
+FindJob = Callable[[str, Callable[[Job | None, bool], None]], None]
+"""Asks for a job that is not in this gateway's table; calls back later with the job (None: it is not known), and
+whether that is an answer."""
 
 
 def admit_job(job: Job | None, principal: Principal, *, isolation: Isolation) -> Problem | None:

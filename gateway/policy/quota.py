@@ -17,7 +17,7 @@ from math import ceil
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
-from gateway.protocol.problem import Problem, refusal
+from gateway.http.problem import Problem, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

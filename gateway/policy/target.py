@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gateway.protocol.problem import Problem, refusal
+from gateway.http.problem import Problem, refusal
 
 if TYPE_CHECKING:
     from gateway.policy.glob import GlobSet

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gateway.cli import main
+from gateway.cli.main import main
 from tests.chart.helm import SCENARIOS, environment, needs_helm, objects, of_kind, scenario
 from tests.harness.gateway import Gateway
 from tests.harness.process import clean_environment

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 from annotated_types import Ge, Gt, Le
 
-from gateway.settings import Settings, SettingsError, load_settings, setting_names
-from gateway.tracing.settings import NAMES
+from gateway.config.settings import Settings, SettingsError, load_settings, setting_names
+from gateway.telemetry.tracing.settings import NAMES
 from tests.chart.helm import CHART, NEEDED, container, environment, needs_helm, refusal
 
 pytestmark = needs_helm

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from gateway.settings import load_settings, setting_names
+from gateway.config.settings import load_settings, setting_names
 from tests.chart.helm import (
     CHART,
     NEEDED,

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.cli import main
-from gateway.ledgercommands import EXIT_CONFIG
+from gateway.cli.main import main
+from gateway.cli.reports import EXIT_CONFIG
+from gateway.config.ruleset import load_ruleset
 from gateway.policy.credential import digest_of, is_mistyped
-from gateway.ruleset import load_ruleset
 from gateway.version import VERSION
 from tests.harness.process import GatewayProcess, clean_environment, unwanted
 from tests.harness.waiting import until
@@ -290,8 +290,7 @@ def test_serve_on_a_port_that_is_taken_says_so(tmp_path: Path) -> None:
 
 def test_commands_load_what_they_need_and_no_gateway() -> None:
     """Neither the data path nor a database's libraries: `keys new` and `check` run in pipelines, many times."""
-    program = (
-        "import sys, gateway.cli; print(sorted({'pycurl', 'sqlalchemy', 'structlog', 'tornado'} & set(sys.modules)))"
-    )
+    heavy = "{'pycurl', 'sqlalchemy', 'structlog', 'tornado'}"
+    program = f"import sys, gateway.cli.main; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"

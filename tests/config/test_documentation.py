@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from gateway.policy.document import Document, schema_text
-from gateway.ruleset import load_ruleset
+from gateway.config.policy_schema import Document, schema_text
+from gateway.config.ruleset import load_ruleset
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = ROOT / "gateway" / "policy.schema.json"
+SCHEMA = ROOT / "gateway" / "config" / "policy.schema.json"
 PAGE = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
-REGENERATE = "policy.schema.json is not what gateway.policy.document.schema_text() returns: write that text there"
+REGENERATE = "policy.schema.json is not what gateway.config.policy_schema.schema_text() returns: write that text there"
 
 
 def fields(schema: dict[str, Any]) -> dict[str, set[str]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.ruleset import LARGEST_POLICY_BYTES, PolicyError, load_ruleset, load_ruleset_file
+from gateway.config.ruleset import LARGEST_POLICY_BYTES, PolicyError, load_ruleset, load_ruleset_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway import policyreader
-from gateway.policyreader import PolicyReader
-from gateway.ruleset import PolicyError, load_document
-from gateway.yamltree import Tree, read_tree
+from gateway.config import policy_reader as policyreader
+from gateway.config.policy_reader import PolicyReader
+from gateway.config.ruleset import PolicyError, load_document
+from gateway.config.yaml_tree import Tree, read_tree
 
 if TYPE_CHECKING:
     import pytest
 
-    from gateway.policy.document import Document
+    from gateway.config.policy_schema import Document
 
 TEAMS: Final = """# who may call
 teams:

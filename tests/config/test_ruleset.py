@@ -13,10 +13,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.config.policy_schema import Document
+from gateway.config.ruleset import PolicyError, load_ruleset, load_ruleset_file, ruleset_with_key
 from gateway.policy.credential import ANONYMOUS, digest_of, new_key_text
-from gateway.policy.document import Document
 from gateway.policy.target import DEFAULT_URL_PATTERNS
-from gateway.ruleset import PolicyError, load_ruleset, load_ruleset_file, ruleset_with_key
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from gateway.config.settings import BaseUrl, Settings, SettingsError, load_settings, setting_names
 from gateway.ledger.database import Database
-from gateway.ledger.faults import LedgerUnusableError
-from gateway.settings import BaseUrl, Settings, SettingsError, load_settings, setting_names
+from gateway.ledger.errors import LedgerUnusableError
 
 KEY = {"FAL_KEY": "id:canary"}
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"

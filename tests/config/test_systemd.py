@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from gateway.settings import Settings
+from gateway.config.settings import Settings
 
 UNIT: Final = Path(__file__).parents[2] / "deploy" / "systemd" / "fal-gateway.service"
 INSTALLED: Final = "/opt/fal-gateway/bin/fal-gateway"

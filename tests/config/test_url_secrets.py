@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.configuration import ConfigurationError, read_configuration, summary
+from gateway.config.load import ConfigurationError, read_configuration, summary
 from gateway.ledger.ledger import Ledger
-from gateway.shared import spool_root
+from gateway.processes.shared import spool_root
 from tests.harness.gateway import Gateway
 from tests.harness.policy import policy_text
 from tests.harness.ports import refused_port

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gateway.metering.metrics import FAMILIES, PREFIX
+from gateway.telemetry.metrics.families import FAMILIES, PREFIX
 from grafana.generator.files import CHART, READABLE, compact, dashboards, rendered
 from grafana.generator.page import WIDTH, ShelfError, shelf
 from grafana.generator.panels import note

@@ -141,7 +141,7 @@ def test_its_memory_limit_is_seen(
 ) -> None:
     """The limit that pressure is measured by is the container's own, whichever version of control groups it has."""
     gateway = start_container(contained_emulator.overrides, f"--memory={MEMORY_BYTES}")
-    look = "from gateway.pressure import *; p = MemoryPressure(own_group()); p.look(); print(p.share)"
+    look = "from gateway.platform.memory_pressure import *; p = MemoryPressure(own_group()); p.look(); print(p.share)"
     share = float(gateway.container.execute("/opt/fal-gateway/bin/python", "-c", look))
     assert 0.05 < share < 1
 

@@ -26,8 +26,8 @@ from promql_parser import (
     parse,
 )
 
-from gateway.metering import metrics
-from gateway.metering.metrics import PREFIX, Family
+from gateway.telemetry.metrics import families as metrics
+from gateway.telemetry.metrics.families import PREFIX, Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from gateway.settings import setting_names
+from gateway.config.settings import setting_names
 from gateway.version import VERSION
 
 ROOT: Final = Path(__file__).parent.parent.parent

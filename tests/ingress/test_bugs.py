@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from gateway.ingress.patience import Patience
+from gateway.http.interfaces import Gate
 from gateway.ingress.server import CallerServer
-from gateway.protocol.caller import Gate
-from gateway.selector import run
+from gateway.ingress.timeouts import Patience
+from gateway.platform.asyncio_selector import run
 from tests.harness.messages import proxy_request
 from tests.harness.ports import LOOPBACK
 
 if TYPE_CHECKING:
-    from gateway.protocol.caller import Caller
-    from gateway.protocol.message import Fault, RequestHead
-    from gateway.turns import Turns
+    from gateway.http.interfaces import Caller
+    from gateway.http.message import Fault, RequestHead
+    from gateway.platform.poller import Turns
 
 
 class Mistake(Exception):  # noqa: N818 (what it stands for is a bug, whatever its name)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
 
+from gateway.http.interfaces import Gate
 from gateway.ingress.connection import Connection
 from gateway.ingress.connections import ConnectionTable
-from gateway.ingress.patience import Patience
 from gateway.ingress.stream import CallerStream
-from gateway.protocol.caller import Gate
-from gateway.turns import Turns
+from gateway.ingress.timeouts import Patience
+from gateway.platform.poller import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gateway.protocol.caller import Caller
-    from gateway.protocol.message import Fault, RequestHead
+    from gateway.http.interfaces import Caller
+    from gateway.http.message import Fault, RequestHead
 
 MOST: Final = 20
 CONTESTED_FROM: Final = 16

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.ingress.presence import Finding, Presence
 from gateway.ingress.stream import CallerStream
-from gateway.turns import Turns
+from gateway.platform.poller import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

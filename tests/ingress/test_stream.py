@@ -11,12 +11,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from gateway.ingress.stream import CallerStream, prepare_listener
-from gateway.relay.transfer import WINDOW_BYTES
-from gateway.selector import run
+from gateway.platform.asyncio_selector import run
+from gateway.upstream.transfer import WINDOW_BYTES
 from tests.harness.ports import LOOPBACK
 
 if TYPE_CHECKING:
-    from gateway.turns import Turns
+    from gateway.platform.poller import Turns
 
 PIECE: Final = b"x" * 65_536
 FLOWED_PIECES: Final = 20

@@ -10,11 +10,11 @@ import os
 import sys
 from pathlib import Path
 
-from gateway.ledger.folder import claim_folder
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.process import Clerk, Listeners, serve_ledger
 from gateway.ledger.spool import Spool
-from gateway.metering.log import Log
+from gateway.ledger.spool_folder import claim_folder
+from gateway.ledger.writer import Clerk, Listeners, serve_ledger
+from gateway.telemetry.log.log import Log
 from tests.ledger.rows import tell
 
 

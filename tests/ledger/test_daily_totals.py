@@ -15,7 +15,7 @@ from gateway.ledger.daily_totals import DAY_US, MOST_DAY_NS, SUMS, LedgerSums, S
 from gateway.ledger.database import Database
 from gateway.ledger.entry import CHARGED, HELD, MOST_NS, Entry
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.steps import config_of
+from gateway.ledger.migrate import config_of
 from gateway.ledger.tables import DAILY_TOTALS, PURCHASES
 from tests.ledger.rows import NOON_US, bound, held, released, settled, unknown
 from tests.ledger.test_entry import LIVES

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.ledger import database as of_database
 from gateway.ledger.database import Database
-from gateway.ledger.faults import LedgerAwayError
+from gateway.ledger.errors import LedgerAwayError
 
 if TYPE_CHECKING:
     from tests.harness.postgres import PostgresServer

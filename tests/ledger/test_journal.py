@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from gateway.ledger.entry import from_line
-from gateway.ledger.folder import is_free
 from gateway.ledger.journal import Journal
+from gateway.ledger.journal_reader import Trail
 from gateway.ledger.segments import MARK_CELLS, WAITING, seal, segments_bytes
-from gateway.ledger.trail import Trail
+from gateway.ledger.spool_folder import is_free
 from tests.harness.waiting import until
 from tests.ledger.rows import held, released, settled
 

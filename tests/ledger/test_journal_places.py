@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from gateway.ledger.daily_totals import DAY_US
 from gateway.ledger.journal import Journal
 from gateway.ledger.journal_places import Places
-from gateway.ledger.process import Clerk
 from gateway.ledger.spool import Spool
+from gateway.ledger.writer import Clerk
 from tests.ledger.rows import NOON_US, ONE, held, settled
 from tests.ledger.test_watermarks import DEAF
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.ledger.daily_totals import DAY_US
 from gateway.ledger.entry import CHARGED, MOST_NS, Entry
-from gateway.ledger.faults import LedgerAwayError, LedgerUnusableError
+from gateway.ledger.errors import LedgerAwayError, LedgerUnusableError
 from gateway.ledger.ledger import Change, Holds, Ledger, Sum
 from tests.harness.postgres import CANARY
 from tests.ledger.rows import HOUR_US, NOON_US, bound, held, released, settled, unknown

@@ -17,9 +17,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from gateway.ledger.database import Database
-from gateway.ledger.faults import LedgerUnusableError
+from gateway.ledger.errors import LedgerUnusableError
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.steps import config_of
+from gateway.ledger.migrate import config_of
 from gateway.ledger.tables import METADATA, RELEASE, VERSION_TABLE
 from tests.ledger.rows import settled
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.ledger.faults import LedgerAwayError
-from gateway.ledger.folder import FolderTakenError, SpoolFolder, claim_folder
+from gateway.ledger.errors import LedgerAwayError
 from gateway.ledger.journal import Journal
 from gateway.ledger.spool import Spool
+from gateway.ledger.spool_folder import FolderTakenError, SpoolFolder, claim_folder
 from tests.ledger.rows import DEAD, ONE, TWO, bound, held, settled
 
 if TYPE_CHECKING:

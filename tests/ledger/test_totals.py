@@ -11,7 +11,7 @@ from sqlalchemy import select
 from gateway.ledger.database import Database
 from gateway.ledger.entry import CHARGED, MOST_NS, Entry
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.steps import config_of
+from gateway.ledger.migrate import config_of
 from gateway.ledger.tables import PURCHASES
 from gateway.ledger.totals import MOST_TOTAL_NS, Names, Total
 from tests.ledger.rows import NOON_US, bound, held, released, settled, unknown

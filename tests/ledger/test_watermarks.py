@@ -5,11 +5,11 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from gateway.ledger.folder import claim_folder
 from gateway.ledger.journal import Journal
-from gateway.ledger.process import Clerk, Listeners
 from gateway.ledger.spool import Spool
+from gateway.ledger.spool_folder import claim_folder
 from gateway.ledger.watermarks import ABANDONED_SECONDS
+from gateway.ledger.writer import Clerk, Listeners
 from tests.ledger.rows import DEAD, ONE, held
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.ledger.entry import RECONCILED
-from gateway.ledger.folder import claim_folder
 from gateway.ledger.journal import Journal
 from gateway.ledger.spool import Spool
-from gateway.local_budgets import LocalBudgets
+from gateway.ledger.spool_folder import claim_folder
+from gateway.money.local_budget_sync import LocalBudgets
 from gateway.policy.budget import period_start
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.holdings import Hold
-from gateway.state.local import LocalStore, Quotas
-from gateway.state.store import Ask
+from gateway.state.interface import Ask
+from gateway.state.memory.store import LocalStore, Quotas
+from gateway.state.memory.worker_budgets import Hold
 from tests.ledger.rows import settled
 from tests.money.test_midnight import BEFORE, BUDGETS, UP, Gateway, Sums
 

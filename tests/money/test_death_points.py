@@ -16,28 +16,28 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import pytest
 
-from gateway.ledger.folder import SpoolFolder, claim_folder
+from gateway.fal.calls import Call
 from gateway.ledger.journal import Journal
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.segments import MARK_CELLS, seal
 from gateway.ledger.spool import Spool
+from gateway.ledger.spool_folder import SpoolFolder, claim_folder
+from gateway.money.accounting import Till
+from gateway.money.purchase import Fate, Purchase
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.credential import Principal
 from gateway.policy.price import Estimates, Price
 from gateway.policy.quota import NO_LIMITS
-from gateway.protocol.fal import Call
-from gateway.purchase import Fate, Purchase
-from gateway.state.jobs import JobTable, LocalJobs
-from gateway.state.local import LocalStore, Quotas
-from gateway.state.store import Ask
-from gateway.till import Till
+from gateway.state.interface import Ask
+from gateway.state.memory.jobs import JobTable, LocalJobs
+from gateway.state.memory.store import LocalStore, Quotas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from gateway.state.holdings import Hold, Lines
-    from gateway.state.store import PurseStore
+    from gateway.state.interface import PurseStore
+    from gateway.state.memory.worker_budgets import Hold, Lines
 
 NOW: Final = 1_795_000_000.0
 BUDGETS: Final = (Budget("key/web", "day", 1_000), Budget("team/design", "month", 1_000))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.falapi.reconciliation import Drift
-from gateway.overseer import drift_by_label
+from gateway.money.reconcile.compare import Drift
+from gateway.processes.overseer import drift_by_label
 
 
 def label_of(endpoint: str) -> str:

@@ -15,32 +15,32 @@ from typing import TYPE_CHECKING, Final, cast
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.bookkeeper import Bookkeeper
-from gateway.bulletin import Bulletin
+from gateway.fal.calls import Call
 from gateway.ledger.entry import RECONCILED, Entry, from_line
 from gateway.ledger.ledger import Change, Ledger
-from gateway.ledger.process import Gauges
-from gateway.metering.board import Board
-from gateway.metering.meter import Meter
-from gateway.overseer import Overseer
+from gateway.ledger.writer import Gauges
+from gateway.money.accounting import Till
+from gateway.money.budget_sync import Bookkeeper
+from gateway.money.purchase import Fate, Purchase
+from gateway.platform.published import Bulletin
 from gateway.policy.budget import Budget
 from gateway.policy.credential import Principal
 from gateway.policy.price import Estimates, Price
 from gateway.policy.quota import NO_LIMITS
-from gateway.protocol.fal import Call
-from gateway.purchase import Fate, Purchase
-from gateway.state.jobs import JobTable, LocalJobs
-from gateway.state.local import LocalStore, Quotas
-from gateway.state.store import Ask
-from gateway.till import Till
+from gateway.processes.overseer import Overseer
+from gateway.state.interface import Ask
+from gateway.state.memory.jobs import JobTable, LocalJobs
+from gateway.state.memory.store import LocalStore, Quotas
+from gateway.telemetry.metrics.meter import Meter
+from gateway.telemetry.metrics.scoreboard import Board
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from gateway.ruleset import Ruleset
-    from gateway.shared import Shared
+    from gateway.config.ruleset import Ruleset
+    from gateway.processes.shared import Shared
 
 MIDNIGHT: Final = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
 """A Tuesday's beginning."""

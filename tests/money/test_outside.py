@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gateway.bulletin import Bulletin
-from gateway.statement import SnapshotReader
+from gateway.money.usage_page import SnapshotReader
+from gateway.platform.published import Bulletin
 from tests.harness.emulator import Emulator
 from tests.harness.messages import message, proxy_request
 from tests.harness.origin import answering

@@ -17,12 +17,12 @@ import pytest
 
 from gateway.ledger.entry import RECONCILED, Entry
 from gateway.ledger.ledger import Ledger
+from gateway.money.redis_budget_sync import Journals, Treasury
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.holdings import Hold
-from gateway.state.redis_books import RedisBooks
-from gateway.state.store import Ask
-from gateway.treasury import Journals, Treasury
+from gateway.state.interface import Ask
+from gateway.state.memory.worker_budgets import Hold
+from gateway.state.redis.admin import RedisBooks
 from tests.harness.redis import RedisServer
 from tests.ledger.rows import bound, settled
 from tests.state.stage import PATIENT_SECONDS, ask_later, watched

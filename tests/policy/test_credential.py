@@ -28,7 +28,7 @@ from gateway.policy.credential import (
 )
 
 if TYPE_CHECKING:
-    from gateway.protocol.problem import Problem
+    from gateway.http.problem import Problem
 
 NOW = 1_800_000_000.0
 WEB = Principal("web", "design", None, None, None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.fal.calls import Call, classify
 from gateway.policy.endpoint import admit_apps, admit_endpoint
 from gateway.policy.glob import compile_globs
-from gateway.protocol.fal import Call, classify
 
 
 def call_to(text: str) -> Call:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.http.problem import Problem
 from gateway.policy.glob import compile_globs
 from gateway.policy.target import DEFAULT_URL_PATTERNS, Target, admit_target, parse_target
-from gateway.protocol.problem import Problem
 from tests.policy.targets import GOOD, INVALID, NOT_ALLOWED, RUN
 
 DEFAULT = compile_globs(DEFAULT_URL_PATTERNS)

@@ -8,14 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.policy.quota import Limit, LimitSet
-from gateway.state.redis_store import RedisStore
-from gateway.state.store import Ask
+from gateway.state.interface import Ask
+from gateway.state.redis.store import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from gateway.policy.quota import Verdict
-    from gateway.state.store import Store
+    from gateway.state.interface import Store
 
 T = TypeVar("T")
 WAIT_SECONDS: Final = 20.0

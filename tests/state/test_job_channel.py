@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gateway.job_search import MOST_ASKED, LedgerQuestions
 from gateway.policy.job import SETTLED, Job
 from gateway.state.job_channel import (
     ANSWER_SECONDS,
@@ -24,6 +23,7 @@ from gateway.state.job_channel import (
     send_answers,
     send_question,
 )
+from gateway.state.job_search import MOST_ASKED, LedgerQuestions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

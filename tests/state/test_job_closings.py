@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
-from gateway.state.job_closings import JobClosings
-from gateway.state.jobs import JobTable, LocalJobs
+from gateway.state.memory.job_closings import JobClosings
+from gateway.state.memory.jobs import JobTable, LocalJobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.policy.credential import Principal
 from gateway.policy.job import RELEASED, SETTLED, Job, admit_job, submitted_id
-from gateway.state.jobs import PLACES, JobTable
+from gateway.state.memory.jobs import PLACES, JobTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

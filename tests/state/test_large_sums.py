@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from gateway.policy.budget import Budget
-from tests.state.purse_homes import Home, ask, local_home, redis_home
+from tests.state.budget_homes import Home, ask, local_home, redis_home
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

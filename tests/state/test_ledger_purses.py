@@ -8,9 +8,9 @@ import pytest
 
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.quota import NO_LIMITS, Verdict
-from gateway.state.holdings import Hold
-from gateway.state.local import LocalStore, Quotas
-from gateway.state.store import Ask
+from gateway.state.interface import Ask
+from gateway.state.memory.store import LocalStore, Quotas
+from gateway.state.memory.worker_budgets import Hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

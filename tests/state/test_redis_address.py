@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.state.redis_address import RedisAddress, parse_redis_url
+from gateway.state.redis.address import RedisAddress, parse_redis_url
 
 if TYPE_CHECKING:
     from pathlib import Path

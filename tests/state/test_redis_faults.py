@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from gateway.state import redis_store
-from gateway.state.redis_pipeline import MOST_FAILURES, MOST_PENDING
-from gateway.state.redis_store import PATIENCE_SECONDS
+from gateway.state.redis import store as redis_store
+from gateway.state.redis.pipeline import MOST_FAILURES, MOST_PENDING
+from gateway.state.redis.store import PATIENCE_SECONDS
 from tests.state.stage import (
     PATIENT_SECONDS,
     WAIT_SECONDS,

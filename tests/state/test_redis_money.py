@@ -12,10 +12,10 @@ import pytest
 
 from gateway.policy.budget import period_end
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.holdings import Hold
-from gateway.state.redis_registers import Registers
-from gateway.state.store import Ask
-from tests.state.purse_homes import DAY, MONTH, RedisHome, ask
+from gateway.state.interface import Ask
+from gateway.state.memory.worker_budgets import Hold
+from gateway.state.redis.budget_counters import Registers
+from tests.state.budget_homes import DAY, MONTH, RedisHome, ask
 from tests.state.stage import PATIENT_SECONDS, ask_later, settled, watched
 from tests.state.test_redis_store import JOB, close_job, find
 

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.policy.quota import BYTES, CONCURRENT, LEASE_SECONDS, REQUESTS, Limit, LimitSet, Verdict
-from gateway.state.redis_commands import Plan, read_verdict
-from gateway.state.redis_scripts import ASK, CLOCK, MOVE, Script
+from gateway.state.redis.commands import Plan, read_verdict
+from gateway.state.redis.scripts import ASK, CLOCK, MOVE, Script
 from tests.state.stage import concurrent, content_bytes, limit_set, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gateway.state.redis_commands import Command
+    from gateway.state.redis.commands import Command
     from tests.harness.redis import RedisServer
 
 HOUR: Final = 3600.0

@@ -17,10 +17,10 @@ import pytest
 from gateway.policy.budget import Budget, period_end, period_start
 from gateway.policy.job import RELEASED, SETTLED, Job
 from gateway.policy.quota import LEASE_SECONDS
-from gateway.state.holdings import Hold
-from gateway.state.redis_books import RedisBooks
-from gateway.state.redis_job_commands import JOB_SECONDS
-from gateway.state.store import Ask
+from gateway.state.interface import Ask
+from gateway.state.memory.worker_budgets import Hold
+from gateway.state.redis.admin import RedisBooks
+from gateway.state.redis.job_commands import JOB_SECONDS
 from tests.harness.fault_proxy import FaultProxy
 from tests.harness.ports import LOOPBACK
 from tests.harness.process import clean_environment
@@ -44,7 +44,7 @@ from tests.state.stage import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.state.redis_store import RedisStore
+    from gateway.state.redis.store import RedisStore
 
 JOB = Job("design", "web", "fal-ai/flux/dev")
 BUDGET = Budget("team/design", "month", 100, tag="design")

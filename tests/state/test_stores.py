@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.local import LocalStore, Quotas
+from gateway.state.memory.store import LocalStore, Quotas
 from tests.state.stage import (
     ask_later,
     concurrent,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from gateway.policy.quota import Verdict
-    from gateway.state.store import Store
+    from gateway.state.interface import Store
     from tests.harness.redis import RedisServer
 
 OpenHome = Callable[[], AbstractAsyncContextManager["Sequence[Store]"]]

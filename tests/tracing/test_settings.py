@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.settings import SettingsError, load_settings
-from gateway.tracing.sampler import SAMPLERS, Sampler
-from gateway.tracing.settings import ENDPOINT, NAMES, TRACES_ENDPOINT, TraceSettings, read_tracing
-from gateway.tracing.spans import resource_of
+from gateway.config.settings import SettingsError, load_settings
+from gateway.telemetry.tracing.sampler import SAMPLERS, Sampler
+from gateway.telemetry.tracing.settings import ENDPOINT, NAMES, TRACES_ENDPOINT, TraceSettings, read_tracing
+from gateway.telemetry.tracing.spans import resource_of
 
 ON: Final = {ENDPOINT: "http://collector:4318"}
 DOCS: Final = Path(__file__).parents[2] / "docs" / "settings.md"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocol.trace import Trace, read_traceparent, retraced, traceparent_of
+from gateway.http.traceparent import Trace, read_traceparent, retraced, traceparent_of
 from tests.harness.messages import proxy_request
 from tests.harness.origin import answering
 

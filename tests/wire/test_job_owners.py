@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gateway.job_search import CONFIRM_PAUSE_SECONDS, ROW_SECONDS
 from gateway.ledger.ledger import Ledger
+from gateway.state.job_search import CONFIRM_PAUSE_SECONDS, ROW_SECONDS
 from tests.harness.fault_proxy import FaultProxy
 from tests.harness.gateway import Gateway
 from tests.harness.messages import http_response, proxy_request

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import psutil
 import pytest
 
-from gateway.exchange import HELD_BYTES
 from gateway.ledger.ledger import Ledger
+from gateway.proxy.exchange import HELD_BYTES
 from tests.harness.gateway import Gateway
 from tests.harness.messages import http_response, proxy_request
 from tests.harness.origin import ScriptedOrigin, answering

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gateway import app, filewatch, reloader
+from gateway.config import file_watch as filewatch
+from gateway.processes import composition as app
+from gateway.processes import policy as reloader
 from tests.harness.messages import http_response, message, proxy_request
 from tests.harness.policy import GatewayKey, policy_text
 from tests.harness.waiting import until

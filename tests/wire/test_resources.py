@@ -35,7 +35,7 @@ BATCH: Final = 100
 LINES: Final = 14_000
 """More than the log's queue (10,000) and a pipe (64 KiB) hold."""
 
-RUN: Final = "import sys; from gateway.cli import main; sys.exit(main())"
+RUN: Final = "import sys; from gateway.cli.main import main; sys.exit(main())"
 FEW_DESCRIPTORS: Final = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({DESCRIPTORS},) * 2); {RUN}"
 NOBODY_READS_THE_LOG: Final = f"import os; reader, writer = os.pipe(); os.dup2(writer, 2); {RUN}"
 

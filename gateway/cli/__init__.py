@@ -1,0 +1,1 @@
+"""The commands of `fal-gateway`, and what they print. Begin with main.py."""

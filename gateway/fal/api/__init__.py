@@ -1,0 +1,1 @@
+"""A client of api.fal.ai: prices and bills. For threads, never on the way of a request."""

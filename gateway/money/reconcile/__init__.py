@@ -1,0 +1,1 @@
+"""The ledger compared with fal's bill, and corrected by it. Begin with run.py."""

@@ -1,0 +1,1 @@
+"""State in memory that the workers of one gateway share. Knows no Redis."""

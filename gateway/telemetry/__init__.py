@@ -1,0 +1,1 @@
+"""What is told of requests and processes: metrics, log, traces. Begin with record.py, one exchange's record."""

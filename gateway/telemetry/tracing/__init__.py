@@ -1,0 +1,1 @@
+"""OpenTelemetry: each request a span, sent in OTLP. Begin with tracer.py."""
