@@ -1,6 +1,6 @@
 """`python -m benchmarks.limits_alone`: what three limits take of one request by themselves, in microseconds.
 
-Decided here: the best of several rounds, with the classes that a worker asks with, from the ticket's taking to its
+Decided here: the best of several rounds, with the classes that a worker asks with, from the permit's taking to its
 handing back, the fields of the answer included. What a cold cache adds on the way of a real request is not in it.
 """
 
@@ -10,8 +10,8 @@ import sys
 import timeit
 from typing import TYPE_CHECKING, Final
 
-from gateway.limits.limiter import Turnstile
-from gateway.limits.wait_queue import WaitingRoom
+from gateway.limits.limiter import Limiter
+from gateway.limits.wait_queue import WaitQueue
 from gateway.policy.credential import Principal
 from gateway.policy.quota import Limit, LimitSet
 from gateway.state.memory.store import LocalStore, Quotas
@@ -35,7 +35,7 @@ class NotCounted:
 
 
 def microseconds() -> float:
-    """Return the time of one ticket, taken and handed back, under two limits of a key and one of its team."""
+    """Return the time of one permit, taken and handed back, under two limits of a key and one of its team."""
     limits = LimitSet(
         "bench",
         [
@@ -45,12 +45,12 @@ def microseconds() -> float:
         ],
     )
     principal = Principal("bench", "bench", None, None, None, paid=limits)
-    home, room = LocalStore(Quotas()), WaitingRoom(_later)
-    turnstile = Turnstile(local=home, shared=None, on_loss="local", counts=NotCounted(), room=room, later=_later)
+    home, room = LocalStore(Quotas()), WaitQueue(_later)
+    limiter = Limiter(local=home, shared=None, on_loss="local", counts=NotCounted(), room=room, later=_later)
 
     def pass_through() -> None:
-        ticket = turnstile.enter(principal, limits, lease="0123456789abcdef", address="", told=_told)
-        ticket.end(used=True)
+        permit = limiter.enter(principal, limits, lease="0123456789abcdef", address="", told=_told)
+        permit.end(used=True)
 
     return 1e6 * min(timeit.repeat(pass_through, number=_CALLS, repeat=_ROUNDS)) / _CALLS
 

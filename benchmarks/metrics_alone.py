@@ -13,7 +13,7 @@ from typing import Final
 from gateway.telemetry.metrics.counters import Region
 from gateway.telemetry.metrics.endpoint_labels import EndpointLabels
 from gateway.telemetry.metrics.meter import Meter
-from gateway.telemetry.record import Exchanged
+from gateway.telemetry.record import ExchangeRecord
 
 _CALLS: Final = 20_000
 _ROUNDS: Final = 7
@@ -24,7 +24,7 @@ def microseconds() -> float:
     meter = Meter(Region(), EndpointLabels(), emit=lambda _record: None)
 
     def count() -> None:
-        record = Exchanged("0123456789abcdef", "POST")
+        record = ExchangeRecord("0123456789abcdef", "POST")
         record.team = record.key = "bench"
         record.billing, record.endpoint, record.status = "paid", "bench/post", 200
         record.first_byte_seconds, record.overhead_seconds, record.duration_seconds = 0.004, 0.0001, 0.0042

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.limits_alone import NotCounted
 from gateway.fal.calls import Call
-from gateway.limits.limiter import Turnstile
-from gateway.limits.wait_queue import WaitingRoom
-from gateway.money.accounting import Till
-from gateway.money.purchase import Fate, Purchase
+from gateway.limits.limiter import Limiter
+from gateway.limits.wait_queue import WaitQueue
+from gateway.money.accounting import Accounting
+from gateway.money.purchase import Purchase, RequestResult
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.credential import Principal
 from gateway.policy.price import Estimates, Price
@@ -63,9 +63,9 @@ def microseconds() -> float:
     quotas = Quotas()
     for budget in budgets:
         quotas.purses.fill(budget.store_name, period_start(budget.period, time.time()), spent_ns=0, jobs_ns=0)
-    store, room = LocalStore(quotas), WaitingRoom(_later)
-    turnstile = Turnstile(local=store, shared=None, on_loss="local", counts=NotCounted(), room=room, later=_later)
-    till = Till(
+    store, room = LocalStore(quotas), WaitQueue(_later)
+    limiter = Limiter(local=store, shared=None, on_loss="local", counts=NotCounted(), room=room, later=_later)
+    accounting = Accounting(
         prices={_ENDPOINT: Price("image", 10**8)},
         budgets_of=lambda _owner: budgets,
         refuses_unpriced=True,
@@ -77,18 +77,23 @@ def microseconds() -> float:
         wall=time.time,
     )
     principal = Principal("bench", "bench", None, None, None, budgets=budgets)
-    fate = Fate(was_sent=True, status=200, units=Decimal("1.5"), is_answered=True, fal_id="9f1c2d3e")
+    fate = RequestResult(was_sent=True, status=200, units=Decimal("1.5"), is_answered=True, fal_id="9f1c2d3e")
 
-    begin, enter, record, close = till.open, turnstile.enter, till.record, till.close  # a worker looks nothing up here
+    begin, enter, record, close = (
+        accounting.open,
+        limiter.enter,
+        accounting.record,
+        accounting.close,
+    )  # a worker looks nothing up here
 
     def buy() -> None:
         purchase = begin(principal, _CALL, _ID)
         if not isinstance(purchase, Purchase):
             raise SystemExit(purchase.detail)
-        ticket = enter(principal, NO_LIMITS, lease=_ID, address="", hold=purchase.hold, told=_told)
+        permit = enter(principal, NO_LIMITS, lease=_ID, address="", hold=purchase.hold, told=_told)
         record(purchase, _refused)
         close(purchase, fate)
-        ticket.end(used=True)
+        permit.end(used=True)
 
     def turn() -> None:
         for _ in range(_TURN):

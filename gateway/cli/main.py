@@ -24,7 +24,7 @@ from gateway.cli.texts import key_lines, welcome_lines
 from gateway.config.access import Access
 from gateway.config.grammar import identifier
 from gateway.config.load import ConfigurationError, read_configuration, summary
-from gateway.config.policy_snapshot import Edition
+from gateway.config.policy_snapshot import PolicySnapshot
 from gateway.config.ruleset import document_with_key
 from gateway.config.settings import HIGHEST_PORT
 from gateway.policy.credential import digest_of, new_key_text
@@ -160,5 +160,5 @@ def _environ(**flags: str | None) -> dict[str, str]:
     return {**os.environ, **{name: value for name, value in flags.items() if value is not None}}
 
 
-def _edition_with_key(secret: str) -> Edition:
-    return Edition(document=document_with_key(digest_of(secret.encode())), team_keys={}, source="")
+def _edition_with_key(secret: str) -> PolicySnapshot:
+    return PolicySnapshot(document=document_with_key(digest_of(secret.encode())), team_keys={}, source="")

@@ -20,7 +20,7 @@ from gateway.config.principals import team_credentials
 from gateway.config.settings import Settings, SettingsError, load_settings
 from gateway.ledger import report_query as question
 from gateway.ledger.address import parse_database_url
-from gateway.ledger.errors import LedgerAwayError, LedgerNewerError, LedgerUnusableError
+from gateway.ledger.errors import LedgerNewerError, LedgerUnavailableError, LedgerUnusableError
 from gateway.money.reconcile.report import FORMS
 from gateway.platform.progress import Progress
 
@@ -138,7 +138,7 @@ def _reconcile(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int
     def compose(span: question.Span) -> str:
         return reconciled(api, url, span, credentials=credentials, form=form, dry_run=arguments.dry_run)
 
-    faults = (FalApiError, LedgerAwayError, LedgerUnusableError, SpanError)
+    faults = (FalApiError, LedgerUnavailableError, LedgerUnusableError, SpanError)
     return _report("reconcile", arguments, compose, progress=progress, faults=faults)
 
 
@@ -160,7 +160,7 @@ def _backup(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             ledger.require_schema()
         with Progress("copying the ledger") as progress:
             size_bytes = back_up(source, arguments.file, shown=progress.show)
-    except (BackupError, LedgerAwayError, LedgerUnusableError) as error:
+    except (BackupError, LedgerUnavailableError, LedgerUnusableError) as error:
         say(f"backup: {error}", to=sys.stderr)
         return EXIT_FAILED
     finally:
@@ -175,7 +175,7 @@ def _report(
     compose: Callable[[question.Span], str],
     *,
     progress: Progress,
-    faults: tuple[type[Exception], ...] = (LedgerAwayError, LedgerUnusableError),
+    faults: tuple[type[Exception], ...] = (LedgerUnavailableError, LedgerUnusableError),
 ) -> int:
     """Print what `compose` makes of the span asked for, or why it can't (one of `faults`), and return the exit code."""
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.config.policy_snapshot import Edition
+from gateway.config.policy_snapshot import PolicySnapshot
 from gateway.config.ruleset import PolicyError, load_document, read_policy
 from gateway.config.team_keys import KeyFault, read_team_keys
 from gateway.platform.published import LARGEST_CONTENT_BYTES
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class LoadedPolicy(NamedTuple):
     """An edition, and which credentials it still lacks."""
 
-    edition: Edition
+    edition: PolicySnapshot
     absent: tuple[KeyFault, ...]
 
 
@@ -51,7 +51,7 @@ def _absent_secret(document: Document, environ: Mapping[str, str]) -> tuple[KeyF
     return (KeyFault("budget_webhook.secret_env", "names a variable that is not set", absent=True),)
 
 
-def edition_of_document(document: Document, environ: Mapping[str, str], *, origin: str, source: str) -> Edition:
+def edition_of_document(document: Document, environ: Mapping[str, str], *, origin: str, source: str) -> PolicySnapshot:
     """Return a document with its credentials; `PolicyError` tells those that cannot be had, and names `origin`."""
     found = read_team_keys(document.teams, environ)
     faults = (*found.faults, *_absent_secret(document, environ))
@@ -60,9 +60,9 @@ def edition_of_document(document: Document, environ: Mapping[str, str], *, origi
     return make_edition(document, found.keys, origin=origin, source=source)
 
 
-def make_edition(document: Document, team_keys: Mapping[str, str], *, origin: str, source: str) -> Edition:
+def make_edition(document: Document, team_keys: Mapping[str, str], *, origin: str, source: str) -> PolicySnapshot:
     """Return an edition out of its parts; `PolicyError` where it is more than workers can be sent."""
-    made = Edition(document=document, team_keys=dict(team_keys), source=source)
+    made = PolicySnapshot(document=document, team_keys=dict(team_keys), source=source)
     if len(made.to_json()) > LARGEST_CONTENT_BYTES:
         raise PolicyError(origin, [("", f"unfolds to more than {LARGEST_CONTENT_BYTES} bytes")])
     return made

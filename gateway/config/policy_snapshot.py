@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.config.policy_schema import Document, Key
 
 
-class Edition(BaseModel):
+class PolicySnapshot(BaseModel):
     """What is in force, or will be.
 
     `team_keys`: the fal credential of each team that has one of its own. `source`: hex SHA-256 of the file's content,
@@ -34,17 +34,17 @@ class Edition(BaseModel):
         return "\n".join((first, *keys)).encode()
 
 
-class EditionReader:
+class PolicySnapshotReader:
     """Reads editions one after another; a key whose line has not changed is the same object as before."""
 
     def __init__(self) -> None:
         """Begin without any key known."""
         self._keys: dict[bytes, Key] = {}
 
-    def read(self, content: bytes) -> Edition:
+    def read(self, content: bytes) -> PolicySnapshot:
         """Return the edition that `to_json` wrote."""
         first, *lines = content.split(b"\n")
-        edition = Edition.model_validate_json(first)
+        edition = PolicySnapshot.model_validate_json(first)
         if not lines:
             return edition
         known = self._keys
@@ -53,6 +53,6 @@ class EditionReader:
         return edition.model_copy(update={"document": document})
 
 
-def edition_of(content: bytes) -> Edition:
+def edition_of(content: bytes) -> PolicySnapshot:
     """Return the edition that `to_json` wrote."""
-    return EditionReader().read(content)
+    return PolicySnapshotReader().read(content)

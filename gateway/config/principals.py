@@ -76,7 +76,7 @@ def team_credentials(policy: document.Document) -> dict[str, str]:
 
 
 def unit_price(price: document.Price) -> Price:
-    """Return a price of the file as the till has it."""
+    """Return a price of the file as the accounting has it."""
     picodollars = picodollars_of(price.usd)
     if picodollars is None:
         raise AssertionError("the document has judged it")

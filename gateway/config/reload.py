@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from gateway.config.policy_schema import Document
-    from gateway.config.policy_snapshot import Edition
+    from gateway.config.policy_snapshot import PolicySnapshot
 
 _MOST_TOLD: Final = 200  # errors in one log event
 _MOST_WARNED: Final = 20  # reasons in one
@@ -49,11 +49,11 @@ class Reloads:
 
     def __init__(
         self,
-        edition: Edition,
+        edition: PolicySnapshot,
         *,
         path: Path | None,
         environ: Mapping[str, str],
-        put_in_force: Callable[[Edition], int],
+        put_in_force: Callable[[PolicySnapshot], int],
         count_error: Callable[[], None],
     ) -> None:
         """Begin with the edition in force; without a path there is nothing to watch."""

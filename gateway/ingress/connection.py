@@ -18,7 +18,7 @@ from gateway.ingress.framing import CONTINUE, SWALLOWED_BYTES, Framing, stays_in
 from gateway.ingress.pipeline import PipelinedRequests
 from gateway.ingress.presence import Presence
 from gateway.ingress.reader import RequestReader
-from gateway.ingress.timeouts import Patience, Verdict, Watch
+from gateway.ingress.timeouts import CallerTimeouts, Verdict, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ class Connection(Caller):
         gate: Gate,
         *,
         peer: str,
-        patience: Patience,
+        patience: CallerTimeouts,
         on_closed: Callable[[Connection], None],
     ) -> None:
         self._stream = stream

@@ -12,13 +12,13 @@ from tornado.netutil import add_accept_handler
 from gateway.ingress.connection import Connection
 from gateway.ingress.connections import ConnectionTable
 from gateway.ingress.stream import CallerStream, prepare_listener
-from gateway.ingress.timeouts import LOOK_SECONDS, Patience
+from gateway.ingress.timeouts import LOOK_SECONDS, CallerTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.http.interfaces import Gate
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
 
 _RESUME_SHARE: Final = 0.9
 _REPORT_SECONDS: Final = 1.0
@@ -30,9 +30,9 @@ class CallerServer:
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
         self,
         gate: Gate,
-        turns: Turns,
+        poller: Poller,
         *,
-        patience: Patience,
+        patience: CallerTimeouts,
         max_connections: int,
         address_of: Callable[[str], str],
         report: Callable[[int, int], None],
@@ -43,7 +43,7 @@ class CallerServer:
         at most once a second how many connections were closed to make room, and refused for their address.
         """
         self._gate, self._patience, self._most = gate, patience, max_connections
-        self._turns = turns
+        self._poller = poller
         self._address_of, self._report = address_of, report
         self._table = ConnectionTable(max_connections)
         self._reported_at = 0.0
@@ -88,7 +88,7 @@ class CallerServer:
             self._stop_accepting()  # this one is the last; the descriptors beside the bound have room for it
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         caller = Connection(
-            CallerStream(connection, self._turns),
+            CallerStream(connection, self._poller),
             self._gate,
             peer=peer,
             patience=self._patience,

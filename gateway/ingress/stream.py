@@ -1,7 +1,7 @@
 """A caller's socket as callbacks: no Future a read, none a write, no copy of what is read.
 
 Tornado's `IOStream` answers each read with a Future and gathers in a buffer of its own; both are most of what a small
-request costs, so callers have this in its place. Tornado accepts them, `Turns` tells what happens.
+request costs, so callers have this in its place. Tornado accepts them, `Poller` tells what happens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.platform.poller import BROKEN, READ, WRITE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
 
 READ_BYTES: Final = 131_072
 _FIRST_READ_BYTES: Final = 8_192  # a head and small content; a buffer of the full size costs a small request a tenth
@@ -71,11 +71,11 @@ class StreamOwner(Protocol):
 class CallerStream:
     """One accepted connection."""
 
-    def __init__(self, connection: socket.socket, turns: Turns) -> None:
+    def __init__(self, connection: socket.socket, poller: Poller) -> None:
         connection.setblocking(False)  # noqa: FBT003 (the standard library's signature)
         self._socket = connection
         self._fd = connection.fileno()
-        self._turns = turns
+        self._poller = poller
         self._interest = READ
         self._unsent: deque[memoryview] = deque()
         self.backlog = 0  # bytes that the kernel has not taken yet
@@ -91,7 +91,7 @@ class CallerStream:
     def start(self, owner: StreamOwner) -> None:
         """Begin to read."""
         self._owner = owner
-        self._turns.watch(self._fd, self._interest, self._on_ready)
+        self._poller.watch(self._fd, self._interest, self._on_ready)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class CallerStream:
         interest = (READ if self._reads and not self._has_ended else 0) | (WRITE if self._unsent or self.waits else 0)
         if interest != self._interest:
             self._interest = interest
-            self._turns.change(self._fd, interest)
+            self._poller.change(self._fd, interest)
 
     def lose(self) -> None:
         """Close, and tell the owner that the caller has left."""
@@ -261,6 +261,6 @@ class CallerStream:
         if self.is_closed:
             return
         self.is_closed = True
-        self._turns.forget(self._fd)
+        self._poller.forget(self._fd)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if self._resets else _IN_ORDER)
         self._socket.close()

@@ -20,7 +20,7 @@ _LINGER_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class CallerTimeouts:
     """Bounds: seconds for a head, seconds of silence, bytes a second of content over 30 s, seconds between requests."""
 
     head_seconds: float
@@ -59,7 +59,7 @@ class Watch:
         "since",
     )
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: CallerTimeouts) -> None:
         self._patience = patience
         self.since = self._received_at = self._progress_at = self._window_at = monotonic()
         self._received = self._window_bytes = 0

@@ -13,7 +13,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
-from gateway.ledger.errors import LedgerAwayError, LedgerUnusableError
+from gateway.ledger.errors import LedgerUnavailableError, LedgerUnusableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def _copy(source: Path, partial: Path, shown: Callable[[int, int], None]) -> Non
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
             _check(copy)
     except sqlite3.Error as fault:
-        raise LedgerAwayError(f"the copy broke off: {fault}") from None
+        raise LedgerUnavailableError(f"the copy broke off: {fault}") from None
 
 
 def _opened(source: Path) -> sqlite3.Connection:

@@ -1,8 +1,8 @@
 """One connection to the ledger's database, and what its faults are called.
 
 The decision: SQLite and PostgreSQL go through SQLAlchemy's Core, so that each statement is written once. Two kinds of
-trouble leave this module: `LedgerAwayError`, which passes by itself or by an operator's hand on the database, and
-`LedgerUnusableError`, which takes another setting or another release. Neither quotes the URL's user or password.
+trouble leave this module: `LedgerUnavailableError`, which passes by itself or by an operator's hand on the database,
+and `LedgerUnusableError`, which takes another setting or another release. Neither quotes the URL's user or password.
 
 PostgreSQL: a statement, a wait for a lock and an idle transaction have deadlines that the server keeps. One that hangs
 keeps none, so at the end of its own deadline the client cuts the connection: libpq waits for an answer for ever.
@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from gateway.ledger.address import DatabaseAddress, parse_database_url
-from gateway.ledger.errors import LedgerAwayError, LedgerUnusableError
+from gateway.ledger.errors import LedgerUnavailableError, LedgerUnusableError
 from gateway.ledger.sqlite_file import SqliteFile
 from gateway.platform.redaction import redacted
 
@@ -152,7 +152,9 @@ class Database:
         try:
             yield
         except DBAPIError as fault:
-            raise LedgerAwayError(self._reason(fault)) from None  # the cause would quote connection data in a trace
+            raise LedgerUnavailableError(
+                self._reason(fault)
+            ) from None  # the cause would quote connection data in a trace
 
     def _reason(self, fault: DBAPIError) -> str:
         return redacted(" ".join(str(fault.orig).split()), self._secrets)

@@ -34,7 +34,7 @@ CHARGED: Final = (UNKNOWN, SETTLED, RECONCILED)
 """The states in which a purchase counts as spent."""
 
 MOST_NS: Final = 10**15
-"""A million dollars for one request: more is a garbled figure, which the till does not charge (policy/price.py)."""
+"""A million dollars for one request: more is a garbled figure, and is not charged (policy/price.py)."""
 
 _HEIGHTS: Final = MappingProxyType({HELD: 0, RELEASED: 2, UNKNOWN: 3, SETTLED: 4, RECONCILED: 5})
 _HEIGHT_OF_BOUND: Final = 1

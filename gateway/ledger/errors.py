@@ -7,7 +7,7 @@ quotes a password.
 from __future__ import annotations
 
 
-class LedgerAwayError(Exception):
+class LedgerUnavailableError(Exception):
     """The database does not answer, or not as it should; the text says why. It may pass by itself."""
 
 

@@ -49,7 +49,7 @@ class Piece(NamedTuple):
         return self.behind.segment * SEGMENT_PLACES + self.behind.offset
 
 
-class Trail:
+class JournalReader:
     """One journal being read: the one of that `name` in that `folder`."""
 
     def __init__(self, folder: Path, name: str) -> None:

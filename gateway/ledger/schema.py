@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import func, insert, inspect, select
 
 from gateway.ledger.database import BUSY_SECONDS, Database
-from gateway.ledger.errors import LedgerAwayError, LedgerNewerError, LedgerUnusableError
+from gateway.ledger.errors import LedgerNewerError, LedgerUnavailableError, LedgerUnusableError
 from gateway.ledger.tables import METADATA, RELEASE, VERSION, VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _migrate(database: Database, *, may_make: bool) -> str | None:
             connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
         revision = _revision(connection)
         if revision is None and not may_make:
-            raise LedgerAwayError("the database holds no ledger any more; restart the gateway for an empty one")
+            raise LedgerUnavailableError("the database holds no ledger any more; restart the gateway for an empty one")
         if revision is None:
             _make(connection)
         elif revision != RELEASE:  # nobody else was quicker
@@ -74,7 +74,7 @@ def _use_wal(database: Database) -> None:
     while True:
         try:
             return database.use_wal()
-        except LedgerAwayError as fault:
+        except LedgerUnavailableError as fault:
             if "locked" not in str(fault) or time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_SECONDS)

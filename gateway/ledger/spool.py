@@ -14,9 +14,9 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.ledger.errors import LedgerAwayError
+from gateway.ledger.errors import LedgerUnavailableError
 from gateway.ledger.journal_places import Places
-from gateway.ledger.journal_reader import Piece, Trail
+from gateway.ledger.journal_reader import JournalReader, Piece
 from gateway.ledger.spool_folder import SpoolFolder, folders_below, journals_in, take_folder
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Batch(NamedTuple):
     entries: list[Entry]
     finished: list[Entry]
     skipped: int
-    pieces: list[tuple[Trail, Piece]]
-    ended: list[Trail]
+    pieces: list[tuple[JournalReader, Piece]]
+    ended: list[JournalReader]
 
     @property
     def size_bytes(self) -> int:
@@ -74,7 +74,7 @@ class Spool:
         self._is_awaited = is_awaited
         self._adopted: dict[Path, SpoolFolder] = {}
         self._ended: deque[str] = deque(maxlen=MOST_ENDED)
-        self._trails: dict[Path, Trail] = {}  # by their lock files, in the order in which they were found
+        self._trails: dict[Path, JournalReader] = {}  # by their lock files, in the order in which they were found
         self._unreadable: dict[Path, str] = {}  # what the last attempt at a journal came to, by its lock file
 
     def require_folder(self) -> None:
@@ -82,9 +82,11 @@ class Spool:
         try:
             os.listdir(self._own)  # noqa: PTH208 (five times a second)
         except FileNotFoundError:
-            raise LedgerAwayError(f"the folder of journals {self._own} was deleted or moved") from None
+            raise LedgerUnavailableError(f"the folder of journals {self._own} was deleted or moved") from None
         except OSError as fault:
-            raise LedgerAwayError(f"the folder of journals {self._own} cannot be read: {fault.strerror}") from None
+            raise LedgerUnavailableError(
+                f"the folder of journals {self._own} cannot be read: {fault.strerror}"
+            ) from None
 
     def adopt(self) -> list[Path]:
         """Take over the folders of gateways that are gone; return them."""
@@ -203,7 +205,7 @@ class Spool:
             folder.close()
         self._adopted.clear()
 
-    def _in_turn(self) -> list[tuple[Path, Trail]]:
+    def _in_turn(self) -> list[tuple[Path, JournalReader]]:
         """Return the journals; the one that comes first now comes last the next time, so that none waits for ever."""
         self._find_trails()
         if self._trails:
@@ -222,7 +224,7 @@ class Spool:
         for path, folder, name in there:
             if path not in self._trails:
                 try:
-                    self._trails[path] = Trail(folder, name)
+                    self._trails[path] = JournalReader(folder, name)
                 except OSError as fault:  # its checkpoint: without it, lines that are applied would not be known
                     self._unreadable[path] = _reason(fault)
 

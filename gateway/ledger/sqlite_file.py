@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from gateway.ledger.errors import LedgerAwayError
+from gateway.ledger.errors import LedgerUnavailableError
 from gateway.ledger.tables import VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class SqliteFile:
         """
         found, looks = self._look()
         if found is None and (self._opened is not None or not self.may_make):
-            raise LedgerAwayError(
+            raise LedgerUnavailableError(
                 f"the database file {self._path.absolute()} is missing: put it back, or restart the gateway for an"
                 " empty one"
             )
@@ -69,10 +69,12 @@ class SqliteFile:
             self._log = _identity(f"{self._path}-wal") or self._log
             return False
         if looks != self._looks and not _holds_table(self._path, VERSION_TABLE):
-            raise LedgerAwayError(f"the database file {self._path.absolute()} was replaced by one that is no ledger")
+            raise LedgerUnavailableError(
+                f"the database file {self._path.absolute()} was replaced by one that is no ledger"
+            )
         return True
 
-    def set_log_aside(self) -> LedgerAwayError:
+    def set_log_aside(self) -> LedgerUnavailableError:
         """Take the file that is there now as the one to open next; return what is said of that."""
         found, looks = self._look()
         is_ours = self._log is not None and self._log == _identity(f"{self._path}-wal")
@@ -82,7 +84,7 @@ class SqliteFile:
         if found is not None and found in self._logs_aside:  # it is back
             self._rename_log(self._logs_aside.pop(found), "")
         self._opened = self._log = None
-        return LedgerAwayError(f"the database file {self._path.absolute()} was replaced by another one")
+        return LedgerUnavailableError(f"the database file {self._path.absolute()} was replaced by another one")
 
     def _rename_log(self, old: str, new: str) -> None:
         for suffix in ("-wal", "-shm"):

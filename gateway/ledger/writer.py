@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from gateway.ledger.errors import LedgerAwayError, LedgerNewerError
+from gateway.ledger.errors import LedgerNewerError, LedgerUnavailableError
 from gateway.ledger.tables import RELEASE
 from gateway.platform.progress import Progress
 from gateway.platform.signals import Stop
@@ -75,7 +75,7 @@ class Listeners:
     on_gauges: Callable[[Gauges], None]
 
 
-def serve_ledger(clerk: Clerk, *, parent: int, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+def serve_ledger(writer: LedgerWriter, *, parent: int, stop_signal: signal.Signals = signal.SIGTERM) -> None:
     """Run until that signal comes, or until the parent process is gone; in the main thread of a process of its own.
 
     `parent` is its process id as the parent knows it: one that has died before this process looks is gone, too.
@@ -83,15 +83,15 @@ def serve_ledger(clerk: Clerk, *, parent: int, stop_signal: signal.Signals = sig
     ledger: then that is waited out like a database that is down.
     """
     stop = Stop(stop_signal, last_seconds=LAST_FLUSH_SECONDS + 1)
-    clerk.begin()
-    while not stop.comes_within(clerk.delay_seconds) and os.getppid() == parent:
-        clerk.work()
+    writer.begin()
+    while not stop.comes_within(writer.delay_seconds) and os.getppid() == parent:
+        writer.work()
     stop.ask()
-    clerk.finish(time.monotonic() + LAST_FLUSH_SECONDS)
+    writer.finish(time.monotonic() + LAST_FLUSH_SECONDS)
     signal.alarm(0)
 
 
-class Clerk:
+class LedgerWriter:
     """Carries lines from the spool to the ledger. `delay_seconds` is how long to wait before the next attempt."""
 
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
@@ -149,7 +149,7 @@ class Clerk:
             if self._may_make and self._is_up is None:  # a gateway's start
                 raise
             self._rest(str(fault))
-        except LedgerAwayError as fault:
+        except LedgerUnavailableError as fault:
             self._rest(str(fault))
         else:
             self._resume(self._spool.unreadable)
@@ -251,7 +251,7 @@ class Clerk:
         if self._gateway and self._is_up and self._is_whole:
             try:
                 self._ledger.watermarks.remove([self._gateway])
-            except LedgerAwayError as fault:
+            except LedgerUnavailableError as fault:
                 self._events.debug("ledger_away", reason=str(fault))
 
     def _forget(self) -> None:

@@ -1,6 +1,6 @@
-"""Between admission and the origin: where a request gets its ticket (permit.py) under one set of rules.
+"""Between admission and the origin: where a request gets its permit (permit.py) under one set of rules.
 
-The decision: where the state is local the ticket is there at once; where replicas share it the answer comes later. A
+The decision: where the state is local the permit is there at once; where replicas share it the answer comes later. A
 call beyond its quota may wait for its turn, up to the limit's `max_wait` (wait_queue.py).
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.limits.permit import FREE, Ticket
-from gateway.policy.quota import Limit, LimitSet, Verdict, quota_exceeded
-from gateway.state.interface import Ask, Store
+from gateway.limits.permit import FREE, Permit
+from gateway.policy.quota import Decision, Limit, LimitSet, quota_exceeded
+from gateway.state.interface import Acquire, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.http.problem import Problem
-    from gateway.limits.wait_queue import WaitingRoom
+    from gateway.limits.wait_queue import WaitQueue
     from gateway.policy.credential import Principal
-    from gateway.state.memory.worker_budgets import Hold
+    from gateway.state.memory.worker_budgets import Reservation
 
 _MISSES: Final = LimitSet("", (Limit("failed-authentications", "address", "requests", quota=20, window=60.0),))
 """Failed authentications of one address."""
@@ -51,8 +51,8 @@ class Counts(Protocol):
         """Count a call that was judged without the shared store."""
 
 
-class Turnstile:
-    """Gives out tickets under one set of rules."""
+class Limiter:
+    """Gives out permits under one set of rules."""
 
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
         self,
@@ -62,7 +62,7 @@ class Turnstile:
         on_loss: str,
         on_budget_loss: str = "closed",
         counts: Counts,
-        room: WaitingRoom,
+        room: WaitQueue,
         later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         """Take the homes of the state, and what stands in for the shared one while it is away (`on_state_loss`).
@@ -82,26 +82,26 @@ class Turnstile:
         """How many gateways share the limits."""
         return self.shared.replicas if self.shared is not None else 1
 
-    def enter(  # noqa: PLR0913 (all that a ticket says, by name)
+    def enter(  # noqa: PLR0913 (all that a permit says, by name)
         self,
         principal: Principal,
         limits: LimitSet,
         *,
         lease: str,
         address: str,
-        hold: Hold | None = None,
+        hold: Reservation | None = None,
         told: Callable[[], None],
-    ) -> Ticket:
-        """Return a request's ticket; where it `waits`, `told` is called once when that is over.
+    ) -> Permit:
+        """Return a request's permit; where it `waits`, `told` is called once when that is over.
 
         `lease` names the request among all others. `address`: what callers without a key are parted by, else empty.
         `hold`: what it is to hold of its budgets, if it is under any.
         """
         if not limits.limits and hold is None:
             return FREE
-        ticket = Ticket(self, Ask(lease, limits, address, hold), principal, told)
-        ticket.enter()
-        return ticket
+        permit = Permit(self, Acquire(lease, limits, address, hold), principal, told)
+        permit.enter()
+        return permit
 
     def miss(self, address: str) -> Problem | None:
         """Count a failed authentication; return the refusal of an address that has had too many.
@@ -115,11 +115,11 @@ class Turnstile:
         return self._refused(_READS, counted_by, "This account is read too often; try again later.")
 
     def _refused(self, limits: LimitSet, counted_by: str, detail: str) -> Problem | None:
-        verdict = self.local.ask(Ask("", limits, counted_by), _never)
+        verdict = self.local.ask(Acquire("", limits, counted_by), _never)
         if verdict is None or verdict.granted:
             return None
         return replace(quota_exceeded(limits, verdict), detail=detail)
 
 
-def _never(_verdict: Verdict | None) -> None:
+def _never(_verdict: Decision | None) -> None:
     """Stand where a local home wants to know whom to tell later: it never does."""

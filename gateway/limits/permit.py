@@ -1,6 +1,6 @@
 """What one request holds of the shared state, from before anything of it is sent until its last byte.
 
-The decision: a ticket is handed back whatever happens, and one that led to no request to the origin gives back all that
+The decision: a permit is handed back whatever happens, and one that led to no request to the origin gives back all that
 it took. While the shared store is away it decides as the policy says: by this gateway's share of the limits, by
 nothing, or by a refusal.
 """
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.http.problem import Problem, refusal
 from gateway.policy.budget import budget_exhausted
-from gateway.policy.quota import CONCURRENT, LimitSet, Verdict, granted_lines, quota_exceeded
-from gateway.state.interface import Ask, Store
+from gateway.policy.quota import CONCURRENT, Decision, LimitSet, granted_lines, quota_exceeded
+from gateway.state.interface import Acquire, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.limits.limiter import Turnstile
-    from gateway.limits.wait_queue import WaitingRoom
+    from gateway.limits.limiter import Limiter
+    from gateway.limits.wait_queue import WaitQueue
     from gateway.policy.credential import Principal
 
 _COUNTED_AT_ONCE_BYTES: Final = 1_048_576  # of a long upload, so that others see it grow
@@ -29,7 +29,7 @@ _NOT_KNOWN: Final = refusal(
 )
 
 
-class Ticket:
+class Permit:
     """What one request holds of the shared state.
 
     While it `waits`, nothing may be sent; `told` is called when that is over. Then `problem` says whether it was
@@ -42,9 +42,9 @@ class Ticket:
         "_home",
         "_is_ended",
         "_is_entered",
+        "_limiter",
         "_principal",
         "_told",
-        "_turnstile",
         "_uncounted",
         "counts_bytes",
         "is_asking",
@@ -55,9 +55,9 @@ class Ticket:
     )
 
     def __init__(
-        self, turnstile: Turnstile | None, ask: Ask | None, principal: Principal | None, told: Callable[[], None] | None
+        self, limiter: Limiter | None, ask: Acquire | None, principal: Principal | None, told: Callable[[], None] | None
     ) -> None:
-        self._turnstile = turnstile
+        self._limiter = limiter
         self._ask = ask
         self._principal = principal
         self._told = told
@@ -82,13 +82,13 @@ class Ticket:
 
     def enter(self) -> None:
         """Ask, or stand in the line where others wait already."""
-        turnstile, ask = self._turnstile, self._ask
-        if turnstile is None or ask is None:
+        limiter, ask = self._limiter, self._ask
+        if limiter is None or ask is None:
             return
-        line = turnstile.room.line_for(ask.limits)
+        line = limiter.room.line_for(ask.limits)
         if line is not None:
             self.line, self._deadline = line, monotonic() + max(limit.max_wait for limit in ask.limits.limits)
-            turnstile.room.add(self)
+            limiter.room.add(self)
         else:
             self._ask_store()
         self._is_entered = True
@@ -98,60 +98,60 @@ class Ticket:
         self._ask_store()
 
     def _ask_store(self) -> None:
-        turnstile, ask = self._turnstile, self._ask
-        if turnstile is None or ask is None:
+        limiter, ask = self._limiter, self._ask
+        if limiter is None or ask is None:
             return
-        shared = turnstile.shared
+        shared = limiter.shared
         if shared is not None and shared.is_up:
             self.is_asking = True
             shared.ask(ask, self._on_shared_verdict)
         elif shared is not None:
             self._stand_in()
         else:
-            self._judge(turnstile.local, ask)
+            self._judge(limiter.local, ask)
 
-    def _judge(self, home: Store, ask: Ask) -> None:
+    def _judge(self, home: Store, ask: Acquire) -> None:
         verdict = home.ask(ask, _never)
         if verdict is not None:
             self._on_verdict(verdict, home)
 
-    def _on_shared_verdict(self, verdict: Verdict | None) -> None:
-        turnstile, ask = self._turnstile, self._ask
+    def _on_shared_verdict(self, verdict: Decision | None) -> None:
+        limiter, ask = self._limiter, self._ask
         self.is_asking = False
-        if turnstile is None or ask is None:
+        if limiter is None or ask is None:
             return
         if self._is_ended:
-            if verdict is not None and verdict.granted and turnstile.shared is not None:
-                turnstile.shared.undo(ask)
-        elif verdict is None or turnstile.shared is None:
+            if verdict is not None and verdict.granted and limiter.shared is not None:
+                limiter.shared.undo(ask)
+        elif verdict is None or limiter.shared is None:
             self._stand_in()
         else:
-            self._on_verdict(verdict, turnstile.shared)
+            self._on_verdict(verdict, limiter.shared)
 
     def _stand_in(self) -> None:
         """Decide without the shared store."""
-        turnstile, ask = self._turnstile, self._ask
-        if turnstile is None or ask is None:
+        limiter, ask = self._limiter, self._ask
+        if limiter is None or ask is None:
             return
-        turnstile.counts.count_degraded()
-        if ask.hold is not None and turnstile.on_budget_loss == "closed":
+        limiter.counts.count_degraded()
+        if ask.hold is not None and limiter.on_budget_loss == "closed":
             self._decide(_AWAY)
-        elif turnstile.on_loss == "local":  # without the hold: what replicas have spent is known to the store alone
-            self._ask = Ask(ask.lease, ask.limits.share(turnstile.replicas), ask.address)
-            self._judge(turnstile.local, self._ask)
+        elif limiter.on_loss == "local":  # without the hold: what replicas have spent is known to the store alone
+            self._ask = Acquire(ask.lease, ask.limits.share(limiter.replicas), ask.address)
+            self._judge(limiter.local, self._ask)
         else:
-            self._decide(None if turnstile.on_loss == "open" else _AWAY)
+            self._decide(None if limiter.on_loss == "open" else _AWAY)
 
-    def _on_verdict(self, verdict: Verdict, home: Store) -> None:
-        turnstile, ask, principal = self._turnstile, self._ask, self._principal
-        if turnstile is None or ask is None or principal is None:
+    def _on_verdict(self, verdict: Decision, home: Store) -> None:
+        limiter, ask, principal = self._limiter, self._ask, self._principal
+        if limiter is None or ask is None or principal is None:
             return
         limits = ask.limits
         is_over = verdict.over_budget >= 0
-        if not verdict.granted and not is_over and self._may_wait(limits, verdict, turnstile.room):
+        if not verdict.granted and not is_over and self._may_wait(limits, verdict, limiter.room):
             return  # it holds nothing that it could give back
         if verdict.shadowed:
-            turnstile.counts.count_shadowed(principal.team, principal.key, len(verdict.shadowed))
+            limiter.counts.count_shadowed(principal.team, principal.key, len(verdict.shadowed))
         if not verdict.granted:
             self._decide(_over_budget(ask, verdict) if is_over else quota_exceeded(limits, verdict))
             return
@@ -159,11 +159,11 @@ class Ticket:
         self.counts_bytes = limits.has_bytes
         self.lines = granted_lines(limits, verdict)
         if verdict.delay > 0.0:
-            turnstile.later(verdict.delay, self._let_in)
+            limiter.later(verdict.delay, self._let_in)
         else:
             self._decide(None)
 
-    def _may_wait(self, limits: LimitSet, verdict: Verdict, room: WaitingRoom) -> bool:
+    def _may_wait(self, limits: LimitSet, verdict: Decision, room: WaitQueue) -> bool:
         """Stay in line, or begin to, where a slot is all that is missing and there is time left."""
         limit = limits.limits[verdict.refused_by]
         if limit.kind != CONCURRENT or limit.max_wait <= 0.0:
@@ -201,12 +201,12 @@ class Ticket:
 
     def end(self, *, used: bool) -> None:
         """Hand it back; `used`: a request was sent to the origin, or begun to be. A second call does nothing."""
-        ask, home, turnstile = self._ask, self._home, self._turnstile
-        if self._is_ended or ask is None or turnstile is None:
+        ask, home, limiter = self._ask, self._home, self._limiter
+        if self._is_ended or ask is None or limiter is None:
             return
         self._is_ended = True
         self.waits = False
-        self._told = None  # it leads to whoever holds this ticket
+        self._told = None  # it leads to whoever holds this permit
         if home is None:
             return
         if self._uncounted:
@@ -216,14 +216,14 @@ class Ticket:
         elif ask.limits.has_leases:
             home.release(ask)
         if ask.limits.waits:
-            turnstile.room.slot_freed()
+            limiter.room.slot_freed()
 
 
-FREE: Final = Ticket(None, None, None, None)
-"""The ticket of whoever has no limits."""
+FREE: Final = Permit(None, None, None, None)
+"""The permit of whoever has no limits."""
 
 
-def _over_budget(ask: Ask, verdict: Verdict) -> Problem:
+def _over_budget(ask: Acquire, verdict: Decision) -> Problem:
     if ask.hold is None or verdict.used_ns < 0:
         return _NOT_KNOWN
     budget = ask.hold.budgets[verdict.over_budget]
@@ -231,5 +231,5 @@ def _over_budget(ask: Ask, verdict: Verdict) -> Problem:
     return budget_exhausted(budget, start=start, used_ns=verdict.used_ns, estimate_ns=ask.hold.estimate_ns)
 
 
-def _never(_verdict: Verdict | None) -> None:
+def _never(_verdict: Decision | None) -> None:
     """Stand where a local home wants to know whom to tell later: it never does."""

@@ -40,7 +40,7 @@ class Waiter(Protocol):
         """Ask the store once more, or give up when the time is over."""
 
 
-class WaitingRoom:
+class WaitQueue:
     """The lines of one worker."""
 
     def __init__(self, later: Callable[[float, Callable[[], None]], object]) -> None:

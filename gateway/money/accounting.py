@@ -26,17 +26,17 @@ from gateway.policy.budget import moment_within, period_start
 from gateway.policy.endpoint import PricedNames
 from gateway.policy.job import OPEN, RELEASED, SETTLED, Job
 from gateway.policy.price import MOST_COST_NS, Estimates, Price, cost_ns, usd_of_picodollars
-from gateway.state.memory.worker_budgets import Hold
+from gateway.state.memory.worker_budgets import Reservation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from decimal import Decimal
 
     from gateway.fal.calls import Call
-    from gateway.money.purchase import Account, Fate, Journal, Takings
+    from gateway.money.purchase import Account, Journal, RequestResult, Takings
     from gateway.policy.budget import Budget
     from gateway.policy.credential import Principal
-    from gateway.state.interface import PurseStore
+    from gateway.state.interface import BudgetStore
 
 _MICROSECONDS: Final = 1_000_000
 _UNPRICED: Final = refusal(
@@ -65,8 +65,8 @@ class Jobs(Protocol):
         """
 
 
-class Till:
-    """One worker's till under one set of rules."""
+class Accounting:
+    """One worker's accounting under one set of rules."""
 
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
         self,
@@ -74,7 +74,7 @@ class Till:
         prices: Mapping[str, Price],
         budgets_of: Callable[[str], tuple[Budget, ...]],
         refuses_unpriced: bool,
-        store: PurseStore,
+        store: BudgetStore,
         jobs: Jobs,
         journal: Journal,
         takings: Takings,
@@ -109,7 +109,7 @@ class Till:
                     return _UNPRICED
                 if not is_plain_endpoint(call.endpoint) or self._priced.has_other_name(call.endpoint):
                     return _NOT_PLAIN  # it may be another spelling of one that has a price
-            hold = Hold(principal.budgets, estimate_ns or 0)
+            hold = Reservation(principal.budgets, estimate_ns or 0)
         known = self._ways.get((principal.key, call.endpoint, call.action))
         form, account = known if known is not None else self._way(principal, call, price)
         return Purchase(
@@ -154,7 +154,7 @@ class Till:
         self._store.record(hold)
         self._journal.append(line, refused)
 
-    def close(self, purchase: Purchase, fate: Fate) -> Charge | None:
+    def close(self, purchase: Purchase, fate: RequestResult) -> Charge | None:
         """Bring a purchase to its end; return what it came to, None where there is nothing to tell."""
         if purchase.is_over:
             return None

@@ -20,9 +20,9 @@ import structlog
 
 from gateway.ledger.entry import HELD
 from gateway.ledger.entry import RELEASED as GIVEN_BACK
-from gateway.ledger.errors import LedgerAwayError
+from gateway.ledger.errors import LedgerUnavailableError
 from gateway.money.known_jobs import recent_jobs
-from gateway.money.local_budget_sync import LocalBudgets
+from gateway.money.local_budget_sync import LocalBudgetSync
 from gateway.policy.job import SETTLED
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Change, Ledger
     from gateway.ledger.writer import Gauges
-    from gateway.money.redis_budget_sync import Treasury
+    from gateway.money.redis_budget_sync import RedisBudgetSync
     from gateway.policy.budget import Budget
-    from gateway.state.memory.budgets import Purse
+    from gateway.state.memory.budgets import BudgetTotals
     from gateway.state.memory.jobs import JobTable
     from gateway.state.memory.store import Quotas
     from gateway.telemetry.metrics.meter import Meter
@@ -48,7 +48,7 @@ _LINE_DEADLINES: Final = 4
 its writer died, or stopped, before the store had answered it."""
 
 
-class Bookkeeper:
+class BudgetSync:
     """The ledger process's part in budgets; every call in that process."""
 
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
@@ -60,21 +60,21 @@ class Bookkeeper:
         meter: Meter,
         rules: Callable[[], Ruleset],
         ready: Callable[[], None],
-        treasury: Treasury | None = None,
+        budget_sync: RedisBudgetSync | None = None,
         apply_to: Callable[[Sequence[int]], bool] | None = None,
         began_us: int = 0,
         wall: Callable[[], float] = time,
     ) -> None:
         """Take the ledger, the shared memory, where to count, and what gives the rules in force.
 
-        `treasury`: where replicas share the sums, which are then kept there and not in this gateway's memory.
-        `apply_to` brings each worker's journal into the ledger up to a place, by seat. `began_us` is when this gateway
+        `budget_sync`: where replicas share the sums, which are then kept there and not in this gateway's memory.
+        `apply_to` brings each worker's journal into the ledger up to a place, by slot. `began_us` is when this gateway
         started, in microseconds since the epoch. `wall` gives seconds since the epoch.
         """
         self._wall = wall
-        self._treasury = treasury
+        self._budget_sync = budget_sync
         self._ledger = ledger
-        self._sums = treasury or LocalBudgets(quotas, ledger, apply_to=apply_to, wall=wall, began_us=began_us)
+        self._sums = budget_sync or LocalBudgetSync(quotas, ledger, apply_to=apply_to, wall=wall, began_us=began_us)
         self._jobs = jobs
         self._meter = meter
         self._rules = rules
@@ -104,7 +104,7 @@ class Bookkeeper:
 
         Returns whether the store was told, where there is one.
         """
-        return self._treasury is None or self._treasury.leave(self._budgets())
+        return self._budget_sync is None or self._budget_sync.leave(self._budgets())
 
     def _keep(self, *, is_ledger_up: bool) -> None:
         budgets = self._budgets()
@@ -117,7 +117,7 @@ class Bookkeeper:
                 self._deadline_look_at = monotonic() + min(_DEADLINE_LOOK_SECONDS, self._rules().settle_deadline / 4)
                 self._charge_overdue()
                 self._sums.keep(budgets, is_ledger_up=True)
-        except LedgerAwayError as fault:  # said by the clerk with its next attempt
+        except LedgerUnavailableError as fault:  # said by the ledger writer with its next attempt
             self._events.debug("ledger_away", reason=str(fault))
 
     def on_reconciled(self, changes: Sequence[Change]) -> None:
@@ -132,7 +132,7 @@ class Bookkeeper:
                 self._meter.count_cost(change.new._replace(cost_ns=spent_ns, units=None))
         self._sums.audit_soon()
 
-    def purses(self) -> Iterator[tuple[Budget, Purse]]:
+    def purses(self) -> Iterator[tuple[Budget, BudgetTotals]]:
         """Yield each budget with its sums in the period that is now."""
         return ((budget, self._sums.purse(budget)) for budget in self._budgets())
 
@@ -169,11 +169,11 @@ class Bookkeeper:
             max(_LEAST_LINE_SECONDS, _LINE_DEADLINES * self._rules().settle_deadline), _MOST_LINE_SECONDS
         )
         is_late = entry.admitted_at_us < before_us - line_seconds * _MICROSECONDS
-        if self._treasury is not None and not self._treasury.claim_job(entry, is_late=is_late):
+        if self._budget_sync is not None and not self._budget_sync.claim_job(entry, is_late=is_late):
             return False
         is_known = self._jobs.find(entry.fal_request_id) is not None
         is_first = self._jobs.close_job(entry.fal_request_id, SETTLED) is not None
-        return is_first or is_late or not is_known or self._treasury is not None
+        return is_first or is_late or not is_known or self._budget_sync is not None
 
     def _closes(self, entry: Entry) -> bool:
         """Close a job that a bill has charged, so that no later result is; False where a result came first."""
@@ -181,8 +181,8 @@ class Bookkeeper:
             return True
         known = self._jobs.find(entry.fal_request_id) is not None
         is_first = self._jobs.close_job(entry.fal_request_id, SETTLED) is not None or not known
-        if self._treasury is not None and self._treasury.is_up:
-            return self._treasury.claim_job(entry, is_late=False) or not self._treasury.is_up
+        if self._budget_sync is not None and self._budget_sync.is_up:
+            return self._budget_sync.claim_job(entry, is_late=False) or not self._budget_sync.is_up
         return is_first
 
 

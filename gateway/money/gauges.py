@@ -12,7 +12,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from gateway.ledger.errors import LedgerAwayError
+from gateway.ledger.errors import LedgerUnavailableError
 from gateway.telemetry.metrics import families as metrics
 from gateway.telemetry.metrics.counters import VOID
 from gateway.telemetry.metrics.families import LEDGER_COST
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.ledger.totals import Total
     from gateway.ledger.writer import Gauges
     from gateway.policy.budget import Budget
-    from gateway.state.memory.budgets import Purse
+    from gateway.state.memory.budgets import BudgetTotals
     from gateway.telemetry.metrics.counters import Labels, Region
 
 SHOW_SECONDS: Final = 2.0
@@ -38,7 +38,7 @@ MOST_SERIES: Final = 20_000
 _PURSE_GAUGES: Final = (metrics.BUDGET_SPENT, metrics.BUDGET_RESERVED)
 
 
-class Outlay:
+class MoneyGauges:
     """Begun with the ledger process, and asked several times a second to show how things stand."""
 
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
@@ -46,12 +46,12 @@ class Outlay:
         ledger: Ledger,
         region: Region,
         *,
-        purses: Callable[[], Iterable[tuple[Budget, Purse]]],
+        purses: Callable[[], Iterable[tuple[Budget, BudgetTotals]]],
         label: Callable[[str], str],
         most_series: int = MOST_SERIES,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Take the region of the ledger's seat; `purses` gives budgets and their sums, `label` an endpoint's label.
+        """Take the region of the ledger's slot; `purses` gives budgets and their sums, `label` an endpoint's label.
 
         `clock` gives seconds.
         """
@@ -84,7 +84,7 @@ class Outlay:
                 self._set(family, labels, VOID)
         self._budgets = shown
 
-    def _show_purse(self, labels: Labels, purse: Purse) -> None:
+    def _show_purse(self, labels: Labels, purse: BudgetTotals) -> None:
         for family, value in zip(_PURSE_GAUGES, (purse.spent_ns, purse.held_ns), strict=True):
             if purse.start:
                 self._set(family, labels, value)
@@ -104,7 +104,7 @@ class Outlay:
         self._due_at = now + LOOK_SECONDS
         try:
             totals = self._ledger.totals()
-        except LedgerAwayError:  # said by the clerk with its next attempt
+        except LedgerUnavailableError:  # said by the ledger writer with its next attempt
             return
         self._show_sums(totals)
 

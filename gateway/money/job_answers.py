@@ -15,7 +15,7 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from gateway.ledger.errors import LedgerAwayError
+from gateway.ledger.errors import LedgerUnavailableError
 from gateway.state.job_channel import read_questions, send_answers
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class JobAnswers:
         try:
             complete_until = self._complete_until()  # before the rows are read
             entries = self._ledger.find_billed(sorted(job_ids))
-        except LedgerAwayError:
+        except LedgerUnavailableError:
             return 0.0, None
         first: dict[str, Entry] = {}
         for entry in sorted(entries, key=_order):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gateway.ledger.daily_totals import LedgerSums
     from gateway.ledger.ledger import Ledger
     from gateway.policy.budget import Budget
-    from gateway.state.memory.budgets import Cut, Purse
+    from gateway.state.memory.budgets import BudgetTotals, Cut
     from gateway.state.memory.store import Quotas
 
 AUDIT_SECONDS: Final = 15.0
@@ -46,7 +46,7 @@ class _Difference(NamedTuple):
     jobs_ns: int
 
 
-class LocalBudgets:
+class LocalBudgetSync:
     """The budgets of one gateway; every call in its ledger process."""
 
     is_up: Final = True
@@ -60,7 +60,7 @@ class LocalBudgets:
         wall: Callable[[], float],
         began_us: int = 0,
     ) -> None:
-        """`apply_to` brings each worker's journal into the ledger up to a place, by seat, and returns whether it could.
+        """`apply_to` brings each worker's journal into the ledger up to a place, by slot, and returns whether it could.
 
         Left out: all is there, always. `wall` gives seconds since the epoch: periods of budgets begin by the calendar.
         `began_us`: this gateway's start, in microseconds since the epoch; none of its runs was admitted before.
@@ -103,7 +103,7 @@ class LocalBudgets:
             for start in set(starts)
         }
 
-    def purse(self, budget: Budget) -> Purse:
+    def purse(self, budget: Budget) -> BudgetTotals:
         """Return a budget's sums in the period that is now."""
         with self._quotas.purse_lock:
             return self._quotas.purses.purse(budget.store_name, period_start(budget.period, self._wall()))

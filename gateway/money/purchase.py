@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.ledger.entry import LineForm
     from gateway.policy.credential import Principal
     from gateway.policy.price import Price
-    from gateway.state.memory.worker_budgets import Hold
+    from gateway.state.memory.worker_budgets import Reservation
 
 NO_ROOM: Final = refusal(
     "state_unavailable", "What is spent cannot be written down just now; try again.", ((b"retry-after", b"1"),)
@@ -22,7 +22,7 @@ NO_ROOM: Final = refusal(
 """The refusal of a purchase that cannot be written down."""
 
 
-class Fate:
+class RequestResult:
     """What became of a request: `status` of the origin's answer (0: none came), and whether that came whole.
 
     `was_sent`: the origin has the whole request, or may have it. `are_units_unreadable`: the answer names a quantity
@@ -126,7 +126,7 @@ class Purchase:
         *,
         price: Price | None,
         estimate_ns: int | None,
-        hold: Hold | None,
+        hold: Reservation | None,
         at_us: int,
         form: LineForm,
         account: Account,

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from gateway.ledger.daily_totals import LedgerCut
     from gateway.ledger.ledger import Ledger
     from gateway.policy.budget import Budget
-    from gateway.state.redis.admin import RedisBooks
-    from gateway.state.redis.budget_totals import SharedPurse, Statement
+    from gateway.state.redis.admin import RedisBudgetAdmin
+    from gateway.state.redis.budget_totals import RedisBudgetTotals, Statement
 
 AUDIT_SECONDS: Final = 15.0
 CUT_AGE_SECONDS: Final = 0.9
@@ -47,16 +47,16 @@ class _Difference(NamedTuple):
     jobs_ns: int
 
 
-class SharedAudit:
+class RedisBudgetComparison:
     """One gateway's comparison; several may compare the same purses, one at a time."""
 
-    def __init__(self, books: RedisBooks, ledger: Ledger, *, cut_age_seconds: float = CUT_AGE_SECONDS) -> None:
+    def __init__(self, books: RedisBudgetAdmin, ledger: Ledger, *, cut_age_seconds: float = CUT_AGE_SECONDS) -> None:
         self._books = books
         self._ledger = ledger
         self._cut_age_seconds = cut_age_seconds
         self._audit_at = 0.0
         self._name = ""
-        self._cuts: dict[Budget, SharedPurse] = {}
+        self._cuts: dict[Budget, RedisBudgetTotals] = {}
         self._opened_at = 0.0
         self._differences: dict[Budget, _Difference] = {}
 
@@ -96,7 +96,7 @@ class SharedAudit:
         elif self._differences or is_last:
             self._audit_at = monotonic() + _RETRY_SECONDS
 
-    def _correct(self, budget: Budget, cut: SharedPurse, found: _Difference) -> None:
+    def _correct(self, budget: Budget, cut: RedisBudgetTotals, found: _Difference) -> None:
         """Add what two cuts in a row found, and keep the rest for the next."""
         known = self._differences.pop(budget, None)
         spent_ns = jobs_ns = 0
@@ -111,18 +111,18 @@ class SharedAudit:
             )
 
 
-def _has_all(places: Mapping[tuple[str, str], int], cut: SharedPurse) -> bool:
+def _has_all(places: Mapping[tuple[str, str], int], cut: RedisBudgetTotals) -> bool:
     """Say whether the ledger has what each process had stated; not where its journal is not known there."""
     reached = _by_holder(places)
     return all(0 <= cut.stated.get(holder, 0) <= reached.get(holder, -1) for holder in {*cut.holders, *cut.stated})
 
 
 def _by_holder(places: Mapping[tuple[str, str], int]) -> dict[bytes, int]:
-    """Return places by process (`<gateway>:<pid>`); a journal is named `worker-<seat>-<pid>`."""
+    """Return places by process (`<gateway>:<pid>`); a journal is named `worker-<slot>-<pid>`."""
     return {f"{gateway}:{name.rpartition('-')[2]}".encode(): place for (gateway, name), place in places.items()}
 
 
-def _difference(budget: Budget, cut: SharedPurse, stated: Iterable[Statement], ledger: LedgerCut) -> _Difference:
+def _difference(budget: Budget, cut: RedisBudgetTotals, stated: Iterable[Statement], ledger: LedgerCut) -> _Difference:
     """Return by how much the ledger has more than the purse as of the same lines."""
     reached = _by_holder(ledger.places)
     counted = [each for each in stated if each.place <= reached.get(each.holder, -1)]

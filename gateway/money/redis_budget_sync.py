@@ -28,11 +28,11 @@ import structlog
 
 from gateway.money.known_jobs import job_of, open_jobs, recent_jobs
 from gateway.money.living_gateways import LifeSigns
-from gateway.money.redis_budget_comparison import SharedAudit
+from gateway.money.redis_budget_comparison import RedisBudgetComparison
 from gateway.policy.budget import period_end, period_start
 from gateway.policy.job import SETTLED
-from gateway.state.memory.budgets import Purse
-from gateway.state.redis.admin import OPENING_SECONDS, RedisBooks, StoreAwayError
+from gateway.state.memory.budgets import BudgetTotals
+from gateway.state.redis.admin import OPENING_SECONDS, RedisBudgetAdmin, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Ledger
     from gateway.policy.budget import Budget
-    from gateway.state.redis.budget_totals import SharedPurse
+    from gateway.state.redis.budget_totals import RedisBudgetTotals
 
 LOOK_SECONDS: Final = 1.0
 LAG_SECONDS: Final = 1
@@ -61,25 +61,25 @@ class Journals(NamedTuple):
     adopted: Iterable[str] = ()
 
 
-def open_treasury(
+def open_redis_budget_sync(
     url: str, replica: str, ledger: Ledger, *, workers: Callable[[], Sequence[int]], journals: Callable[[], Journals]
-) -> Treasury:
-    """Return the treasury of a gateway's ledger process; connects to nothing yet."""
-    return Treasury(RedisBooks(url, replica), ledger, replica=replica, workers=workers, journals=journals)
+) -> RedisBudgetSync:
+    """Return the budget sync of a gateway's ledger process; connects to nothing yet."""
+    return RedisBudgetSync(RedisBudgetAdmin(url, replica), ledger, replica=replica, workers=workers, journals=journals)
 
 
-class Treasury:
+class RedisBudgetSync:
     """The shared budgets, as one ledger process keeps them."""
 
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
         self,
-        books: RedisBooks,
+        books: RedisBudgetAdmin,
         ledger: Ledger,
         *,
         replica: str,
         workers: Callable[[], Sequence[int]],
         journals: Callable[[], Journals],
-        audit: SharedAudit | None = None,
+        audit: RedisBudgetComparison | None = None,
     ) -> None:
         """Take the store and the ledger. `workers` returns the ids of this gateway's worker processes."""
         self.is_up = False
@@ -90,7 +90,7 @@ class Treasury:
         self._replica = replica.encode()
         self._workers = workers
         self._journals = journals
-        self._audit = audit or SharedAudit(books, ledger)
+        self._audit = audit or RedisBudgetComparison(books, ledger)
         self._look_at = 0.0
         self._fence: int | None = None
         self._run_id = ""
@@ -99,7 +99,7 @@ class Treasury:
         self._repeats = 0
         self._strange: dict[bytes, float] = {}  # holders of gateways without a sign of life, and since when
         self._adopted: frozenset[bytes] = frozenset()
-        self._purses: dict[Budget, SharedPurse] = {}
+        self._purses: dict[Budget, RedisBudgetTotals] = {}
         self._editions: dict[str, int] = {}  # of purses as they were seen last; 0: filled in, and not seen yet
         self._events = structlog.get_logger()
 
@@ -113,7 +113,7 @@ class Treasury:
                 self._check_server()
             self._keep(budgets, is_ledger_up=is_ledger_up)
             self.is_up = True
-        except StoreAwayError as fault:  # said by the workers
+        except StoreUnavailableError as fault:  # said by the workers
             self._events.debug("state_store_away", reason=str(fault))
             self.life_signs.missed()
         finally:
@@ -182,7 +182,7 @@ class Treasury:
             self._look_at = 0.0
             self.keep(budgets, is_ledger_up=False)
         if self.is_up:
-            with suppress(StoreAwayError):
+            with suppress(StoreUnavailableError):
                 self._books.end_life([self._replica.decode()])
         return self.is_up
 
@@ -190,12 +190,12 @@ class Treasury:
         """Compare with the next look: this gateway has changed the ledger by itself."""
         self._audit.soon()
 
-    def purse(self, budget: Budget) -> Purse:
+    def purse(self, budget: Budget) -> BudgetTotals:
         """Return the sums as of the last look, in the period that is now; `start` 0 where they are not known."""
         shared, start = self._purses.get(budget), period_start(budget.period, time())
         if shared is None or shared.start < start:
-            return Purse(start if shared is not None else 0, 0, 0)
-        return Purse(shared.start, shared.spent_ns, shared.held_ns + shared.jobs_ns)
+            return BudgetTotals(start if shared is not None else 0, 0, 0)
+        return BudgetTotals(shared.start, shared.spent_ns, shared.held_ns + shared.jobs_ns)
 
     def _check_server(self) -> None:
         """Look at a store each time that it is found: whether it is the one from before, whether it deletes keys."""
@@ -209,14 +209,14 @@ class Treasury:
 
     # -- what was lost, or is older -----------------------------------------------------------------------------------
 
-    def _is_lost(self, budget: Budget, purse: SharedPurse, now: float, *, is_older: bool) -> bool:
+    def _is_lost(self, budget: Budget, purse: RedisBudgetTotals, now: float, *, is_older: bool) -> bool:
         """Say whether a purse is older than what this gateway has seen, or of a period that has not begun."""
         if purse.start > period_start(budget.period, now):  # the store's clock was ahead
             return True
         edition = self._editions.get(budget.store_name, 0)
         return purse.edition < edition or (is_older and edition in (0, purse.edition))
 
-    def _fill(self, lost: Mapping[Budget, SharedPurse | None], now: float) -> None:
+    def _fill(self, lost: Mapping[Budget, RedisBudgetTotals | None], now: float) -> None:
         """Fill purses in with what the ledger has. One that was there before is closed until all have stated."""
         starts = {budget: period_start(budget.period, now) for budget in lost}
         sums = {start: self._ledger.sums_since(start * _MICROSECONDS) for start in set(starts.values())}
@@ -235,7 +235,7 @@ class Treasury:
             self._editions.setdefault(budget.store_name, 0)
         self._audit.soon()
 
-    def _close(self, lost: Mapping[Budget, SharedPurse | None]) -> None:
+    def _close(self, lost: Mapping[Budget, RedisBudgetTotals | None]) -> None:
         """Let purses that are older admit nothing until the ledger is there."""
         for budget, purse in lost.items():
             if purse is not None:
@@ -243,7 +243,7 @@ class Treasury:
 
     # -- the dead ---------------------------------------------------------------------------------------------------
 
-    def _bury(self, budget: Budget, purse: SharedPurse, living: Collection[bytes], ours: Collection[int]) -> None:
+    def _bury(self, budget: Budget, purse: RedisBudgetTotals, living: Collection[bytes], ours: Collection[int]) -> None:
         for holder in {*purse.holders, *purse.stated}:
             replica, _, pid = holder.rpartition(b":")
             is_gone = int(pid) not in ours if replica == self._replica else replica in self._adopted
@@ -284,7 +284,7 @@ class Treasury:
         closer = b"overdue/" + entry.id.encode()
         try:
             job = self._books.close_job(entry.fal_request_id, SETTLED, job_of(entry), closer=closer)
-        except StoreAwayError:
+        except StoreUnavailableError:
             self.is_up = False  # the other jobs wait for the next look, too, and not each for its own timeout
             return False
         return job is not None or is_late

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
     from gateway.ledger.entry import Entry
     from gateway.ledger.ledger import Change, Ledger
-    from gateway.platform.published import Bulletin
+    from gateway.platform.published import Published
     from gateway.policy.budget import Budget
     from gateway.policy.credential import Principal
     from gateway.policy.quota import Limit
-    from gateway.state.memory.budgets import Purse
+    from gateway.state.memory.budgets import BudgetTotals
 
 PERIODS: Final = ("day", "week", "month")
 _READ_SECONDS: Final = 60.0
 _MICROSECONDS: Final = 1_000_000
 
 
-class Statement:
+class UsageSnapshot:
     """Sums by key, in nanodollars, and those of budgets; in the ledger process."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Statement:
                     sums = self._sums[period]
                     sums[change.new.key] = sums.get(change.new.key, 0) + cost_ns
 
-    def content(self, ledger: Ledger, purses: Iterable[tuple[Budget, Purse]], *, now: float) -> bytes | None:
+    def content(self, ledger: Ledger, purses: Iterable[tuple[Budget, BudgetTotals]], *, now: float) -> bytes | None:
         """Return what is to be published, None where nothing is new; `now` in seconds since the epoch."""
         starts = {period: period_start(period, now) for period in PERIODS}
         if starts != self._starts or monotonic() >= self._read_at:
@@ -72,15 +72,15 @@ class SnapshotReader:
     5,000 keys take 3 ms to read, too long for each request of each key.
     """
 
-    def __init__(self, bulletin: Bulletin) -> None:
-        self._bulletin = bulletin
+    def __init__(self, published: Published) -> None:
+        self._published = published
         self._generation = 0
         self._snapshot: Mapping[str, Any] = {}
 
     def read(self) -> Mapping[str, Any]:
         """Return the sums by period and key, and those of budgets by their names; empty before the first."""
-        if self._bulletin.generation != self._generation:
-            self._generation, content = self._bulletin.read()
+        if self._published.generation != self._generation:
+            self._generation, content = self._published.read()
             self._snapshot = orjson.loads(content)
         return self._snapshot
 

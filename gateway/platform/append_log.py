@@ -18,7 +18,7 @@ HEAD: Final = struct.Struct("=HI")
 LONGEST_ENTRY_BYTES: Final = 0xFFFF
 
 
-class Roll:
+class AppendLog:
     """The list itself, over memory that somebody else owns."""
 
     __slots__ = ("_area", "_used")

@@ -1,4 +1,4 @@
-"""A worker's event loop: asyncio's, waiting in `Turns`.
+"""A worker's event loop: asyncio's, waiting in `Poller`.
 
 asyncio takes any selector (`asyncio.SelectorEventLoop`); this one tells callers' and libcurl's sockets while it waits.
 """
@@ -10,7 +10,7 @@ import math
 import selectors
 from typing import TYPE_CHECKING, Any
 
-from gateway.platform.poller import READ, WRITE, Turns
+from gateway.platform.poller import READ, WRITE, Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 _MILLISECOND = 1e-3
 
 
-class TurnSelector(selectors.BaseSelector):
-    """`selectors.EpollSelector`, over `Turns`."""
+class PollerSelector(selectors.BaseSelector):
+    """`selectors.EpollSelector`, over `Poller`."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
         self._keys: dict[int, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:  # noqa: ANN401 (asyncio's)
@@ -30,7 +30,7 @@ class TurnSelector(selectors.BaseSelector):
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         if fd in self._keys:
             raise KeyError(fd)
-        self._turns.register(fd, _mask(events))
+        self._poller.register(fd, _mask(events))
         key = self._keys[fd] = selectors.SelectorKey(fileobj, fd, events, data)
         return key
 
@@ -38,7 +38,7 @@ class TurnSelector(selectors.BaseSelector):
         """Watch it no longer."""
         key = self._keys.pop(fileobj if isinstance(fileobj, int) else fileobj.fileno())
         try:
-            self._turns.unregister(key.fd)
+            self._poller.unregister(key.fd)
         except OSError:  # closed before: the kernel has dropped it by itself
             return key
         return key
@@ -47,7 +47,7 @@ class TurnSelector(selectors.BaseSelector):
         """Wait, tell callers and libcurl, and return what is asyncio's."""
         wait = -1.0 if timeout is None else math.ceil(max(timeout, 0.0) / _MILLISECOND) * _MILLISECOND
         ready = []
-        for fd, events in self._turns.take(wait):
+        for fd, events in self._poller.take(wait):
             key = self._keys.get(fd)
             if key is not None:
                 ready.append((key, _told(events) & key.events))
@@ -60,7 +60,7 @@ class TurnSelector(selectors.BaseSelector):
     def close(self) -> None:
         """Watch nothing any more."""
         self._keys.clear()
-        self._turns.close()
+        self._poller.close()
 
 
 def _told(events: int) -> int:
@@ -72,8 +72,8 @@ def _mask(events: int) -> int:
     return (READ if events & selectors.EVENT_READ else 0) | (WRITE if events & selectors.EVENT_WRITE else 0)
 
 
-def run(main: Callable[[Turns], Coroutine[Any, Any, Any]]) -> Any:  # noqa: ANN401 (whatever it returns)
-    """Run a coroutine on a loop over a new `Turns`, which it is given."""
-    turns = Turns()
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(TurnSelector(turns))) as runner:
-        return runner.run(main(turns))
+def run(main: Callable[[Poller], Coroutine[Any, Any, Any]]) -> Any:  # noqa: ANN401 (whatever it returns)
+    """Run a coroutine on a loop over a new `Poller`, which it is given."""
+    poller = Poller()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(PollerSelector(poller))) as runner:
+        return runner.run(main(poller))

@@ -19,7 +19,7 @@ BROKEN: Final = 24  # EPOLLERR and EPOLLHUP, told also where nobody asked
 _EVENTS_A_TURN: Final = 256
 
 
-class Turns:
+class Poller:
     """The set. `call(events)` is called whenever one of the events asked for holds, or the descriptor is BROKEN."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ _CONTENT_AT: Final = _HEAD.size + _CHECKSUM.size
 _ATTEMPTS: Final = 1000
 
 
-class Bulletin:
+class Published:
     """The memory; made before the first fork, written by the process that made it. Generations count from 1."""
 
     def __init__(self, *, largest_bytes: int = LARGEST_CONTENT_BYTES) -> None:

@@ -19,30 +19,30 @@ from typing import Final
 _CELL_BYTES: Final = 8
 TAT: Final = 1
 NUMBERS: Final = 2
-"""Layout of a place: digest (0: free), moment, numbers of all workers, then columns of one cell for each seat; the
-first of these is what each seat holds."""
+"""Layout of a place: digest (0: free), moment, numbers of all workers, then columns of one cell for each slot; the
+first of these is what each slot holds."""
 
 
-class Places:
+class SharedTable:
     """The table. A place is told by the index of its first cell; `moments[place + TAT]` is in seconds.
 
-    `cells` is the same memory as int64: `numbers` of them from `place + NUMBERS` on, then those of the seats, from
+    `cells` is the same memory as int64: `numbers` of them from `place + NUMBERS` on, then those of the slots, from
     `place + first_seat` on, column by column.
     """
 
     def __init__(  # noqa: PLR0913 (the shape of a table, by name)
-        self, *, places: int, seats: int, reach: int, numbers: int = 0, columns: int = 1, shown: int = 1
+        self, *, places: int, slots: int, reach: int, numbers: int = 0, columns: int = 1, shown: int = 1
     ) -> None:
         """Make the memory for so many places, before the first fork; `reach`: how many are probed for a name.
 
-        `shown`: how many columns of the seats are in a `row`.
+        `shown`: how many columns of the slots are in a `row`.
         """
         self.first_seat: Final = NUMBERS + numbers
-        self._seats: Final = seats
-        self._width: Final = NUMBERS + numbers + seats * columns
+        self._slots: Final = slots
+        self._width: Final = NUMBERS + numbers + slots * columns
         self._places: Final = places
         self._reach: Final = min(reach, places)
-        self._row: Final = struct.Struct(f"{self.first_seat + seats * shown}q")  # native: each cell is read at once
+        self._row: Final = struct.Struct(f"{self.first_seat + slots * shown}q")  # native: each cell is read at once
         self._memory = mmap.mmap(-1, places * self._width * _CELL_BYTES)
         self._whole = memoryview(self._memory)
         self.cells = self._whole.cast("q")
@@ -99,13 +99,13 @@ class Places:
     def held(self, place: int) -> int:
         """Return what all workers hold at a place."""
         cells, held = self.cells, 0
-        for cell in range(place + self.first_seat, place + self.first_seat + self._seats):
+        for cell in range(place + self.first_seat, place + self.first_seat + self._slots):
             held += int(cells[cell])
         return held
 
-    def hold(self, place: int, seat: int, change: int) -> None:
+    def hold(self, place: int, slot: int, change: int) -> None:
         """Add to what one worker holds at a place; never below 0."""
-        cell = place + self.first_seat + seat
+        cell = place + self.first_seat + slot
         held = int(self.cells[cell]) + change
         self.cells[cell] = max(0, held)
 
@@ -118,9 +118,9 @@ class Places:
         """Return the places that have a name."""
         return [place for place in range(0, len(self.cells), self._width) if self.cells[place]]
 
-    def vacate(self, seat: int) -> None:
+    def vacate(self, slot: int) -> None:
         """Give up all that a worker holds which is gone."""
-        self.cells[self.first_seat + seat :: self._width] = memoryview(array("q", bytes(self._places * _CELL_BYTES)))
+        self.cells[self.first_seat + slot :: self._width] = memoryview(array("q", bytes(self._places * _CELL_BYTES)))
 
     def close(self) -> None:
         """Give this process's mapping back."""

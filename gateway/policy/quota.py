@@ -159,7 +159,7 @@ def _policy_of(limit: Limit, name: str) -> str:
 NO_LIMITS: Final = LimitSet("", ())
 
 
-class Verdict:
+class Decision:
     """What became of one request's asking.
 
     `delay`: seconds that a granted call waits for its turn. For each limit of the set, `remaining` has what is left and
@@ -196,7 +196,7 @@ class Verdict:
         self.shadowed: list[int] = []
 
 
-def granted_lines(limits: LimitSet, verdict: Verdict) -> tuple[bytes, ...]:
+def granted_lines(limits: LimitSet, verdict: Decision) -> tuple[bytes, ...]:
     """Return RateLimit-Policy and RateLimit, with their line ends, for an answer to a granted call."""
     if not limits.told:
         return ()
@@ -210,7 +210,7 @@ def granted_lines(limits: LimitSet, verdict: Verdict) -> tuple[bytes, ...]:
     return limits.policy_line, limits.line_form % tuple(figures)
 
 
-def quota_exceeded(limits: LimitSet, verdict: Verdict) -> Problem:
+def quota_exceeded(limits: LimitSet, verdict: Decision) -> Problem:
     """Return the refusal of a call beyond its quota."""
     limit, name = limits.limits[verdict.refused_by], limits.names[verdict.refused_by]
     seconds = max(1, ceil(verdict.retry_after))

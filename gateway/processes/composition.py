@@ -1,6 +1,6 @@
 """The composition root: the only place that knows every concrete class of a worker.
 
-A worker is one event loop with the data listener in front, libcurl behind, and its seat on the board in between.
+A worker is one event loop with the data listener in front, libcurl behind, and its slot on the scoreboard in between.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from gateway.http.fields import CallerFields, OriginFields
 from gateway.http.request_ids import RandomIds
 from gateway.http.responses import Replies
 from gateway.ingress.server import CallerServer
-from gateway.ingress.timeouts import Patience
-from gateway.limits.limiter import Turnstile
-from gateway.limits.wait_queue import WaitingRoom
-from gateway.money.accounting import Jobs, Till
+from gateway.ingress.timeouts import CallerTimeouts
+from gateway.limits.limiter import Limiter
+from gateway.limits.wait_queue import WaitQueue
+from gateway.money.accounting import Accounting, Jobs
 from gateway.money.fal_prices import with_quotes
 from gateway.money.usage_page import SnapshotReader
 from gateway.platform.fd_limit import most_connections
@@ -30,9 +30,9 @@ from gateway.policy.address import counted_peers
 from gateway.policy.price import Estimates, Price
 from gateway.processes.ledger_watch import WATCH_SECONDS, JournalWatch
 from gateway.processes.rules import RulesReader
-from gateway.proxy.application import Gatehouse
-from gateway.proxy.authorization import Door
-from gateway.proxy.services import Desk
+from gateway.proxy.application import ProxyApplication
+from gateway.proxy.authorization import Authorizer
+from gateway.proxy.services import Services
 from gateway.state.job_search import JobSearch, LedgerQuestions
 from gateway.state.memory.jobs import LocalJobs
 from gateway.state.memory.store import LocalStore
@@ -41,20 +41,20 @@ from gateway.telemetry.metrics.meter import Meter
 from gateway.telemetry.tracing.tracer import finishing, open_tracer
 from gateway.upstream.curl import CurlRelay
 from gateway.upstream.options import CurlOptions, system_ca_file
-from gateway.upstream.timeouts import Phases
+from gateway.upstream.timeouts import OriginTimeouts
 from gateway.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.config.policy_snapshot import Edition
+    from gateway.config.policy_snapshot import PolicySnapshot
     from gateway.config.ruleset import Ruleset
     from gateway.config.settings import Settings
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
     from gateway.policy.job import Isolation
     from gateway.processes.shared import Shared
     from gateway.state.redis.store import RedisStore
-    from gateway.telemetry.metrics.scoreboard import Seat
+    from gateway.telemetry.metrics.scoreboard import ProcessSlot
 
 _SUMMARY_SECONDS: Final = 1.0
 _FOLLOW_SECONDS: Final = 0.1  # until a policy that is in force elsewhere is so here
@@ -69,24 +69,24 @@ _OWN_FIELDS: Final = (
 class Worker:
     """One worker's parts, made within its running loop."""
 
-    def __init__(self, turns: Turns, shared: Shared, seat: Seat) -> None:
-        self._shared, self._seat = shared, seat
-        settings, board = shared.settings, shared.board
-        self._journal = shared.open_journal(seat)
-        number = board.workers.index(seat)
-        self._store = LocalStore(shared.quotas, seat=number, lines=self._journal)
-        turns.at_end(self._write_down)
+    def __init__(self, poller: Poller, shared: Shared, slot: ProcessSlot) -> None:
+        self._shared, self._slot = shared, slot
+        settings, scoreboard = shared.settings, shared.scoreboard
+        self._journal = shared.open_journal(slot)
+        number = scoreboard.workers.index(slot)
+        self._store = LocalStore(shared.quotas, slot=number, lines=self._journal)
+        poller.at_end(self._write_down)
         before = self._write_down  # nothing is sent whose purchase is not written down
         options = _curl_options(settings)
-        self.relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=_alarm, before=before)
+        self.relay = CurlRelay(force_instance=True, poller=poller, options=options, alarm=_alarm, before=before)
         self.tracer = open_tracer(settings.tracing, RandomIds().next, shared.replica, ca_file=system_ca_file())
         self._refusals = RefusalSampler(finishing(shared.log.exchange, self.tracer))
-        self._meter = Meter(seat.region, board.endpoints, emit=self._refusals.emit)
+        self._meter = Meter(slot.region, scoreboard.endpoints, emit=self._refusals.emit)
         shared.log.count_to(self._meter.count_dropped)
         if self.tracer is not None:
             self.tracer.count_to(self._meter.count_dropped_spans)
         self._to_origin, self._to_caller = OriginFields(_OWN_FIELDS), CallerFields()
-        self._room = WaitingRoom(asyncio.get_running_loop().call_later)
+        self._room = WaitQueue(asyncio.get_running_loop().call_later)
         self._shared_store = self._make_shared_store()
         store = self._shared_store.jobs if self._shared_store is not None else None
         self._questions = LedgerQuestions(shared.job_channel, number)
@@ -94,18 +94,20 @@ class Worker:
         self._estimates = Estimates()
         self._snapshots = SnapshotReader(shared.statement)
         self._quoted = shared.quotes.generation
-        self._rules = RulesReader(shared.bulletin)
+        self._rules = RulesReader(shared.published)
         self._followed, edition, rules = self._rules.read()
-        desk = self._desk(edition, rules)
-        seat.generation = self._followed
+        services = self._services(edition, rules)
+        slot.generation = self._followed
         pressure = MemoryPressure(own_group())
         self._journal_watch = JournalWatch(self._journal, self._meter)
         self._periodic = self._start_periodic(pressure)
-        self.gate = Gatehouse(desk, max_inflight=settings.max_inflight, pressure=pressure, tracer=self.tracer)
+        self.gate = ProxyApplication(
+            services, max_inflight=settings.max_inflight, pressure=pressure, tracer=self.tracer
+        )
         self.server = CallerServer(
             self.gate,
-            turns,
-            patience=Patience(
+            poller,
+            patience=CallerTimeouts(
                 settings.client_header_timeout,
                 settings.client_idle_timeout,
                 settings.client_least_rate,
@@ -141,7 +143,7 @@ class Worker:
         from gateway.state.redis.store import RedisStore  # noqa: PLC0415 (10 MB, for those who use it)
 
         def on_change(up: bool) -> None:  # noqa: FBT001 (the store's shape)
-            self._seat.is_store_away = not up
+            self._slot.is_store_away = not up
             if not up:
                 self._meter.count_store_error()
 
@@ -156,13 +158,13 @@ class Worker:
     def _jobs(self, isolation: Isolation) -> Jobs:
         if self._shared_store is None:
             return LocalJobs(self._shared.jobs, self._note_closing)
-        from gateway.state.redis.cached_jobs import SharedJobs  # noqa: PLC0415 (what it brings, for those who use it)
+        from gateway.state.redis.cached_jobs import CachedJobs  # noqa: PLC0415 (what it brings, for those who use it)
 
         await_row = self._questions.await_row if isolation != "none" else None
-        return SharedJobs(self._shared_store.jobs, self._shared.jobs, await_row)
+        return CachedJobs(self._shared_store.jobs, self._shared.jobs, await_row)
 
     def _note_closing(self, digest: bytes, state: int) -> None:
-        number = self._shared.board.workers.index(self._seat)
+        number = self._shared.scoreboard.workers.index(self._slot)
         self._shared.job_closings.note(number, digest, state, self._journal)
 
     def _write_down(self) -> bool:
@@ -173,14 +175,14 @@ class Worker:
         self._journal.flush()
         return False
 
-    def _desk(self, edition: Edition, rules: Ruleset) -> Desk:
-        """Return what exchanges work with under this policy; those under way keep the desk that they began with."""
+    def _services(self, edition: PolicySnapshot, rules: Ruleset) -> Services:
+        """Return what exchanges work with under this policy; those under way keep the services that they began with."""
         shared, settings = self._shared, self._shared.settings
         later = asyncio.get_running_loop().call_later
-        shared.board.endpoints.configure(rules.named_endpoints)
+        shared.scoreboard.endpoints.configure(rules.named_endpoints)
         own_key = settings.fal_key.get_secret_value() if settings.fal_key else ""
-        return Desk(
-            door=Door(rules, max_body_bytes=settings.max_body_bytes, find_job=shared.jobs.find),
+        return Services(
+            authorizer=Authorizer(rules, max_body_bytes=settings.max_body_bytes, find_job=shared.jobs.find),
             upstream=self.relay.engine,
             meter=self._meter,
             to_origin=self._to_origin,
@@ -188,9 +190,9 @@ class Worker:
             to_caller=self._to_caller,
             replies=Replies(rules.cors_origins),
             origins=_origins(settings),
-            till=self._till(rules),
+            accounting=self._accounting(rules),
             find_job=self._job_search.finder(rules.isolate_jobs),
-            turnstile=Turnstile(
+            limiter=Limiter(
                 local=self._store,
                 shared=self._shared_store,
                 on_loss=rules.on_quota_loss,
@@ -211,8 +213,8 @@ class Worker:
             return rules.prices
         return with_quotes(rules.prices, quotes.read()[1])
 
-    def _till(self, rules: Ruleset) -> Till:
-        return Till(
+    def _accounting(self, rules: Ruleset) -> Accounting:
+        return Accounting(
             prices=self._prices(rules),
             budgets_of=lambda owner: rules.budgets.get(owner, ()),
             refuses_unpriced=rules.refuses_unpriced,
@@ -231,15 +233,15 @@ class Worker:
         that this takes with many keys.
         """
         if self._shared_store is not None:
-            self._seat.replicas = self._shared_store.replicas
+            self._slot.replicas = self._shared_store.replicas
         shared = self._shared
-        if (shared.bulletin.generation, shared.quotes.generation) == (self._followed, self._quoted):
+        if (shared.published.generation, shared.quotes.generation) == (self._followed, self._quoted):
             return
         self._quoted = shared.quotes.generation
-        self._followed = shared.bulletin.generation  # first, or a bug below would be logged ten times a second
+        self._followed = shared.published.generation  # first, or a bug below would be logged ten times a second
         self._followed, edition, rules = await asyncio.to_thread(self._rules.read)
-        self.gate.desk = self._desk(edition, rules)
-        self._seat.generation = self._followed
+        self.gate.services = self._services(edition, rules)
+        self._slot.generation = self._followed
 
     @property
     def is_busy(self) -> bool:
@@ -276,7 +278,7 @@ def _alarm(event: str) -> None:
 
 
 def _curl_options(settings: Settings) -> CurlOptions:
-    phases = Phases(settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout)
+    phases = OriginTimeouts(settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout)
     ca_file = str(settings.ca_file) if settings.ca_file else system_ca_file()
     return CurlOptions(phases=phases, ca_file=ca_file, max_transfers=settings.max_inflight + 1)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.ledger.spool_folder import SpoolFolder
-    from gateway.telemetry.metrics.scoreboard import Board
+    from gateway.telemetry.metrics.scoreboard import Scoreboard
 
 WATCH_SECONDS: Final = 1.0
 _SAY_SECONDS: Final = 10.0
@@ -28,13 +28,13 @@ _SAY_SECONDS: Final = 10.0
 class LedgerWatch:
     """The supervisor's part; `look` is called all the time."""
 
-    def __init__(self, board: Board, folder: SpoolFolder, *, keep_ledger: Callable[[], None]) -> None:
+    def __init__(self, scoreboard: Scoreboard, folder: SpoolFolder, *, keep_ledger: Callable[[], None]) -> None:
         """Begin with a ledger process that works. `keep_ledger` keeps others from it; OSError if it fails."""
         self._folder = folder
         self._keep_ledger = keep_ledger
-        self._health = LedgerHealth(board.ledger.ledger_health)
+        self._health = LedgerHealth(scoreboard.ledger.ledger_health)
         self._health.live()
-        self._region = board.supervisor.region
+        self._region = scoreboard.supervisor.region
         self._lost = self._region.claim_spare(LOST_PURCHASES.name, ())
         self._look_at = 0.0
         self._is_folder_missing = False

@@ -1,7 +1,8 @@
 """The ops listener: `/livez`, `/readyz`, `/metrics` and nothing else, in a process of its own.
 
-The decision: it reads the board and never asks a worker, so it answers while every worker is busy, draining or being
-restarted, and a flood of scrapes costs the data path nothing. Plain Tornado handlers, because nothing here is hot.
+The decision: it reads the scoreboard and never asks a worker, so it answers while every worker is busy, draining or
+being restarted, and a flood of scrapes costs the data path nothing. Plain Tornado handlers, because nothing here is
+hot.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.telemetry.metrics.exposition import Reading
-    from gateway.telemetry.metrics.scoreboard import Board
+    from gateway.telemetry.metrics.scoreboard import Scoreboard
 
 HEAD_BYTES: Final = 16_384
 BODY_BYTES: Final = 1_024
@@ -34,9 +35,9 @@ IDLE_SECONDS: Final = 60
 class OpsHandler(RequestHandler):
     """What all answers here share: JSON errors, no cache, no name of the server."""
 
-    def initialize(self, *, board: Board, readings: Callable[[], list[Reading]]) -> None:
-        """Take the board to read, and what gives families that are not on it."""
-        self.board = board
+    def initialize(self, *, scoreboard: Scoreboard, readings: Callable[[], list[Reading]]) -> None:
+        """Take the scoreboard to read, and what gives families that are not on it."""
+        self.scoreboard = scoreboard
         self.readings = readings
 
     def set_default_headers(self) -> None:
@@ -67,7 +68,7 @@ class ReadyHandler(OpsHandler):
 
     def get(self) -> None:
         """Answer 200 while at least one worker is ready and nothing drains, else 503."""
-        readiness = self.board.readiness()
+        readiness = self.scoreboard.readiness()
         if readiness.status != "ready":
             self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
         self.write(
@@ -87,7 +88,7 @@ class MetricsHandler(OpsHandler):
     def get(self) -> None:
         """Answer with the exposition that the Accept field asks for."""
         accept = self.request.headers.get("Accept", "")
-        page, content_type = expose(self.board, accept, self.readings())
+        page, content_type = expose(self.scoreboard, accept, self.readings())
         self.set_header("Content-Type", content_type)
         self.write(page)
 
@@ -102,14 +103,14 @@ class UnknownPathHandler(OpsHandler):
         raise HTTPError(HTTPStatus.NOT_FOUND)
 
 
-def make_app(board: Board, spool_bytes: Callable[[], int]) -> Application:
-    """Return the application over a board; it writes no access log. `spool_bytes` gives the size of all journals."""
-    processes, ledger = ProcessTable(board), LedgerHealth(board.ledger.ledger_health)
+def make_app(scoreboard: Scoreboard, spool_bytes: Callable[[], int]) -> Application:
+    """Return the application over a scoreboard, without an access log. `spool_bytes` gives the size of all journals."""
+    processes, ledger = ProcessTable(scoreboard), LedgerHealth(scoreboard.ledger.ledger_health)
 
     def readings() -> list[Reading]:
         return [*ledger.readings(spool_bytes()), *processes.readings()]
 
-    arguments = {"board": board, "readings": readings}
+    arguments = {"scoreboard": scoreboard, "readings": readings}
     return Application(
         [
             ("/livez", LiveHandler, arguments),
@@ -124,7 +125,7 @@ def make_app(board: Board, spool_bytes: Callable[[], int]) -> Application:
 
 def serve_ops(
     listener: socket.socket,
-    board: Board,
+    scoreboard: Scoreboard,
     *,
     spool_bytes: Callable[[], int],
     on_orphaned: Callable[[Callable[[], None]], None],
@@ -134,7 +135,7 @@ def serve_ops(
     `spool_bytes` gives the size of all journals. `on_orphaned` takes what to call, within the loop, when the supervisor
     is gone: else the port would stay taken.
     """
-    asyncio.run(_serve(listener, make_app(board, spool_bytes), on_orphaned))
+    asyncio.run(_serve(listener, make_app(scoreboard, spool_bytes), on_orphaned))
 
 
 async def _serve(listener: socket.socket, app: Application, on_orphaned: Callable[[Callable[[], None]], None]) -> None:

@@ -15,12 +15,12 @@ import structlog
 from gateway.config.policy_snapshot import edition_of
 from gateway.config.principals import team_credentials
 from gateway.fal.api.client import HOST, FalApi
-from gateway.ledger.errors import LedgerAwayError
+from gateway.ledger.errors import LedgerUnavailableError
 from gateway.ledger.ledger import Ledger
 from gateway.money.fal_prices import content_of
 from gateway.money.price_feed import PriceFeed
 from gateway.money.reconcile.hourly import Auditor
-from gateway.money.usage_page import Statement
+from gateway.money.usage_page import UsageSnapshot
 from gateway.money.webhook import Webhook
 from gateway.money.webhook_signature import BudgetWarning
 from gateway.telemetry.metrics import families as metrics
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from gateway.config.ruleset import Ruleset
     from gateway.fal.api.pricing import Quote
     from gateway.ledger.ledger import Change
-    from gateway.money.budget_sync import Bookkeeper
+    from gateway.money.budget_sync import BudgetSync
     from gateway.money.reconcile.compare import Drift
     from gateway.money.reconcile.run import Audit
     from gateway.policy.budget import Budget
     from gateway.processes.shared import Shared
-    from gateway.state.memory.budgets import Purse
+    from gateway.state.memory.budgets import BudgetTotals
     from gateway.telemetry.metrics.counters import Region
     from gateway.telemetry.metrics.meter import Meter
 
@@ -55,14 +55,14 @@ class Overseer:
         shared: Shared,
         ledger: Ledger,
         *,
-        keeper: Bookkeeper,
+        keeper: BudgetSync,
         rules: Callable[[], Ruleset],
         region: Region,
         meter: Meter,
     ) -> None:
         self._shared, self._ledger, self._keeper = shared, ledger, keeper
         self._rules, self._region, self._meter = rules, region, meter
-        self._statement = Statement()
+        self._statement = UsageSnapshot()
         self._audits: deque[Audit] = deque(maxlen=16)
         self._books: deque[dict[str, Quote]] = deque(maxlen=1)
         self._feed: PriceFeed | None = None
@@ -92,7 +92,7 @@ class Overseer:
             self._api(key.get_secret_value()),
             lambda: Ledger(url),
             on_audit=self._audits.append,
-            credentials=lambda: team_credentials(edition_of(self._shared.bulletin.read()[1]).document),
+            credentials=lambda: team_credentials(edition_of(self._shared.published.read()[1]).document),
         )
         auditor.start()
         return auditor
@@ -111,7 +111,7 @@ class Overseer:
             self._books.clear()
             self._shared.quotes.publish(content_of({}))
         if self._feed is not None:
-            for endpoint in (*self._shared.board.endpoints.seen(), *self._rules().named_endpoints):
+            for endpoint in (*self._shared.scoreboard.endpoints.seen(), *self._rules().named_endpoints):
                 self._feed.want(endpoint)
         while self._books:
             quotes = self._books.popleft()
@@ -152,7 +152,7 @@ class Overseer:
         try:
             self._warn()
             content = self._statement.content(self._ledger, self._keeper.purses(), now=time())
-        except LedgerAwayError:  # said by the clerk with its next attempt
+        except LedgerUnavailableError:  # said by the ledger writer with its next attempt
             return
         if content is not None:
             self._shared.statement.publish(content)
@@ -176,7 +176,7 @@ class Overseer:
         if len(self._warned) > 100_000:  # noqa: PLR2004 (old periods: the ledger still knows them)
             self._warned.clear()
 
-    def _tell(self, budget: Budget, purse: Purse, share: float) -> None:
+    def _tell(self, budget: Budget, purse: BudgetTotals, share: float) -> None:
         scope, _, owner = budget.owner.partition("/")
         warning = BudgetWarning(
             scope=scope,

@@ -17,17 +17,17 @@ from gateway.platform.signals import RELOAD, STOP, SignalPipe
 from gateway.telemetry.metrics.families import POLICY_RELOAD_ERRORS
 
 if TYPE_CHECKING:
-    from gateway.config.policy_snapshot import Edition
+    from gateway.config.policy_snapshot import PolicySnapshot
     from gateway.processes.publisher import Publisher
     from gateway.processes.shared import Shared
-    from gateway.telemetry.metrics.scoreboard import Seat
+    from gateway.telemetry.metrics.scoreboard import ProcessSlot
 
 TICK_SECONDS: Final = 0.05
 
 
-def run_reloads(shared: Shared, seat: Seat, policy: Edition, *, publisher: Publisher) -> None:
+def run_reloads(shared: Shared, slot: ProcessSlot, policy: PolicySnapshot, *, publisher: Publisher) -> None:
     """Follow the files of a policy until the supervisor asks to stop, or is gone."""
-    region = seat.region
+    region = slot.region
     publisher.move(region)
     errors = region.claim_spare(POLICY_RELOAD_ERRORS.name, ())
 
@@ -44,7 +44,7 @@ def run_reloads(shared: Shared, seat: Seat, policy: Edition, *, publisher: Publi
     signals = SignalPipe((STOP, RELOAD))
     reloads.prepare()
     gc.freeze()  # what was read stays, and to look for garbage in it takes as long as a reload
-    while os.getppid() == shared.board.supervisor.pid:
+    while os.getppid() == shared.scoreboard.supervisor.pid:
         for number in signals.wait(TICK_SECONDS):
             if number == STOP:
                 return

@@ -9,7 +9,7 @@ from gateway.policy.credential import ANONYMOUS
 from gateway.telemetry.metrics.initial_series import introduce
 
 if TYPE_CHECKING:
-    from gateway.config.policy_snapshot import Edition
+    from gateway.config.policy_snapshot import PolicySnapshot
     from gateway.processes.shared import Shared
     from gateway.telemetry.metrics.counters import Region
 
@@ -27,10 +27,10 @@ class Publisher:
         """Put new series into another region from now on, in a process that was forked; the others stay."""
         self._region = region
 
-    def publish(self, policy: Edition) -> int:
+    def publish(self, policy: PolicySnapshot) -> int:
         """Hand a policy to the workers, once the metrics know it; return its generation."""
         document = policy.document
-        self._shared.board.endpoints.configure(named_endpoints(document))
+        self._shared.scoreboard.endpoints.configure(named_endpoints(document))
         priced = {price.endpoint for price in document.prices}
         keys = {(key.team, key.id) for key in document.keys}
         if document.clients.allow_unauthorized_requests:
@@ -39,4 +39,4 @@ class Publisher:
         if priced - self._priced:
             introduce(self._region, keys & self._keys, endpoints=priced - self._priced)
         self._keys, self._priced = keys, priced
-        return self._shared.bulletin.publish(policy.to_json())
+        return self._shared.published.publish(policy.to_json())

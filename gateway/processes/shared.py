@@ -11,19 +11,19 @@ from gateway.ledger.address import parse_database_url
 from gateway.ledger.journal import Journal
 from gateway.ledger.segments import WAITING, seal, segments_bytes
 from gateway.ledger.spool_folder import LedgerClaim, SpoolFolder, claim_folder
-from gateway.platform.published import Bulletin
+from gateway.platform.published import Published
 from gateway.state.job_channel import JobChannel
 from gateway.state.memory.job_closings import JobClosings
 from gateway.state.memory.jobs import JobTable
 from gateway.state.memory.store import Quotas
-from gateway.telemetry.metrics.scoreboard import Board
+from gateway.telemetry.metrics.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.config.settings import Settings
     from gateway.telemetry.log.log import Log
-    from gateway.telemetry.metrics.scoreboard import Seat
+    from gateway.telemetry.metrics.scoreboard import ProcessSlot
 
 _SPOOL_SUFFIX: Final = ".spool"
 
@@ -42,14 +42,14 @@ class Shared:
         self.began_us: Final = time_ns() // 1_000
         self.settings: Final = settings
         self.log: Final = log
-        self.board: Final = Board(workers=settings.workers)
-        self.bulletin: Final = Bulletin()
-        self.quotes: Final = Bulletin()  # prices that fal told
-        self.statement: Final = Bulletin()  # what each key has spent
+        self.scoreboard: Final = Scoreboard(workers=settings.workers)
+        self.published: Final = Published()
+        self.quotes: Final = Published()  # prices that fal told
+        self.statement: Final = Published()  # what each key has spent
         self.jobs: Final = JobTable()
-        self.job_closings: Final = JobClosings(seats=settings.workers)
+        self.job_closings: Final = JobClosings(slots=settings.workers)
         self.job_channel: Final = JobChannel(workers=settings.workers)
-        self.quotas: Final = Quotas(seats=settings.workers)
+        self.quotas: Final = Quotas(slots=settings.workers)
         self.spool_root: Final = spool_root(settings.database_url.get_secret_value())
         is_alone = settings.redis_url is None and parse_database_url(settings.database_url.get_secret_value()).file
         self._claim = LedgerClaim(self.spool_root) if is_alone else None
@@ -65,35 +65,35 @@ class Shared:
         if self._claim is not None:
             self._claim.close()
 
-    def journal_name(self, seat: Seat) -> str:
+    def journal_name(self, slot: ProcessSlot) -> str:
         """Return the name of the journal of the worker that sits there."""
-        return f"worker-{self.board.workers.index(seat)}-{seat.pid}"
+        return f"worker-{self.scoreboard.workers.index(slot)}-{slot.pid}"
 
-    def open_journal(self, seat: Seat) -> Journal:
+    def open_journal(self, slot: ProcessSlot) -> Journal:
         """Make the journal of the worker that sits there; OSError where that fails."""
-        name, writers = self.journal_name(seat), self.settings.workers
-        return Journal(self.spool.path, name=name, mark=seat.mark, writers=writers)
+        name, writers = self.journal_name(slot), self.settings.workers
+        return Journal(self.spool.path, name=name, mark=slot.mark, writers=writers)
 
     def is_seated(self, journal: str) -> bool:
         """Say whether a journal's worker lives, or is dead and was not settled with yet (`settle_with_dead`)."""
-        return any(seat.pid and self.journal_name(seat) == journal for seat in self.board.workers)
+        return any(slot.pid and self.journal_name(slot) == journal for slot in self.scoreboard.workers)
 
     def spool_bytes(self) -> int:
         """Return how many bytes are in this gateway's folder of journals, read or not."""
         return segments_bytes(str(self.spool.path))
 
-    def settle_with_dead(self, seat: Seat) -> int:
+    def settle_with_dead(self, slot: ProcessSlot) -> int:
         """Count what a worker left that is gone, as far as its journal tells it; for the supervisor.
 
-        Returns how many purchases it had in memory only, because the disk took no lines. Its seat is vacated only then:
+        Returns how many purchases it had in memory only, because the disk took no lines. Its slot is vacated only then:
         that is what the ledger's process waits for, with the journal and with what the worker had to say to the store.
         """
-        end = seal(self.spool.path, self.journal_name(seat), seat.mark)
-        number = self.board.workers.index(seat)
+        end = seal(self.spool.path, self.journal_name(slot), slot.mark)
+        number = self.scoreboard.workers.index(slot)
         self.quotas.vacate(number, end)
         for digest, state in self.job_closings.conclude(number, end):
-            self.jobs.reopen(digest, state, closer=seat.pid)
-        return int(seat.mark[WAITING])
+            self.jobs.reopen(digest, state, closer=slot.pid)
+        return int(slot.mark[WAITING])
 
 
 def spool_root(database_url: str) -> Path:

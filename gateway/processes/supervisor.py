@@ -33,13 +33,13 @@ from gateway.processes.worker import Lifeline, run_worker
 from gateway.proxy import exchange
 from gateway.telemetry.metrics.families import POLICY_RELOAD_ERRORS, PROCESS_RESTARTS
 from gateway.telemetry.metrics.meter import Meter
-from gateway.telemetry.metrics.scoreboard import Seat, State
+from gateway.telemetry.metrics.scoreboard import ProcessSlot, State
 from gateway.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gateway.config.policy_snapshot import Edition
+    from gateway.config.policy_snapshot import PolicySnapshot
     from gateway.config.settings import Settings
     from gateway.telemetry.log.log import Log
 
@@ -55,9 +55,9 @@ _MICROSECONDS: Final = 1_000_000
 
 @dataclass(slots=True)
 class Child:
-    """A seat and the process in it; `pid` 0 while it waits to be started again at `due_at` (monotonic seconds)."""
+    """A slot and the process in it; `pid` 0 while it waits to be started again at `due_at` (monotonic seconds)."""
 
-    seat: Seat
+    slot: ProcessSlot
     role: Literal["ops", "ledger", "policy", "worker"]
     pid: int = 0
     started_at: float = 0.0
@@ -68,29 +68,34 @@ class Child:
 class Supervisor:
     """The first process."""
 
-    def __init__(self, settings: Settings, policy: Edition, *, environ: Mapping[str, str], log: Log) -> None:
+    def __init__(self, settings: Settings, policy: PolicySnapshot, *, environ: Mapping[str, str], log: Log) -> None:
         """Bind both listeners; ListenError names what cannot be had. `environ`: teams' credentials may be there."""
         self._signals = signals.supervisor_signals()
         self._settings = settings
         self.listeners: Final = BoundSockets(settings)
         self._shared = Shared(settings, log, environ)
-        self._board = self._shared.board
-        self._board.supervisor.take(os.getpid())
+        self._scoreboard = self._shared.scoreboard
+        self._scoreboard.supervisor.take(os.getpid())
         self._lifeline = Lifeline()
-        self._ops, self._ledger = Child(self._board.ops, "ops"), Child(self._board.ledger, "ledger")
-        self._reloader = Child(self._board.policy, "policy") if settings.policy is not None else None
+        self._ops, self._ledger = Child(self._scoreboard.ops, "ops"), Child(self._scoreboard.ledger, "ledger")
+        self._reloader = Child(self._scoreboard.policy, "policy") if settings.policy is not None else None
         reloaders = [self._reloader] if self._reloader is not None else []
-        self._children = [self._ops, self._ledger, *reloaders, *(Child(seat, "worker") for seat in self._board.workers)]
+        self._children = [
+            self._ops,
+            self._ledger,
+            *reloaders,
+            *(Child(slot, "worker") for slot in self._scoreboard.workers),
+        ]
         self._stops = 0  # how often it was asked to stop
         self._is_ending = False
         self.exit_code = os.EX_OK
         self._events = structlog.get_logger()
-        self._meter = Meter(self._board.supervisor.region, self._board.endpoints, emit=log.exchange)
+        self._meter = Meter(self._scoreboard.supervisor.region, self._scoreboard.endpoints, emit=log.exchange)
         log.count_to(self._meter.count_dropped)
-        region = self._board.supervisor.region
+        region = self._scoreboard.supervisor.region
         region.claim_spare(POLICY_RELOAD_ERRORS.name, ())  # 0 from the start
         self._restarts = {role: region.claim_spare(PROCESS_RESTARTS.name, (role,)) for role in _ROLES}
-        self._ledger_watch = LedgerWatch(self._board, self._shared.spool, keep_ledger=self._shared.keep_ledger)
+        self._ledger_watch = LedgerWatch(self._scoreboard, self._shared.spool, keep_ledger=self._shared.keep_ledger)
         self._policy = policy
         self._publisher = Publisher(self._shared, region)
         self._publisher.publish(policy)
@@ -99,11 +104,14 @@ class Supervisor:
         """Start everything; False where it was stopped, or a worker died, before all were ready."""
         for child in self._children:
             self._fork(child)
-        while self._board.count(State.READY) < self._settings.workers or self._board.ledger.state is not State.READY:
+        while (
+            self._scoreboard.count(State.READY) < self._settings.workers
+            or self._scoreboard.ledger.state is not State.READY
+        ):
             self._tick()
             if self._stops:
                 return False
-        self._board.supervisor.state = State.READY
+        self._scoreboard.supervisor.state = State.READY
         self._events.info(
             "gateway_ready",
             address=self.listeners.address,
@@ -122,7 +130,7 @@ class Supervisor:
         self._end(self._ledger, _LEDGER_STOP_SECONDS)  # it writes down what the workers have told last
         if self._reloader is not None:
             self._end(self._reloader, _OPS_STOP_SECONDS)
-        self._board.supervisor.state = State.STOPPED
+        self._scoreboard.supervisor.state = State.STOPPED
         self._end(self._ops, _OPS_STOP_SECONDS)  # probes are answered to the end
         self._shared.spool.close()
         self._events.info("gateway_stopped")
@@ -150,7 +158,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stops += 1
-        self._board.supervisor.state = State.DRAINING
+        self._scoreboard.supervisor.state = State.DRAINING
         self._shared.give_up_ledger()  # the next gateway may start while this one drains
         self._events.info("gateway_draining", asked=self._stops)
         self._signal_workers()
@@ -176,9 +184,9 @@ class Supervisor:
 
     def _bury(self, child: Child, code: int, *, cpu_us: int) -> None:
         if child.role == "worker":
-            self._ledger_watch.count_lost(self._shared.settle_with_dead(child.seat))
-        child.seat.vacate(cpu_us=cpu_us)
-        is_starting = self._board.supervisor.state is State.STARTING
+            self._ledger_watch.count_lost(self._shared.settle_with_dead(child.slot))
+        child.slot.vacate(cpu_us=cpu_us)
+        is_starting = self._scoreboard.supervisor.state is State.STARTING
         if child.role == "ledger" and code == os.EX_CONFIG and is_starting:  # over a newer release's database
             self.exit_code = code
             self._stop()
@@ -186,7 +194,7 @@ class Supervisor:
             steady = monotonic() - child.started_at > _STEADY_SECONDS
             child.delay = _FIRST_DELAY_SECONDS if steady else min(child.delay * 2, _LONGEST_DELAY_SECONDS)
             child.due_at = monotonic() + child.delay
-            self._board.supervisor.region.cells[self._restarts[child.role]] += 1
+            self._scoreboard.supervisor.region.cells[self._restarts[child.role]] += 1
             self._events.error("process_died", pid=child.pid, code=code, role=child.role, again_in=child.delay)
         child.pid = 0
 
@@ -221,7 +229,7 @@ class Supervisor:
             signals.ignore_in_child()
             self._signals.close()
             self._lifeline.hold_end()
-            child.seat.take(os.getpid())
+            child.slot.take(os.getpid())
             self._shared.log.start_writer()
             code = self._work(child)
         except Exception:
@@ -236,22 +244,22 @@ class Supervisor:
         if child.role == "worker":
             host, port = self.listeners.reserved.getsockname()[:2]
             self.listeners.close()
-            run_worker(self._shared, child.seat, listener=listen(host, port), lifeline=self._lifeline)
+            run_worker(self._shared, child.slot, listener=listen(host, port), lifeline=self._lifeline)
             return os.EX_OK
-        meter = Meter(child.seat.region, self._board.endpoints, emit=self._shared.log.exchange)
+        meter = Meter(child.slot.region, self._scoreboard.endpoints, emit=self._shared.log.exchange)
         self._shared.log.count_to(meter.count_dropped)
         if child.role == "ops":
             self.listeners.reserved.close()
             spool_bytes, on_orphaned = self._shared.spool_bytes, self._lifeline.on_cut
-            serve_ops(self.listeners.ops, self._board, spool_bytes=spool_bytes, on_orphaned=on_orphaned)
+            serve_ops(self.listeners.ops, self._scoreboard, spool_bytes=spool_bytes, on_orphaned=on_orphaned)
         elif child.role == "policy":
             self.listeners.close()
-            run_reloads(self._shared, child.seat, self._policy, publisher=self._publisher)
+            run_reloads(self._shared, child.slot, self._policy, publisher=self._publisher)
         else:
             self.listeners.close()
             from gateway.processes.ledger import run_ledger  # noqa: PLC0415 (a database's libraries: 36 MB that others spare)
 
-            return run_ledger(self._shared, child.seat, meter)
+            return run_ledger(self._shared, child.slot, meter)
         return os.EX_OK
 
 
@@ -267,7 +275,7 @@ def _ended_child() -> tuple[int, int, int] | None:
 
 def run(
     settings: Settings,
-    policy: Edition,
+    policy: PolicySnapshot,
     *,
     environ: Mapping[str, str],
     log: Log,

@@ -15,15 +15,15 @@ import structlog
 from gateway.platform.asyncio_selector import run
 from gateway.platform.signals import call_on_stop
 from gateway.processes.composition import Worker
-from gateway.telemetry.metrics.loop_lag import Pulse
-from gateway.telemetry.metrics.scoreboard import Seat, State
+from gateway.telemetry.metrics.loop_lag import LoopLag
+from gateway.telemetry.metrics.scoreboard import ProcessSlot, State
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
     from gateway.config.settings import Settings
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
     from gateway.processes.shared import Shared
 
 _LOOK_SECONDS: Final = 0.05
@@ -93,24 +93,24 @@ class Stop:
         return True
 
 
-def run_worker(shared: Shared, seat: Seat, *, listener: socket.socket, lifeline: Lifeline) -> None:
+def run_worker(shared: Shared, slot: ProcessSlot, *, listener: socket.socket, lifeline: Lifeline) -> None:
     """Serve callers on a listening socket until asked to stop, then drain."""
 
-    async def serve(turns: Turns) -> None:
-        worker = Worker(turns, shared, seat)
+    async def serve(poller: Poller) -> None:
+        worker = Worker(poller, shared, slot)
         stop = Stop()
         call_on_stop(asyncio.get_running_loop(), stop.ask)
         lifeline.on_cut(stop.orphan)
         await worker.start()
-        pulse = Pulse(seat.region, callers=lambda: worker.server.connections, origins=worker.relay.count_connections)
+        pulse = LoopLag(slot.region, callers=lambda: worker.server.connections, origins=worker.relay.count_connections)
         worker.server.listen_on([listener])
         keep_freed_memory()
         gc.freeze()  # what is here by now stays
         gc.set_threshold(*_COLLECT_AT)
-        seat.inflight_limit = shared.settings.max_inflight
-        seat.state = State.READY
+        slot.inflight_limit = shared.settings.max_inflight
+        slot.state = State.READY
         await stop.wait()
-        seat.state = State.DRAINING
+        slot.state = State.DRAINING
         await _drain(worker, shared.settings, stop)
         pulse.stop()
         if worker.tracer is not None:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Final
 from gateway.fal.units import units_of
 from gateway.http.fields import AnswerHead, first
 from gateway.http.interfaces import Handler
-from gateway.money.purchase import Fate
+from gateway.money.purchase import RequestResult
 from gateway.policy.price import MOST_COST_NS, cost_ns, usd_text
 
 if TYPE_CHECKING:
     from gateway.http.interfaces import Caller
     from gateway.http.message import RequestHead
     from gateway.http.problem import Problem
-    from gateway.limits.permit import Ticket
+    from gateway.limits.permit import Permit
     from gateway.money.purchase import Charge, Purchase
     from gateway.proxy.authorization import Admission
-    from gateway.proxy.services import Desk
-    from gateway.telemetry.record import Exchanged
+    from gateway.proxy.services import Services
+    from gateway.telemetry.record import ExchangeRecord
 
 _COSTS_KEPT: Final = 1_024  # most requests use one of a few quantities: a twentieth of the time of working it out anew
 
@@ -32,13 +32,13 @@ _COSTS_KEPT: Final = 1_024  # most requests use one of a few quantities: a twent
 class Delivery(Handler):
     """What is told to one caller. `_responded`: a head has gone out, and cannot be taken back."""
 
-    def __init__(self, desk: Desk, request: RequestHead, caller: Caller, *, record: Exchanged) -> None:
-        self._desk = desk
+    def __init__(self, services: Services, request: RequestHead, caller: Caller, *, record: ExchangeRecord) -> None:
+        self._services = services
         self._request = request
         self._caller = caller
         self.record = record
         self._page = first(request.fields, b"origin")
-        self._ticket: Ticket | None = None
+        self._permit: Permit | None = None
         self._paid = True
         self._busy_since = request.received_at
         self._answer: AnswerHead | None = None
@@ -55,7 +55,7 @@ class Delivery(Handler):
     def _note_head(self, status: int, raw: list[bytes], admission: Admission) -> AnswerHead:
         """Read the origin's head, and write down what it says, of money too."""
         record = self.record
-        answer = self._answer = self._desk.to_caller.read(status, raw)
+        answer = self._answer = self._services.to_caller.read(status, raw)
         record.first_byte_seconds = self._busy_since - self._request.received_at
         record.fal_request_id = answer.request_id
         record.units = units_of(answer.units)
@@ -68,7 +68,7 @@ class Delivery(Handler):
         elif call is not None and call.job is not None:
             if job is not None and job.picodollars >= 0 and record.units is not None:
                 self._cost = cost_lines(job.picodollars, record.units)
-            self._desk.till.job_answered(
+            self._services.accounting.job_answered(
                 call, status, record.units, self._write_cost, are_units_unreadable=self._are_units_unreadable
             )
         return answer
@@ -76,7 +76,7 @@ class Delivery(Handler):
     def _account(self, purchase: Purchase, *, was_sent: bool) -> None:
         """Bring the purchase to its end, and write down what it cost."""
         answer = self._answer
-        fate = Fate(
+        fate = RequestResult(
             was_sent=was_sent,
             status=answer.status if answer is not None else 0,
             units=self.record.units,
@@ -84,7 +84,7 @@ class Delivery(Handler):
             is_answered=self._is_answered,
             fal_id=self.record.fal_request_id,
         )
-        self._write_cost(self._desk.till.close(purchase, fate))
+        self._write_cost(self._services.accounting.close(purchase, fate))
 
     def _write_cost(self, charge: Charge | None) -> None:
         if charge is not None:
@@ -92,7 +92,7 @@ class Delivery(Handler):
             if charge.cost_ns is not None:
                 self.record.cost_usd = _usd(charge.cost_ns)
             if charge.is_unreadable:
-                self._desk.meter.note_unreadable_units(self.record)
+                self._services.meter.note_unreadable_units(self.record)
 
     def _respond(self, length: int | None) -> None:
         """Begin the origin's answer; `length` of its content in bytes, None where it is not known."""
@@ -101,16 +101,16 @@ class Delivery(Handler):
             raise AssertionError("responded without an answer")
         self._responded = True
         self.record.status = answer.status
-        own = (self._ticket.lines if self._ticket is not None else ()) + self._cost
-        lines = self._desk.replies.relayed(answer, own, request_id=self.record.request_id, page=self._page)
+        own = (self._permit.lines if self._permit is not None else ()) + self._cost
+        lines = self._services.replies.relayed(answer, own, request_id=self.record.request_id, page=self._page)
         self._caller.respond(answer.status, lines, length)
         self._rest(monotonic())
 
     def _reply(self, problem: Problem) -> None:
         """Answer with a refusal or an origin failure, whole."""
         record = self.record
-        own = self._ticket.lines if self._ticket is not None else ()
-        lines, content = self._desk.replies.problem(problem, own, request_id=record.request_id, page=self._page)
+        own = self._permit.lines if self._permit is not None else ()
+        lines, content = self._services.replies.problem(problem, own, request_id=record.request_id, page=self._page)
         record.status = problem.status
         record.error_type = problem.error_type
         record.response_bytes = len(content)

@@ -17,14 +17,14 @@ from gateway.http.responses import ALLOW
 from gateway.http.traceparent import traceparent_of
 from gateway.proxy.capacity import Capacity
 from gateway.proxy.exchange import Exchange
-from gateway.telemetry.record import Exchanged
+from gateway.telemetry.record import ExchangeRecord
 
 if TYPE_CHECKING:
     from gateway.http.interfaces import Caller
     from gateway.http.message import Fault, RequestHead
     from gateway.platform.memory_pressure import MemoryPressure
     from gateway.proxy.authorization import Admission
-    from gateway.proxy.services import Desk
+    from gateway.proxy.services import Services
     from gateway.telemetry.tracing.tracer import Tracer
 
 PROXY_PATH: Final = b"/api/fal/proxy"
@@ -59,17 +59,17 @@ class Unanswerable(Handler):
         """Let it pass."""
 
 
-class Gatehouse(Gate):
+class ProxyApplication(Gate):
     """Takes the requests of a worker's callers."""
 
     def __init__(
-        self, desk: Desk, *, max_inflight: int, pressure: MemoryPressure, tracer: Tracer | None = None
+        self, services: Services, *, max_inflight: int, pressure: MemoryPressure, tracer: Tracer | None = None
     ) -> None:
         """Take what exchanges work with, how many there may be at once, how near the memory limit is, and what traces.
 
         Without a tracer a caller's `traceparent` passes as it came.
         """
-        self.desk = desk
+        self.services = services
         self._pressure = pressure
         self._capacity = Capacity(max_inflight)
         self._tracer = tracer
@@ -91,8 +91,8 @@ class Gatehouse(Gate):
 
     def open(self, head: RequestHead, caller: Caller) -> Exchange | Unanswerable:
         """Take a request."""
-        now = self.desk.wall()
-        record = Exchanged(self._ids.next(now), head.method)
+        now = self.services.wall()
+        record = ExchangeRecord(self._ids.next(now), head.method)
         if not _is_proxy_path(head.path):
             self._tell(head, caller, record)
             return self._answered
@@ -103,16 +103,16 @@ class Gatehouse(Gate):
         if head.method == "OPTIONS":
             self._preflight(head, caller, record)
             return self._answered
-        admission = self.desk.door.admit(head, now=now)
+        admission = self.services.authorizer.admit(head, now=now)
         capacity = self._capacity
-        exchange = Exchange(self.desk, admission, caller, record=record, capacity=capacity)
+        exchange = Exchange(self.services, admission, caller, record=record, capacity=capacity)
         _note(record, admission)
-        problem = self.desk.judged(admission.problem, head) or self._crowded(head.length, record.team)
+        problem = self.services.judged(admission.problem, head) or self._crowded(head.length, record.team)
         if problem is not None:
             exchange.refuse(problem)
             return exchange
         capacity.begin(exchange)
-        self.desk.meter.open(record)
+        self.services.meter.open(record)
         try:
             exchange.begin()
         except BaseException:  # a bug goes on to the loop's log; the exchange must not stay open for it
@@ -120,7 +120,7 @@ class Gatehouse(Gate):
             raise
         return exchange
 
-    def _tell(self, head: RequestHead, caller: Caller, record: Exchanged) -> None:
+    def _tell(self, head: RequestHead, caller: Caller, record: ExchangeRecord) -> None:
         """Answer what is not for the proxy: a key's holder reads its account, and there is nothing else.
 
         It is logged, and not counted: `requests_total` is of the proxy.
@@ -130,36 +130,38 @@ class Gatehouse(Gate):
             self._answer_preflight(head, caller, record)
         else:
             page = first(head.fields, b"origin")
-            told = self.desk.account(head, record) if is_usage and head.method == "GET" else _ELSEWHERE
+            told = self.services.account(head, record) if is_usage and head.method == "GET" else _ELSEWHERE
             if isinstance(told, bytes):
                 record.status, record.response_bytes = _OK, len(told)
-                caller.respond(_OK, self.desk.replies.document(request_id=record.request_id, page=page), len(told))
+                caller.respond(_OK, self.services.replies.document(request_id=record.request_id, page=page), len(told))
                 caller.send((told,), last=True)
             else:
                 self._answer(told, caller, record, page=page)
         record.duration_seconds = monotonic() - head.received_at
-        self.desk.meter.log(record)
+        self.services.meter.log(record)
 
     def reject(self, fault: Fault, caller: Caller) -> None:
         """Answer what was no request; counted as one, since it may have been one for the proxy."""
         fields = (ALLOW,) if fault.error_type == "method_not_allowed" else ()
-        record = Exchanged(self._ids.next(self.desk.wall()), _NO_METHOD)
+        record = ExchangeRecord(self._ids.next(self.services.wall()), _NO_METHOD)
         if self._tracer is not None:
             self._tracer.begin(record, None)
         self._answer(refusal(fault.error_type, fault.detail, fields), caller, record, page=None)
-        self.desk.meter.close(record)
+        self.services.meter.close(record)
 
-    def _preflight(self, head: RequestHead, caller: Caller, record: Exchanged) -> None:
+    def _preflight(self, head: RequestHead, caller: Caller, record: ExchangeRecord) -> None:
         """Answer OPTIONS, which needs no key (Fetch standard, section 3.3.2)."""
         self._answer_preflight(head, caller, record)
         record.duration_seconds = monotonic() - head.received_at
-        self.desk.meter.close(record)
+        self.services.meter.close(record)
 
-    def _answer_preflight(self, head: RequestHead, caller: Caller, record: Exchanged) -> None:
+    def _answer_preflight(self, head: RequestHead, caller: Caller, record: ExchangeRecord) -> None:
         asked = first(head.fields, b"access-control-request-headers")
         page = first(head.fields, b"origin")
         record.status = _NO_CONTENT
-        caller.respond(_NO_CONTENT, self.desk.replies.preflight(asked, request_id=record.request_id, page=page), None)
+        caller.respond(
+            _NO_CONTENT, self.services.replies.preflight(asked, request_id=record.request_id, page=page), None
+        )
         caller.send((), last=True)
 
     def _crowded(self, length: int | None, team: str) -> Problem | None:
@@ -167,10 +169,10 @@ class Gatehouse(Gate):
             return _DRAINING
         if self._pressure.share and self._pressure.refuses(large=not 0 <= (length or 0) <= _LARGE_BYTES):
             return _NO_MEMORY
-        return self._capacity.refusal(team, self.desk.door.max_share)
+        return self._capacity.refusal(team, self.services.authorizer.max_share)
 
-    def _answer(self, problem: Problem, caller: Caller, record: Exchanged, *, page: bytes | None) -> None:
-        lines, content = self.desk.replies.problem(problem, request_id=record.request_id, page=page)
+    def _answer(self, problem: Problem, caller: Caller, record: ExchangeRecord, *, page: bytes | None) -> None:
+        lines, content = self.services.replies.problem(problem, request_id=record.request_id, page=page)
         record.status, record.error_type, record.outcome = problem.status, problem.error_type, "refused"
         record.response_bytes = len(content)
         caller.respond(problem.status, lines, len(content))
@@ -183,7 +185,7 @@ def _is_proxy_path(target: bytes) -> bool:
     return path == PROXY_PATH or path.startswith(PROXY_PATH + b"/")
 
 
-def _note(record: Exchanged, admission: Admission) -> None:
+def _note(record: ExchangeRecord, admission: Admission) -> None:
     """Write down whose request it is and what it asks for, as far as that was found out."""
     if admission.principal is not None:
         record.key, record.team = admission.principal.key, admission.principal.team

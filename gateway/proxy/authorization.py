@@ -82,7 +82,7 @@ class Admission:
         return self
 
 
-class Door:
+class Authorizer:
     """One ruleset, ready to judge; a reload makes a new one."""
 
     def __init__(self, rules: Ruleset, *, max_body_bytes: int, find_job: Callable[[str], Job | None]) -> None:

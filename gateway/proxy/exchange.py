@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from gateway.http.message import Fault
     from gateway.proxy.authorization import Admission
     from gateway.proxy.capacity import Capacity
-    from gateway.proxy.services import Cancellable, Desk
-    from gateway.telemetry.record import Exchanged, Outcome
+    from gateway.proxy.services import Cancellable, Services
+    from gateway.telemetry.record import ExchangeRecord, Outcome
     from gateway.upstream.interface import OriginFailure
 
 HELD_BYTES: Final = 262_144
@@ -45,14 +45,14 @@ class Exchange(Intake):
 
     def __init__(
         self,
-        desk: Desk,
+        services: Services,
         admission: Admission,
         caller: Caller,
         *,
-        record: Exchanged,
+        record: ExchangeRecord,
         capacity: Capacity,
     ) -> None:
-        super().__init__(desk, admission, caller, record=record)
+        super().__init__(services, admission, caller, record=record)
         self._capacity = capacity
         self._is_unsent = False  # the origin's fault came before it was sent
         self._held: list[bytes] | None = None  # a paid JSON answer, until it is whole
@@ -127,7 +127,7 @@ class Exchange(Intake):
             self.give_up(_LONG_SUBMIT, "origin_failed")
             return
         if has_all and self._purchase is not None:
-            self._is_binding = self._desk.bind(self._purchase, status, held, self._on_bound)
+            self._is_binding = self._services.bind(self._purchase, status, held, self._on_bound)
         self._end_held(whole=whole)
         if not self._is_binding:
             self._send_held()
@@ -205,7 +205,7 @@ class Exchange(Intake):
             self._close("client_gone")
         elif self._paid and self._request_whole:
             self._gone = True
-            self._patience = self._desk.later(READ_ON_SECONDS, self.let_go)
+            self._patience = self._services.later(READ_ON_SECONDS, self.let_go)
             self._transfer.resume()
             self._capacity.leave(self)
         else:
@@ -220,7 +220,7 @@ class Exchange(Intake):
         if whole:
             self._is_answered = True
             if self._purchase is not None and self._held is not None and self._answer is not None:
-                self._desk.bind(self._purchase, self._answer.status, self._held, _nothing)
+                self._services.bind(self._purchase, self._answer.status, self._held, _nothing)
         if whole or self.record.response_bytes > READ_ON_BYTES:
             self.let_go()
 
@@ -272,12 +272,12 @@ class Exchange(Intake):
         if self._purchase is not None:
             self._account(self._purchase, was_sent=self._is_sent and self._request_whole and not self._is_unsent)
         if self._refused is not None:
-            self._desk.meter.count_upstream_refusal(self._refused.reason)
+            self._services.meter.count_upstream_refusal(self._refused.reason)
         record.outcome = outcome
         record.duration_seconds = monotonic() - self._request.received_at
-        self._desk.meter.close(record)
-        if self._ticket is not None:
-            self._ticket.end(used=self._is_sent)
+        self._services.meter.close(record)
+        if self._permit is not None:
+            self._permit.end(used=self._is_sent)
         self._capacity.end(self)
 
 

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from gateway.http.fields import CallerFields, OriginFields
     from gateway.http.message import RequestHead
     from gateway.http.responses import Replies
-    from gateway.limits.limiter import Turnstile
-    from gateway.limits.permit import Ticket
-    from gateway.money.accounting import Till
+    from gateway.limits.limiter import Limiter
+    from gateway.limits.permit import Permit
+    from gateway.money.accounting import Accounting
     from gateway.money.purchase import Purchase
     from gateway.policy.address import Network
     from gateway.policy.job import FindJob
-    from gateway.proxy.authorization import Admission, Door
+    from gateway.proxy.authorization import Admission, Authorizer
     from gateway.telemetry.metrics.meter import Meter
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.record import ExchangeRecord
     from gateway.upstream.interface import Upstream
 
 _NO_SUCCESS_FROM: Final = 300
@@ -40,7 +40,7 @@ class Cancellable(Protocol):
         """Call it off."""
 
 
-class Desk:
+class Services:
     """The parts; a plain class, since each request looks into it a dozen times.
 
     `origins` maps a host to the base URL to connect to in its place. `trusted_proxies` are believed about addresses.
@@ -51,7 +51,7 @@ class Desk:
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
         self,
         *,
-        door: Door,
+        authorizer: Authorizer,
         upstream: Upstream,
         meter: Meter,
         to_origin: OriginFields,
@@ -59,15 +59,15 @@ class Desk:
         to_caller: CallerFields,
         replies: Replies,
         origins: Mapping[str, str],
-        till: Till,
+        accounting: Accounting,
         find_job: FindJob | None,
         statement: Callable[[], Mapping[str, Any]],
-        turnstile: Turnstile,
+        limiter: Limiter,
         trusted_proxies: Sequence[Network],
         later: Callable[[float, Callable[[], None]], Cancellable],
         wall: Callable[[], float],
     ) -> None:
-        self.door: Final = door
+        self.authorizer: Final = authorizer
         self.upstream: Final = upstream
         self.meter: Final = meter
         self.to_origin: Final = to_origin
@@ -75,10 +75,10 @@ class Desk:
         self.to_caller: Final = to_caller
         self.replies: Final = replies
         self.origins: Final = origins
-        self.till: Final = till
+        self.accounting: Final = accounting
         self.find_job: Final = find_job
         self.statement: Final = statement
-        self.turnstile: Final = turnstile
+        self.limiter: Final = limiter
         self.trusted_proxies: Final = trusted_proxies
         self.later: Final = later
         self.wall: Final = wall
@@ -86,29 +86,29 @@ class Desk:
     def judged(self, problem: Problem | None, head: RequestHead) -> Problem | None:
         """Return why a head is refused; guesses at keys are limited by address, and no valid key with them."""
         if problem is CREDENTIAL_INVALID:
-            return self.turnstile.miss(self.address_of(head)) or problem
+            return self.limiter.miss(self.address_of(head)) or problem
         return problem
 
-    def account(self, head: RequestHead, record: Exchanged) -> bytes | Problem:
+    def account(self, head: RequestHead, record: ExchangeRecord) -> bytes | Problem:
         """Return what the holder of a key may read of itself, as JSON; the record learns whose key it is."""
-        who = self.door.identify(head, now=self.wall())
+        who = self.authorizer.identify(head, now=self.wall())
         if isinstance(who, Problem):
             return self.judged(who, head) or who
         record.key, record.team = who.key, who.team
         counted_by = self.address_of(head) if who.by_address else who.key
-        return self.turnstile.read_account(counted_by) or account_of(who, self.statement())
+        return self.limiter.read_account(counted_by) or account_of(who, self.statement())
 
     def enter(
         self, admission: Admission, request_id: str, purchase: Purchase | None, told: Callable[[], None]
-    ) -> Ticket:
-        """Return the ticket of an admitted request; where it waits, `told` is called when that is over."""
+    ) -> Permit:
+        """Return the permit of an admitted request; where it waits, `told` is called when that is over."""
         principal, call = admission.principal, admission.call
         if principal is None or call is None:
             raise AssertionError("entered without an admission")
         limits = principal.paid if call.billing == "paid" else principal.free
         address = self.address_of(admission.head) if principal.by_address and limits.limits else ""
         hold = purchase.hold if purchase is not None else None
-        return self.turnstile.enter(principal, limits, lease=request_id, address=address, hold=hold, told=told)
+        return self.limiter.enter(principal, limits, lease=request_id, address=address, hold=hold, told=told)
 
     def address_of(self, head: RequestHead) -> str:
         """Return the address that a request is counted by."""
@@ -122,7 +122,7 @@ class Desk:
         if purchase.call.action != "submit" or status >= _NO_SUCCESS_FROM:
             return False
         job_id = submitted_id(b"".join(content))
-        return job_id is not None and self.till.bind(purchase, job_id, known)
+        return job_id is not None and self.accounting.bind(purchase, job_id, known)
 
     def forward(
         self, head: RequestHead, admission: Admission, *, length: int | None, content: bytes | None, paid: bool

@@ -1,7 +1,7 @@
 """The request's side of an exchange: judged, let in, and sent on, in one piece or as it comes.
 
 Apart from exchange.py, which goes on with the answer. Nothing is sent, and nobody is told to send more, before the
-request has its ticket (limits/limiter.py) and its purchase is written down (money/accounting.py).
+request has its permit (limits/limiter.py) and its purchase is written down (money/accounting.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from gateway.proxy.authorization import LONGEST_TOKEN_REQUEST_BYTES, Admission, 
 if TYPE_CHECKING:
     from gateway.http.interfaces import Caller
     from gateway.policy.job import Job
-    from gateway.proxy.services import Desk
-    from gateway.telemetry.record import Exchanged, Outcome
+    from gateway.proxy.services import Services
+    from gateway.telemetry.record import ExchangeRecord, Outcome
     from gateway.upstream.interface import Answer, Transfer
 
 SMALL_BYTES: Final = 65_536  # content up to here is gathered and sent in one piece
@@ -28,8 +28,8 @@ SMALL_BYTES: Final = 65_536  # content up to here is gathered and sent in one pi
 class Intake(Delivery):
     """One request on its way in."""
 
-    def __init__(self, desk: Desk, admission: Admission, caller: Caller, *, record: Exchanged) -> None:
-        super().__init__(desk, admission.head, caller, record=record)
+    def __init__(self, services: Services, admission: Admission, caller: Caller, *, record: ExchangeRecord) -> None:
+        super().__init__(services, admission.head, caller, record=record)
         self._admission = admission
         self._kept: list[bytes] = []  # content, until it may be sent, or to be sent in one piece
         self._most_bytes = 0
@@ -49,25 +49,25 @@ class Intake(Delivery):
 
     def begin(self) -> None:
         """Take an admitted request; content that may be refused is looked at before anything is taken for it."""
-        admission, door = self._admission, self._desk.door
+        admission, authorizer = self._admission, self._services.authorizer
         call, principal = admission.call, admission.principal
         if call is None or principal is None:
             raise AssertionError("begun without an admission")
         self._paid = call.billing == "paid"
         if self._paid:
-            purchase = self._desk.till.open(principal, call, self.record.request_id)
+            purchase = self._services.accounting.open(principal, call, self.record.request_id)
             if isinstance(purchase, Problem):
                 self.give_up(purchase, "refused")
                 return
             self._purchase = purchase
-        self._most_bytes = door.most_bytes(principal)
+        self._most_bytes = authorizer.most_bytes(principal)
         if call.kind == "tokens":
             self._most_bytes = min(self._most_bytes, LONGEST_TOKEN_REQUEST_BYTES)
             self._caller.proceed()
-        elif call.job is not None and admission.job is None and self._desk.find_job is not None:
+        elif call.job is not None and admission.job is None and self._services.find_job is not None:
             self._is_looking = True
             self._caller.hold_content()
-            self._desk.find_job(call.job, self._on_job)
+            self._services.find_job(call.job, self._on_job)
         else:
             self._enter()
 
@@ -78,7 +78,7 @@ class Intake(Delivery):
         if self.record.closed or call is None:
             return
         self._caller.resume_content()
-        problem = self._desk.door.judge_job(call, job, self._admission, is_answered=is_answered)
+        problem = self._services.authorizer.judge_job(call, job, self._admission, is_answered=is_answered)
         if problem is not None:
             self.give_up(problem, "refused")
         else:
@@ -86,9 +86,9 @@ class Intake(Delivery):
             self._enter()
 
     def _enter(self) -> None:
-        desk, record = self._desk, self.record
-        ticket = self._ticket = desk.enter(self._admission, record.request_id, self._purchase, self._on_turn)
-        if ticket.waits:
+        services, record = self._services, self.record
+        permit = self._permit = services.enter(self._admission, record.request_id, self._purchase, self._on_turn)
+        if permit.waits:
             self._caller.hold_content()
         else:
             self._go_on()
@@ -101,7 +101,7 @@ class Intake(Delivery):
 
     def _go_on(self) -> None:
         """Gather small content, stream the rest."""
-        problem = self._ticket.problem if self._ticket is not None else None
+        problem = self._permit.problem if self._permit is not None else None
         if problem is not None:
             self.give_up(problem, "refused")
         elif self._request_whole:
@@ -131,8 +131,8 @@ class Intake(Delivery):
             self._kept.append(piece)
 
     def _feed(self, piece: bytes) -> None:
-        if self._ticket is not None and self._ticket.counts_bytes:
-            self._ticket.count(len(piece))
+        if self._permit is not None and self._permit.counts_bytes:
+            self._permit.count(len(piece))
         if self._transfer is not None and not self._transfer.feed(piece):
             self._caller.hold_content()
 
@@ -148,16 +148,16 @@ class Intake(Delivery):
             self._busy_since = monotonic()  # up to here it was the caller's time
         if self._is_looking:
             return
-        if self._ticket is None:  # a token request, which its content decides about
+        if self._permit is None:  # a token request, which its content decides about
             self._take_token_request()
-        elif not self._ticket.waits:
+        elif not self._permit.waits:
             self._open_whole()
 
     def _take_token_request(self) -> None:
         principal = self._admission.principal
         if principal is None:
             raise AssertionError("a token request without an admission")
-        content = self._desk.door.token_content(principal, b"".join(self._kept))
+        content = self._services.authorizer.token_content(principal, b"".join(self._kept))
         if isinstance(content, Problem):
             self.give_up(content, "refused")
         else:
@@ -170,8 +170,8 @@ class Intake(Delivery):
             return
         content = b"".join(self._kept)  # these methods say their length, also when there is none
         self._kept = []
-        if self._ticket is not None and self._ticket.counts_bytes:
-            self._ticket.count(len(content))
+        if self._permit is not None and self._permit.counts_bytes:
+            self._permit.count(len(content))
         self._open(len(content), content)
 
     def _on_unwritten(self) -> None:
@@ -186,13 +186,15 @@ class Intake(Delivery):
             self._caller.resume_content()
 
     def _open(self, length: int | None, content: bytes | None) -> None:
-        forwarded = self._desk.forward(self._request, self._admission, length=length, content=content, paid=self._paid)
+        forwarded = self._services.forward(
+            self._request, self._admission, length=length, content=content, paid=self._paid
+        )
         if self._purchase is not None:
-            self._desk.till.record(self._purchase, self._on_unwritten)
+            self._services.accounting.record(self._purchase, self._on_unwritten)
             if self.record.closed:
                 return
         self._is_sent = True
-        self._transfer = self._desk.upstream.open(forwarded, self._answer_to())
+        self._transfer = self._services.upstream.open(forwarded, self._answer_to())
         now = monotonic()
         self.record.sent_seconds = now - self._request.received_at
         self._rest(now)

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.policy.budget import Budget
-    from gateway.policy.quota import LimitSet, Verdict
-    from gateway.state.memory.worker_budgets import Hold
+    from gateway.policy.quota import Decision, LimitSet
+    from gateway.state.memory.worker_budgets import Reservation
 
 
-class Ask:
+class Acquire:
     """What one request needs: one unit of each of its limits, bytes later, and what a purchase holds of its budgets.
 
     `lease` names it among all requests of all replicas. `address` parts callers without a key from each other, and is
@@ -25,7 +25,7 @@ class Ask:
 
     __slots__ = ("address", "hold", "lease", "limits", "spared")
 
-    def __init__(self, lease: str, limits: LimitSet, address: str = "", hold: Hold | None = None) -> None:
+    def __init__(self, lease: str, limits: LimitSet, address: str = "", hold: Reservation | None = None) -> None:
         self.lease: Final = lease
         self.limits: Final = limits
         self.address: Final = address
@@ -36,33 +36,33 @@ class Ask:
 class Store(Protocol):
     """A home of the state. Nothing here raises for a store that is away."""
 
-    def ask(self, ask: Ask, told: Callable[[Verdict | None], None]) -> Verdict | None:
+    def ask(self, ask: Acquire, told: Callable[[Decision | None], None]) -> Decision | None:
         """Judge and take in one step.
 
         Returns the verdict where it is known at once; else None, and `told` is called later, exactly once, with the
         verdict, or with None where the store did not answer in time.
         """
 
-    def release(self, ask: Ask) -> None:
+    def release(self, ask: Acquire) -> None:
         """Free the slots that a granted ask holds. Once for each; a second time does nothing."""
 
-    def undo(self, ask: Ask) -> None:
+    def undo(self, ask: Acquire) -> None:
         """Give back all that a granted ask took, since nothing came of it: its slots, and a unit of each limit."""
 
-    def charge(self, ask: Ask, count: int) -> None:
+    def charge(self, ask: Acquire, count: int) -> None:
         """Count so many bytes against the ask's limits in bytes."""
 
 
-class PurseStore(Protocol):
+class BudgetStore(Protocol):
     """A home of what is spent and held of budgets; `Store.ask` takes the holds."""
 
-    def record(self, hold: Hold) -> None:
+    def record(self, hold: Reservation) -> None:
         """Take a granted ask's purchase as written down, in this turn: if this process dies it is charged."""
 
-    def settle(self, hold: Hold, spent_ns: int) -> None:
+    def settle(self, hold: Reservation, spent_ns: int) -> None:
         """Turn what a granted ask holds of its budgets into what it cost, in nanodollars; 0: it cost nothing."""
 
-    def bind(self, hold: Hold) -> None:
+    def bind(self, hold: Reservation) -> None:
         """Hand what a granted ask holds over to a queue job, which outlives this process.
 
         Its line is appended by now.

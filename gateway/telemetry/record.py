@@ -32,7 +32,7 @@ CLIENT_GONE_STATUS: Final = 499
 """Counted in place of a status where the client left before the head went out."""
 
 
-class Exchanged:
+class ExchangeRecord:
     """What is known of one request, filled in as it goes. Times in seconds, contents in bytes.
 
     `sent_seconds` is when the origin's part began, counted from the head. `traceparent` is the caller's, unread, and

@@ -24,7 +24,7 @@ from gateway.upstream.transfers import Carrier, Engine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
     from gateway.upstream.options import CurlOptions
     from gateway.upstream.transfer import Transfer
 
@@ -36,7 +36,7 @@ class CurlCarrier(Carrier):
 
     def __init__(
         self,
-        turns: Turns,
+        poller: Poller,
         options: CurlOptions,
         make_multi: Callable[[], Any],
         alarm: Callable[[str], None],
@@ -52,7 +52,7 @@ class CurlCarrier(Carrier):
         self.sockets: Final = Sockets()
         self.handles: dict[Transfer, Handle] = {}
         self._free: dict[str, list[Handle]] = {"get": [], "post": [], "feed": []}
-        self.driver: Final = Driver(turns, self, before=before)
+        self.driver: Final = Driver(poller, self, before=before)
         self.clock = self.driver.clock
         self.engine: Final = Engine(self, options.phases)
         self._overhead = Overhead(self._received_bytes)

@@ -17,7 +17,7 @@ from gateway.upstream.timeouts import LOOK_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
     from gateway.upstream.options import CurlOptions
     from gateway.upstream.transfers import Engine
 
@@ -26,7 +26,7 @@ class CurlRelay(CurlAsyncHTTPClient):
     """Carries transfers over one multi handle. Belongs to the running loop; whoever makes it calls `close()`."""
 
     def initialize(  # type: ignore[override]
-        self, turns: Turns, options: CurlOptions, alarm: Callable[[str], None], before: Callable[[], object]
+        self, poller: Poller, options: CurlOptions, alarm: Callable[[str], None], before: Callable[[], object]
     ) -> None:
         """Take what watches sockets, the options, and whom to tell when libcurl had to be set up anew.
 
@@ -35,7 +35,7 @@ class CurlRelay(CurlAsyncHTTPClient):
         super().initialize(max_clients=0)
         self._forget_tornados_timer()
         self._is_taken = False  # Tornado's multi is the first one
-        self.carrier = CurlCarrier(turns, options, self._next_multi, alarm, before)
+        self.carrier = CurlCarrier(poller, options, self._next_multi, alarm, before)
         self._look = PeriodicCallback(self.carrier.look, LOOK_SECONDS * 1000)
         self._look.start()
 

@@ -19,7 +19,7 @@ from gateway.upstream.socket_buffers import FreeBuffers, WideBuffers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
     from gateway.upstream.carrier import CurlCarrier
     from gateway.upstream.handle import Handle
     from gateway.upstream.pooled_sockets import OriginSocket
@@ -46,13 +46,13 @@ _SELECTED: Final = tuple(_selected(events) for events in range(32))
 class Driver:
     """Feeds one multi handle."""
 
-    def __init__(self, turns: Turns, carrier: CurlCarrier, *, before: Callable[[], object]) -> None:
+    def __init__(self, poller: Poller, carrier: CurlCarrier, *, before: Callable[[], object]) -> None:
         """Take whose multi handle it is.
 
         `before` is called ahead of each batch of actions, and the carrier settles behind it: an action for one socket
         may begin any transfer that was added since the last.
         """
-        self._turns = turns
+        self._poller = poller
         self._before = before
         self._carrier = carrier
         self._loop = asyncio.get_running_loop()
@@ -73,8 +73,8 @@ class Driver:
         self._idle: set[int] = set()  # registered, and of no interest to libcurl just now
         self._interests: dict[int, int] = {}  # what each was last registered for
         self._watched = self._epoll.fileno()
-        self._turns.watch(self._watched, READ, self._on_events)
-        self._turns.at_end(self._on_end)
+        self._poller.watch(self._watched, READ, self._on_events)
+        self._poller.at_end(self._on_end)
         self.faulty = False  # a socket could not be watched: the multi must be given up
 
     def reset(self) -> None:
@@ -219,9 +219,9 @@ class Driver:
 
     def close(self) -> None:
         """Stop watching."""
-        self._turns.not_at_end(self._on_end)
+        self._poller.not_at_end(self._on_end)
         with suppress(OSError):  # gone already: that may be why
-            self._turns.forget(self._watched)
+            self._poller.forget(self._watched)
         with suppress(OSError):
             self._epoll.close()
         if self._timer is not None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from gateway.upstream.timeouts import Phases
+    from gateway.upstream.timeouts import OriginTimeouts
 
 
 @dataclass(frozen=True, slots=True)
 class CurlOptions:
     """Bounds by phase; the CA bundle (`ca_file` None: libcurl's own default); how many transfers there may be."""
 
-    phases: Phases
+    phases: OriginTimeouts
     ca_file: str | None
     max_transfers: int
 

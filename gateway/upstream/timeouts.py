@@ -19,7 +19,7 @@ LOOK_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Phases:
+class OriginTimeouts:
     """Bounds in seconds."""
 
     connect: float

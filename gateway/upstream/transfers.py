@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gateway.upstream.clock import Clock
     from gateway.upstream.interface import Answer, OriginFailure, Request
-    from gateway.upstream.timeouts import Phases
+    from gateway.upstream.timeouts import OriginTimeouts
 
 
 class Carrier(ABC):
@@ -44,7 +44,7 @@ class Carrier(ABC):
 class Engine(Upstream):
     """The transfers of one carrier."""
 
-    def __init__(self, carrier: Carrier, phases: Phases) -> None:
+    def __init__(self, carrier: Carrier, phases: OriginTimeouts) -> None:
         self._carrier, self._phases = carrier, phases
         self.clock: Final = carrier.clock
         self._changed: list[Transfer] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from gateway.config.policy_schema import Document
-from gateway.config.policy_snapshot import Edition, edition_of
+from gateway.config.policy_snapshot import PolicySnapshot, edition_of
 
 WHOLE = """
 targets:
@@ -51,7 +51,7 @@ budget_webhook: {url: "https://h/x", secret_env: HOOK}
 def test_every_field_arrives_as_it_was() -> None:
     """Amounts to the last digit, moments, durations, aliases: the document behind the JSON is the same."""
     document = Document.model_validate(yaml.safe_load(WHOLE))
-    sent = Edition(document=document, team_keys={"design": "id:secret"}, source="ab")
+    sent = PolicySnapshot(document=document, team_keys={"design": "id:secret"}, source="ab")
     assert edition_of(sent.to_json()) == sent
     fields = {name for name in Document.model_fields if getattr(document, name) != getattr(Document(), name)}
     assert fields == set(Document.model_fields)  # the text above leaves nothing at its default
@@ -59,12 +59,12 @@ def test_every_field_arrives_as_it_was() -> None:
 
 def test_an_empty_policy_arrives_empty() -> None:
     """What the file leaves out is left out, and reads as the default on the other side."""
-    sent = Edition(document=Document(), team_keys={}, source="")
+    sent = PolicySnapshot(document=Document(), team_keys={}, source="")
     assert sent.to_json() == b'{"document":{},"team_keys":{},"source":""}'
     assert edition_of(sent.to_json()) == sent
 
 
 def test_a_credential_is_not_shown() -> None:
     """Neither the text of an edition nor the complaint over a broken one holds a credential."""
-    edition = Edition(document=Document(), team_keys={"t": "canary"}, source="")
+    edition = PolicySnapshot(document=Document(), team_keys={"t": "canary"}, source="")
     assert "canary" not in f"{edition!r} {edition}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
     from pathlib import Path
 
-    from gateway.config.policy_snapshot import Edition
+    from gateway.config.policy_snapshot import PolicySnapshot
 
 BROKEN = "teams: [{id: NO}]"
 
@@ -28,7 +28,7 @@ class Bench:
         self.file = folder / "policy.yaml"
         self.file.write_text(text, encoding="utf-8")
         self.environ = environ or {}
-        self.in_force: list[Edition] = []
+        self.in_force: list[PolicySnapshot] = []
         self.errors = 0
         self.now = 0.0
         first = load_policy(self.file, self.environ).edition
@@ -37,7 +37,7 @@ class Bench:
         )
         self.pass_time()
 
-    def _put(self, edition: Edition) -> int:
+    def _put(self, edition: PolicySnapshot) -> int:
         self.in_force.append(edition)
         return len(self.in_force) + 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.http.interfaces import Gate
 from gateway.ingress.server import CallerServer
-from gateway.ingress.timeouts import Patience
+from gateway.ingress.timeouts import CallerTimeouts
 from gateway.platform.asyncio_selector import run
 from tests.harness.messages import proxy_request
 from tests.harness.ports import LOOPBACK
@@ -18,7 +18,7 @@ from tests.harness.ports import LOOPBACK
 if TYPE_CHECKING:
     from gateway.http.interfaces import Caller
     from gateway.http.message import Fault, RequestHead
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
 
 
 class Mistake(Exception):  # noqa: N818 (what it stands for is a bug, whatever its name)
@@ -37,7 +37,7 @@ class BuggyGate(Gate):
         raise Mistake(fault, caller)
 
 
-async def meet(turns: Turns, data: bytes) -> tuple[list[Any], bytes | None, int]:
+async def meet(poller: Poller, data: bytes) -> tuple[list[Any], bytes | None, int]:
     """Send `data`; return what the loop was told, what came back (None: a reset), and the connections left."""
     told: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context.get("exception")))
@@ -45,8 +45,8 @@ async def meet(turns: Turns, data: bytes) -> tuple[list[Any], bytes | None, int]
     listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
     server = CallerServer(
         BuggyGate(),
-        turns,
-        patience=Patience(5.0, 5.0, 1.0, 5.0),
+        poller,
+        patience=CallerTimeouts(5.0, 5.0, 1.0, 5.0),
         max_connections=10,
         address_of=str,
         report=lambda _closed, _refused: None,
@@ -68,6 +68,6 @@ async def meet(turns: Turns, data: bytes) -> tuple[list[Any], bytes | None, int]
 @pytest.mark.parametrize("data", [proxy_request(), b"\0 no request\r\n\r\n"], ids=["request", "garbage"])
 def test_a_bug_is_not_told_as_the_clients_fault(data: bytes) -> None:
     """The loop gets the bug with its cause, the client a reset in place of an answer, and no connection is kept."""
-    told, heard, left = run(lambda turns: meet(turns, data))
+    told, heard, left = run(lambda poller: meet(poller, data))
     assert [type(bug.__context__ or bug) for bug in told] == [Mistake]
     assert (heard, left) == (None, 0)

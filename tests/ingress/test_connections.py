@@ -13,8 +13,8 @@ from gateway.http.interfaces import Gate
 from gateway.ingress.connection import Connection
 from gateway.ingress.connections import ConnectionTable
 from gateway.ingress.stream import CallerStream
-from gateway.ingress.timeouts import Patience
-from gateway.platform.poller import Turns
+from gateway.ingress.timeouts import CallerTimeouts
+from gateway.platform.poller import Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ CONTESTED_FROM: Final = 16
 SHARE: Final = 5
 IDLE_SECONDS: Final = 6.0
 ADDRESS: Final = "192.0.2.7"
-PATIENCE: Final = Patience(60.0, 60.0, 0, 600.0)
+PATIENCE: Final = CallerTimeouts(60.0, 60.0, 0, 600.0)
 
 
 class NoGate(Gate):
@@ -51,13 +51,13 @@ def table() -> ConnectionTable:
 @pytest.fixture
 def join(table: ConnectionTable) -> Iterator[Callable[..., Connection]]:
     """Return `join(address, admitted=...)`: one more connection in the table."""
-    turns = Turns()
+    poller = Poller()
     with ExitStack() as stack:
 
         def add(address: str = "", *, admitted: bool = False) -> Connection:
             ours, theirs = socket.socketpair()
             stack.enter_context(theirs)
-            stream = CallerStream(ours, turns)
+            stream = CallerStream(ours, poller)
             connection = Connection(stream, NoGate(), peer="", patience=PATIENCE, on_closed=table.discard)
             connection.was_admitted = admitted
             connection.start()
@@ -66,7 +66,7 @@ def join(table: ConnectionTable) -> Iterator[Callable[..., Connection]]:
             return connection
 
         yield add
-    turns.close()
+    poller.close()
 
 
 def closed(table: ConnectionTable, connections: list[Connection]) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.ingress.presence import Finding, Presence
 from gateway.ingress.stream import CallerStream
-from gateway.platform.poller import Turns
+from gateway.platform.poller import Poller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,12 +20,12 @@ NOW: Final = 1000.0
 @pytest.fixture
 def presence() -> Iterator[Presence]:
     """Return a new one."""
-    turns = Turns()
+    poller = Poller()
     ours, theirs = socket.socketpair()
-    yield Presence(CallerStream(ours, turns))
+    yield Presence(CallerStream(ours, poller))
     ours.close()
     theirs.close()
-    turns.close()
+    poller.close()
 
 
 def test_it_is_asked_at_once_and_then_every_five_seconds(presence: Presence) -> None:

@@ -16,7 +16,7 @@ from gateway.upstream.transfer import WINDOW_BYTES
 from tests.harness.ports import LOOPBACK
 
 if TYPE_CHECKING:
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
 
 PIECE: Final = b"x" * 65_536
 FLOWED_PIECES: Final = 20
@@ -54,12 +54,12 @@ class Owner:
 def test_what_a_caller_does_not_take_is_not_taken_on() -> None:
     """It falls behind while nothing is kept here and little by the kernel, and is told of when it has caught up."""
 
-    async def main(turns: Turns) -> None:
+    async def main(poller: Poller) -> None:
         with socket.create_server((LOOPBACK, 0)) as listener, socket.socket() as caller:
             prepare_listener(listener)
             caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
             caller.connect(listener.getsockname())
-            stream, owner = CallerStream(listener.accept()[0], turns), Owner()
+            stream, owner = CallerStream(listener.accept()[0], poller), Owner()
             stream.start(owner)
             while not stream.falls_behind():
                 stream.send([PIECE])
@@ -80,12 +80,12 @@ def test_what_a_caller_does_not_take_is_not_taken_on() -> None:
 def test_what_a_caller_does_not_read_is_bounded_in_the_kernel() -> None:
     """The kernel counts at most 192 KiB for a caller who stalls, however much is there for him at once."""
 
-    async def main(turns: Turns) -> None:
+    async def main(poller: Poller) -> None:
         with socket.create_server((LOOPBACK, 0)) as listener, socket.socket() as caller:
             prepare_listener(listener)
             caller.connect(listener.getsockname())
             accepted = listener.accept()[0]
-            stream = CallerStream(accepted, turns)
+            stream = CallerStream(accepted, poller)
             stream.start(Owner())
             while not stream.falls_behind():
                 stream.send([PIECE * (WINDOW_BYTES // len(PIECE))])

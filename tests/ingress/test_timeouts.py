@@ -7,14 +7,14 @@ from typing import Final
 
 import pytest
 
-from gateway.ingress.timeouts import Patience, Verdict, Watch
+from gateway.ingress.timeouts import CallerTimeouts, Verdict, Watch
 
 HEAD: Final = 15.0
 IDLE: Final = 60.0
 RATE: Final = 1000.0
 WINDOW: Final = 30.0
 KEEPALIVE: Final = 620.0
-PATIENCE: Final = Patience(HEAD, IDLE, RATE, KEEPALIVE)
+PATIENCE: Final = CallerTimeouts(HEAD, IDLE, RATE, KEEPALIVE)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_head_has_one_bound_in_all(watch: Watch, now: float, *, seconds: float
 @pytest.mark.parametrize(("seconds", "verdict"), [(IDLE - 1, Verdict.FINE), (IDLE + 1, Verdict.LATE)])
 def test_silence_within_content_is_bounded(now: float, *, seconds: float, verdict: Verdict) -> None:
     """Where no rate is asked for, only silence counts."""
-    watch = Watch(Patience(HEAD, IDLE, 0, KEEPALIVE))
+    watch = Watch(CallerTimeouts(HEAD, IDLE, 0, KEEPALIVE))
     watch.began()
     watch.received(10, now)
     assert watch.uploading(now + seconds, held=False) is verdict

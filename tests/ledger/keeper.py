@@ -13,7 +13,7 @@ from pathlib import Path
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.spool import Spool
 from gateway.ledger.spool_folder import claim_folder
-from gateway.ledger.writer import Clerk, Listeners, serve_ledger
+from gateway.ledger.writer import LedgerWriter, Listeners, serve_ledger
 from gateway.telemetry.log.log import Log
 from tests.ledger.rows import tell
 
@@ -30,8 +30,8 @@ def main(url: str, root: str, gateway_id: str, parent: str = "") -> None:
         on_batch=lambda: None,
         on_gauges=lambda gauges: tell("gauges", gauges),
     )
-    clerk = Clerk(Ledger(url), Spool(Path(root), folder.path), listeners=listeners)
-    serve_ledger(clerk, parent=int(parent or os.getppid()))
+    writer = LedgerWriter(Ledger(url), Spool(Path(root), folder.path), listeners=listeners)
+    serve_ledger(writer, parent=int(parent or os.getppid()))
     folder.close()
 
 

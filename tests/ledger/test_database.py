@@ -8,7 +8,7 @@ import pytest
 
 from gateway.ledger import database as of_database
 from gateway.ledger.database import Database
-from gateway.ledger.errors import LedgerAwayError
+from gateway.ledger.errors import LedgerUnavailableError
 
 if TYPE_CHECKING:
     from tests.harness.postgres import PostgresServer
@@ -25,7 +25,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_hangs_is_left(postgres: PostgresServer) -> None:
     """A statement that is never answered ends with an error; once the server goes on, so does the ledger."""
     database = Database(postgres.new_database())
-    with pytest.raises(LedgerAwayError), database.writing(most_seconds=1) as connection, postgres.frozen():
+    with pytest.raises(LedgerUnavailableError), database.writing(most_seconds=1) as connection, postgres.frozen():
         connection.exec_driver_sql("SELECT 1")
     with database.reading() as connection:
         assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
@@ -41,7 +41,7 @@ def test_a_lock_that_is_not_given_back_is_not_waited_for(postgres: PostgresServe
         connection.exec_driver_sql("CREATE TABLE rows (id int)")
     with greedy.writing() as connection:
         connection.exec_driver_sql("LOCK TABLE rows")
-        with pytest.raises(LedgerAwayError, match="lock timeout"), patient.writing() as other:
+        with pytest.raises(LedgerUnavailableError, match="lock timeout"), patient.writing() as other:
             other.exec_driver_sql("INSERT INTO rows VALUES (1)")
     greedy.close()
     patient.close()

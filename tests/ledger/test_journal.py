@@ -12,7 +12,7 @@ import pytest
 
 from gateway.ledger.entry import from_line
 from gateway.ledger.journal import Journal
-from gateway.ledger.journal_reader import Trail
+from gateway.ledger.journal_reader import JournalReader
 from gateway.ledger.segments import MARK_CELLS, WAITING, seal, segments_bytes
 from gateway.ledger.spool_folder import is_free
 from tests.harness.waiting import until
@@ -70,7 +70,7 @@ def test_a_name_is_of_one_life(tmp_path: Path) -> None:
     first.close()
     with pytest.raises(FileExistsError):
         Journal(tmp_path, name="w")
-    Trail(tmp_path, "w").delete()
+    JournalReader(tmp_path, "w").delete()
     Journal(tmp_path, name="w").close()
 
 

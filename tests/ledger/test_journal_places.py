@@ -8,7 +8,7 @@ from gateway.ledger.daily_totals import DAY_US
 from gateway.ledger.journal import Journal
 from gateway.ledger.journal_places import Places
 from gateway.ledger.spool import Spool
-from gateway.ledger.writer import Clerk
+from gateway.ledger.writer import LedgerWriter
 from tests.ledger.rows import NOON_US, ONE, held, settled
 from tests.ledger.test_watermarks import DEAF
 
@@ -50,12 +50,12 @@ def test_a_ledger_process_writes_down_how_far_it_has_come(ledger: Ledger, spool_
     own = spool_folder / ONE
     own.mkdir(parents=True)
     journal, spool = Journal(own, name="worker-0-9"), Spool(spool_folder, own)
-    clerk = Clerk(ledger, spool, listeners=DEAF, retention_days=10_000, may_make=True, gateway=ONE)
+    writer = LedgerWriter(ledger, spool, listeners=DEAF, retention_days=10_000, may_make=True, gateway=ONE)
     for number in range(3):
         journal.append(held(number).to_line())
         journal.flush()
-        assert clerk.work()
+        assert writer.work()
         assert places(ledger) == {(ONE, "worker-0-9"): journal.end}
     journal.close()
-    assert clerk.work()
+    assert writer.work()
     assert places(ledger) == {}

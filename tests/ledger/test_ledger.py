@@ -10,7 +10,7 @@ import pytest
 
 from gateway.ledger.daily_totals import DAY_US
 from gateway.ledger.entry import CHARGED, MOST_NS, Entry
-from gateway.ledger.errors import LedgerAwayError, LedgerUnusableError
+from gateway.ledger.errors import LedgerUnavailableError, LedgerUnusableError
 from gateway.ledger.ledger import Change, Holds, Ledger, Sum
 from tests.harness.postgres import CANARY
 from tests.ledger.rows import HOUR_US, NOON_US, bound, held, released, settled, unknown
@@ -199,7 +199,7 @@ QUESTIONS: tuple[Callable[[Ledger], object], ...] = (
 def test_a_database_that_is_not_there_is_one_fault(question: Callable[[Ledger], object], tmp_path: Path) -> None:
     """Whatever is asked, the fault has one name, and its text no password."""
     for url in (f"sqlite:///{tmp_path}/no/folder/x.db", f"postgresql://me:{CANARY}@127.0.0.1:1/x"):
-        with pytest.raises(LedgerAwayError) as raised:
+        with pytest.raises(LedgerUnavailableError) as raised:
             question(Ledger(url))
         assert str(raised.value)
         assert CANARY not in f"{raised.value!r}{raised.value.__cause__!r}"
@@ -207,7 +207,7 @@ def test_a_database_that_is_not_there_is_one_fault(question: Callable[[Ledger], 
 
 def test_the_password_is_hidden_wherever_it_stands() -> None:
     """Whatever a driver says, the password is not in it; here it is a word of the driver's own."""
-    with pytest.raises(LedgerAwayError) as raised:
+    with pytest.raises(LedgerUnavailableError) as raised:
         Ledger("postgresql://me:refused@127.0.0.1:1/x").open_jobs()
     assert "***" in str(raised.value)
     assert "refused" not in str(raised.value)
@@ -215,7 +215,7 @@ def test_the_password_is_hidden_wherever_it_stands() -> None:
 
 def test_an_unknown_database_on_a_real_server_is_a_fault(postgres: PostgresServer) -> None:
     """The server's own words are passed on: they name what an operator must make."""
-    with pytest.raises(LedgerAwayError, match='database "nowhere" does not exist') as raised:
+    with pytest.raises(LedgerUnavailableError, match='database "nowhere" does not exist') as raised:
         Ledger(postgres.url("nowhere")).migrate()
     assert CANARY not in str(raised.value)
 

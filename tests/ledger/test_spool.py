@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.ledger.errors import LedgerAwayError
+from gateway.ledger.errors import LedgerUnavailableError
 from gateway.ledger.journal import Journal
 from gateway.ledger.spool import Spool
 from gateway.ledger.spool_folder import FolderTakenError, SpoolFolder, claim_folder
@@ -392,7 +392,7 @@ def test_a_folder_that_was_deleted_is_made_again(spool_folder: Path, own: SpoolF
     shutil.rmtree(spool_folder)
     assert not own.is_there()
     assert (spool.unapplied_bytes(), spool.read(10).is_empty, spool.adopt()) == (0, True, [])
-    with pytest.raises(LedgerAwayError, match="was deleted or moved"):
+    with pytest.raises(LedgerUnavailableError, match="was deleted or moved"):
         spool.require_folder()
     own.restore()
     assert own.is_there()

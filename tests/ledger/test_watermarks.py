@@ -9,7 +9,7 @@ from gateway.ledger.journal import Journal
 from gateway.ledger.spool import Spool
 from gateway.ledger.spool_folder import claim_folder
 from gateway.ledger.watermarks import ABANDONED_SECONDS
-from gateway.ledger.writer import Clerk, Listeners
+from gateway.ledger.writer import LedgerWriter, Listeners
 from tests.ledger.rows import DEAD, ONE, held
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def test_a_gateway_that_has_bought_nothing_is_not_behind(ledger: Ledger, spool_f
     """Its workers' journals are there, and empty."""
     own = claim_folder(spool_folder, ONE)
     journal = Journal(own.path, name="w")
-    clerk = Clerk(ledger, Spool(spool_folder, own.path), listeners=DEAF, may_make=False, gateway=ONE)
-    assert clerk.work()
+    writer = LedgerWriter(ledger, Spool(spool_folder, own.path), listeners=DEAF, may_make=False, gateway=ONE)
+    assert writer.work()
     assert behind(ledger) == 0
     journal.close()
     own.close()
@@ -84,14 +84,14 @@ def test_a_watermark_waits_for_every_journal(ledger: Ledger, spool_folder: Path)
     write(own.path, held(1))
     awaited = {"w"}
     spool = Spool(spool_folder, own.path, is_awaited=awaited.__contains__)
-    clerk = Clerk(ledger, spool, listeners=DEAF, retention_days=400, may_make=False, gateway=ONE)
-    assert clerk.work()
+    writer = LedgerWriter(ledger, spool, listeners=DEAF, retention_days=400, may_make=False, gateway=ONE)
+    assert writer.work()
     assert behind(ledger) is None, "the adopted one's is deleted, ours is not written yet"
     awaited.clear()
-    assert clerk.work()
+    assert writer.work()
     assert behind(ledger) == 0
     assert ledger.holds(0, 2**52).requests == 0, "ended by its writer's death"
-    clerk.finish(monotonic() + 5)
+    writer.finish(monotonic() + 5)
     own.close()
     assert behind(ledger) is None
 
@@ -101,15 +101,15 @@ def test_no_watermark_is_written_beside_a_journal_that_cannot_be_read(ledger: Le
     own = claim_folder(spool_folder, ONE)
     write(own.path, held(1))
     (own.path / "w.checkpoint").mkdir()
-    clerk = Clerk(
+    writer = LedgerWriter(
         ledger, Spool(spool_folder, own.path), listeners=DEAF, retention_days=400, may_make=False, gateway=ONE
     )
-    assert not clerk.work()
+    assert not writer.work()
     assert behind(ledger) is None
     (own.path / "w.checkpoint").rmdir()
-    assert clerk.work()
+    assert writer.work()
     assert behind(ledger) == 0
-    clerk.finish(monotonic() + 5)
+    writer.finish(monotonic() + 5)
     own.close()
 
 

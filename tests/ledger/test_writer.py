@@ -16,7 +16,7 @@ from gateway.ledger.journal import Journal
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.spool import Spool
 from gateway.ledger.spool_folder import claim_folder
-from gateway.ledger.writer import TICK_SECONDS, Clerk, Listeners
+from gateway.ledger.writer import TICK_SECONDS, LedgerWriter, Listeners
 from tests.harness.postgres import CANARY, PostgresServer
 from tests.harness.waiting import until
 from tests.ledger.rows import DEAD, ONE, TWO, Program, bound, held, settled
@@ -163,16 +163,18 @@ def test_an_unreadable_journal_is_one_state_while_others_go_on(spool_folder: Pat
         on_batch=lambda: None,
         on_gauges=lambda _: None,
     )
-    clerk = Clerk(ledger, Spool(spool_folder, own.path), listeners=listeners, retention_days=400, may_make=False)
+    writer = LedgerWriter(
+        ledger, Spool(spool_folder, own.path), listeners=listeners, retention_days=400, may_make=False
+    )
     with capture_logs() as events:
         for _ in range(3):
             write(journals[1], 1)
-            assert not clerk.work()
+            assert not writer.work()
         assert purchases(ledger) == 63
-        assert clerk.delay_seconds == TICK_SECONDS
+        assert writer.delay_seconds == TICK_SECONDS
         segment.rmdir()
         kept.rename(segment)
-        assert clerk.work()
+        assert writer.work()
     assert [event["event"] for event in events] == ["ledger_down", "ledger_up"]
     assert events[0]["reason"] == f"a journal cannot be read: {segment}: Is a directory"
     assert purchases(ledger) == 64

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gateway.limits.wait_queue import WaitingRoom
+from gateway.limits.wait_queue import WaitQueue
 from gateway.policy.quota import Limit, LimitSet
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def room(clock: Clock) -> WaitingRoom:
+def room(clock: Clock) -> WaitQueue:
     """Return an empty room."""
-    return WaitingRoom(clock.later)
+    return WaitQueue(clock.later)
 
 
-def stand(room: WaitingRoom, slots: Slots, *names: str) -> list[Scripted]:
+def stand(room: WaitQueue, slots: Slots, *names: str) -> list[Scripted]:
     """Let these stand in line."""
     waiters = [Scripted(name, slots) for name in names]
     for waiter in waiters:
@@ -86,7 +86,7 @@ def stand(room: WaitingRoom, slots: Slots, *names: str) -> list[Scripted]:
     return waiters
 
 
-def test_slots_go_to_who_came_first(room: WaitingRoom, clock: Clock) -> None:
+def test_slots_go_to_who_came_first(room: WaitQueue, clock: Clock) -> None:
     """As many as come free at once are given out at once, in the order of coming."""
     slots = Slots(0)
     stand(room, slots, "a", "b", "c", "d")
@@ -99,7 +99,7 @@ def test_slots_go_to_who_came_first(room: WaitingRoom, clock: Clock) -> None:
     assert slots.given == ["a", "b", "c", "d"]
 
 
-def test_only_the_first_is_asked_for(room: WaitingRoom, clock: Clock) -> None:
+def test_only_the_first_is_asked_for(room: WaitQueue, clock: Clock) -> None:
     """Those behind cannot be granted before it, so the store is not asked about them."""
     slots = Slots(0)
     stand(room, slots, *"abcdefgh")
@@ -107,7 +107,7 @@ def test_only_the_first_is_asked_for(room: WaitingRoom, clock: Clock) -> None:
     assert 40 <= slots.asked <= 55
 
 
-def test_an_empty_room_rests(room: WaitingRoom, clock: Clock) -> None:
+def test_an_empty_room_rests(room: WaitQueue, clock: Clock) -> None:
     """Where nobody waits, nothing is due, whatever comes free."""
     slots = Slots(1)
     room.slot_freed()
@@ -117,7 +117,7 @@ def test_an_empty_room_rests(room: WaitingRoom, clock: Clock) -> None:
     assert (slots.given, clock.due) == (["a"], [])
 
 
-def test_slots_that_come_free_leave_nothing_behind(room: WaitingRoom, clock: Clock) -> None:
+def test_slots_that_come_free_leave_nothing_behind(room: WaitQueue, clock: Clock) -> None:
     """However many slots come free while others wait, the store is asked as often as one line needs."""
     slots = Slots(0)
     stand(room, slots, "a", "b")
@@ -130,7 +130,7 @@ def test_slots_that_come_free_leave_nothing_behind(room: WaitingRoom, clock: Clo
     assert slots.asked <= 55
 
 
-def test_who_has_left_is_passed_over(room: WaitingRoom, clock: Clock) -> None:
+def test_who_has_left_is_passed_over(room: WaitQueue, clock: Clock) -> None:
     """A call that is over, in front or in the midst, holds nobody up and gets nothing."""
     slots = Slots(0)
     first, _, third, _ = stand(room, slots, "a", "b", "c", "d")
@@ -141,7 +141,7 @@ def test_who_has_left_is_passed_over(room: WaitingRoom, clock: Clock) -> None:
     assert slots.given == ["b", "d"]
 
 
-def test_who_is_being_asked_for_is_not_asked_twice(room: WaitingRoom, clock: Clock) -> None:
+def test_who_is_being_asked_for_is_not_asked_twice(room: WaitQueue, clock: Clock) -> None:
     """While a store has still to answer, its line stands still."""
     slots = Slots(2)
     asking = Scripted("a", slots, is_asking=True)
@@ -154,7 +154,7 @@ def test_who_is_being_asked_for_is_not_asked_twice(room: WaitingRoom, clock: Clo
     assert slots.given == ["a", "b"]
 
 
-def test_lines_do_not_hold_each_other_up(room: WaitingRoom, clock: Clock) -> None:
+def test_lines_do_not_hold_each_other_up(room: WaitQueue, clock: Clock) -> None:
     """Each limit has a line of its own."""
     full, empty = Slots(0), Slots(1)
     room.add(Scripted("a", full, line="one"))
@@ -163,7 +163,7 @@ def test_lines_do_not_hold_each_other_up(room: WaitingRoom, clock: Clock) -> Non
     assert (full.given, empty.given) == ([], ["b"])
 
 
-def test_who_moves_to_another_line_holds_up_none(room: WaitingRoom, clock: Clock) -> None:
+def test_who_moves_to_another_line_holds_up_none(room: WaitQueue, clock: Clock) -> None:
     """A call that now waits for the slots of another limit is passed over where it stood."""
     slots = Slots(1)
     moved = Scripted("a", Slots(0), line="other")
@@ -177,7 +177,7 @@ def test_who_moves_to_another_line_holds_up_none(room: WaitingRoom, clock: Clock
 
 
 @pytest.mark.parametrize(("max_wait", "stands"), [(0.0, False), (1.0, True)])
-def test_who_comes_now_stands_behind_who_waits(room: WaitingRoom, *, max_wait: float, stands: bool) -> None:
+def test_who_comes_now_stands_behind_who_waits(room: WaitQueue, *, max_wait: float, stands: bool) -> None:
     """A call finds the line at any of its limits, unless it would not wait."""
     mine = Limit("parallel", "key/web", "concurrent-requests", quota=1, window=0.0, max_wait=max_wait)
     other = Limit("parallel", "key/app", "concurrent-requests", quota=1, window=0.0, max_wait=1.0)

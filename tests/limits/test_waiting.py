@@ -29,7 +29,7 @@ KERNEL_BYTES: Final = 8 * MIB
 """What the buffers of a connection on loopback may hold, and a worker on top of it."""
 
 SOON: Final = 1.5  # seconds, for what is due at once: less than anybody waits, more than a busy machine takes
-TICK: Final = 0.25  # seconds between two turns of the key `turns`
+TICK: Final = 0.25  # seconds between two turns of the key `poller`
 
 KEYS: Final = {
     key.id: key

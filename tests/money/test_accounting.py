@@ -13,14 +13,14 @@ from gateway.fal.calls import Call
 from gateway.fal.units import units_of
 from gateway.http.problem import Problem
 from gateway.ledger.entry import Entry, from_line
-from gateway.money.accounting import Till
-from gateway.money.purchase import Charge, Fate, Purchase
+from gateway.money.accounting import Accounting
+from gateway.money.purchase import Charge, Purchase, RequestResult
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.credential import Principal
 from gateway.policy.price import LARGEST_PICODOLLARS, MOST_COST_NS, Estimates, Price
 from gateway.policy.quota import NO_LIMITS
 from gateway.proxy.answer import cost_lines
-from gateway.state.interface import Ask
+from gateway.state.interface import Acquire
 from gateway.state.memory.jobs import JobTable, LocalJobs
 from gateway.state.memory.store import LocalStore, Quotas
 
@@ -55,7 +55,7 @@ class Kept:
 
 
 class Scene:
-    """A till with all that it works with."""
+    """An accounting with all that it works with."""
 
     def __init__(self, *, refuses_unpriced: bool = True) -> None:
         self.quotas = Quotas(places=8, address_places=8)
@@ -66,10 +66,10 @@ class Scene:
         self.counted: list[tuple[object, ...]] = []
         self.principal = Principal("web", "design", None, None, None, budgets=(DAY,))
         self._refuses_unpriced = refuses_unpriced
-        self.till = self._till({PRICED: PRICE}, DAY)
+        self.accounting = self._accounting({PRICED: PRICE}, DAY)
 
-    def _till(self, prices: dict[str, Price], budget: Budget) -> Till:
-        return Till(
+    def _accounting(self, prices: dict[str, Price], budget: Budget) -> Accounting:
+        return Accounting(
             prices=prices,
             budgets_of=lambda owner: (budget,) if owner == "key/web" else (),
             refuses_unpriced=self._refuses_unpriced,
@@ -85,7 +85,7 @@ class Scene:
         """Set another price, and a budget that has room for it."""
         budget = Budget(DAY.owner, DAY.period, 2 * MOST_COST_NS)
         self.principal = Principal("web", "design", None, None, None, budgets=(budget,))
-        self.till = self._till({PRICED: price}, budget)
+        self.accounting = self._accounting({PRICED: price}, budget)
 
     is_full = False
     is_disk_full = False
@@ -114,24 +114,24 @@ class Scene:
 
     def buy(self, call: Call = RUN, *, number: int = 1, principal: Principal | None = None) -> Purchase:
         """Admit a purchase and write it down."""
-        purchase = self.till.open(principal or self.principal, call, f"{number:032x}")
+        purchase = self.accounting.open(principal or self.principal, call, f"{number:032x}")
         assert isinstance(purchase, Purchase)
         if purchase.hold is not None:
-            verdict = self.store.ask(Ask(purchase.id, NO_LIMITS, "", purchase.hold), lambda _verdict: None)
+            verdict = self.store.ask(Acquire(purchase.id, NO_LIMITS, "", purchase.hold), lambda _verdict: None)
             assert verdict is not None
             assert verdict.granted
-        self.till.record(purchase, lambda: pytest.fail("it could not be written"))
+        self.accounting.record(purchase, lambda: pytest.fail("it could not be written"))
         return purchase
 
     def answer(self, call: Call, status: int, units: Decimal | None) -> Entry | None:
-        """Tell the till of an answer about a job; return what the ledger is told at once."""
+        """Tell the accounting of an answer about a job; return what the ledger is told at once."""
         told: list[Charge] = []
-        self.till.job_answered(call, status, units, told.append)
+        self.accounting.job_answered(call, status, units, told.append)
         return self.written(told[0] if told else None)
 
-    def close(self, purchase: Purchase, what: Fate) -> Entry | None:
+    def close(self, purchase: Purchase, what: RequestResult) -> Entry | None:
         """Bring a purchase to its end; return what the ledger is told."""
-        return self.written(self.till.close(purchase, what))
+        return self.written(self.accounting.close(purchase, what))
 
     def written(self, charge: Charge | None) -> Entry | None:
         """Return the line that goes with what a purchase came to."""
@@ -168,9 +168,9 @@ def scene() -> Iterator[Scene]:
     made.end()
 
 
-def fate(*, sent: bool = True, status: int = 200, units: str | None = None, answered: bool = True) -> Fate:
+def fate(*, sent: bool = True, status: int = 200, units: str | None = None, answered: bool = True) -> RequestResult:
     """Return what became of a request."""
-    return Fate(
+    return RequestResult(
         was_sent=sent,
         status=status,
         units=Decimal(units) if units is not None else None,
@@ -198,7 +198,7 @@ def fate(*, sent: bool = True, status: int = 200, units: str | None = None, answ
         (fate(answered=False, units="3"), "settled", "exact", 3 * ESTIMATE),
     ],
 )
-def test_each_fate_has_its_row(scene: Scene, what: Fate, status: str, source: str, cost: int) -> None:
+def test_each_fate_has_its_row(scene: Scene, what: RequestResult, status: str, source: str, cost: int) -> None:
     """The ledger, the budget and the metrics are told the same, once, and nothing stays held."""
     purchase = scene.buy()
     assert (scene.last.status, scene.sums) == ("held", (0, ESTIMATE))
@@ -236,7 +236,7 @@ def test_a_hold_is_on_its_way_before_the_request(scene: Scene) -> None:
 
 def test_what_never_got_its_hold_leaves_nothing(scene: Scene) -> None:
     """A refused call is no purchase."""
-    purchase = scene.till.open(scene.principal, RUN, "a" * 32)
+    purchase = scene.accounting.open(scene.principal, RUN, "a" * 32)
     assert isinstance(purchase, Purchase)
     assert scene.close(purchase, fate(sent=False, status=0)) is None
     assert (scene.lines, scene.counted) == ([], [])
@@ -245,7 +245,7 @@ def test_what_never_got_its_hold_leaves_nothing(scene: Scene) -> None:
 def test_a_job_is_settled_once_to_its_submitter(scene: Scene) -> None:
     """Held under fal's id, by the first result that carries units, whoever fetches it, however often."""
     purchase = scene.buy(SUBMIT)
-    scene.till.bind(purchase, "job", lambda: None)
+    scene.accounting.bind(purchase, "job", lambda: None)
     assert scene.written_down == len(scene.lines)  # before the caller is told the id, or a death could lose it
     assert (scene.last.status, scene.last.fal_request_id, scene.sums) == ("held", "job", (0, ESTIMATE))
     assert scene.close(purchase, fate()) is None, "a job's purchase does not end with its submit"
@@ -264,7 +264,7 @@ def test_a_job_is_settled_once_to_its_submitter(scene: Scene) -> None:
 )
 def test_a_job_that_cost_nothing_is_released(scene: Scene, action: str, status: int, units: Decimal | None) -> None:
     """Cancelled, failed over its input, or without units; a later result with units still settles."""
-    scene.till.bind(scene.buy(SUBMIT), "job", lambda: None)
+    scene.accounting.bind(scene.buy(SUBMIT), "job", lambda: None)
     released = scene.answer(call_about("job", action), status, units)
     assert released is not None
     assert (released.status, released.cost_ns, scene.sums) == ("released", 0, (0, 0))
@@ -275,7 +275,7 @@ def test_a_job_that_cost_nothing_is_released(scene: Scene, action: str, status: 
 
 def test_a_cancel_that_came_too_late_changes_nothing(scene: Scene) -> None:
     """400 ALREADY_COMPLETED, 404, and jobs that did not come through here."""
-    scene.till.bind(scene.buy(SUBMIT), "job", lambda: None)
+    scene.accounting.bind(scene.buy(SUBMIT), "job", lambda: None)
     assert scene.answer(call_about("job", "cancel"), 400, None) is None
     assert scene.answer(call_about("elsewhere", "result"), 200, Decimal(1)) is None
     assert scene.sums == (0, ESTIMATE)
@@ -291,7 +291,7 @@ def test_a_submit_whose_answer_named_no_job_is_unknown(scene: Scene) -> None:
 def test_an_endpoint_without_a_price_is_refused_under_a_budget(scene: Scene) -> None:
     """403 `endpoint_unpriced`, unless the policy allows it; without a budget it passes, and is counted as unknown."""
     call = Call("run", "paid", UNPRICED, None, "run")
-    problem = scene.till.open(scene.principal, call, "a" * 32)
+    problem = scene.accounting.open(scene.principal, call, "a" * 32)
     assert isinstance(problem, Problem)
     assert (problem.status, problem.error_type) == (403, "endpoint_unpriced")
     entry = scene.close(scene.buy(call, principal=Principal("web", "design", None, None, None)), fate(units="4"))
@@ -322,15 +322,15 @@ def test_whatever_fal_names_is_a_row_that_the_ledger_takes(named: list[str], pic
     call = SUBMIT if is_job else RUN
     purchase = scene.buy(call)
     if is_job:
-        scene.till.bind(purchase, "job", lambda: None)
-        scene.till.job_answered(
+        scene.accounting.bind(purchase, "job", lambda: None)
+        scene.accounting.job_answered(
             call_about("job", "result"), 200, units, lambda _charge: None, are_units_unreadable=units is None
         )
     else:
-        told = Fate(
+        told = RequestResult(
             was_sent=True, status=200, units=units, are_units_unreadable=units is None, is_answered=True, fal_id=None
         )
-        scene.till.close(purchase, told)
+        scene.accounting.close(purchase, told)
     entry = scene.last
     cost = None if units is None else Price("image", picodollars).cost_ns(units)
     if cost is None or cost > MOST_COST_NS:
@@ -352,26 +352,26 @@ def test_the_caller_is_told_a_cost_that_is_known() -> None:
 def test_nothing_is_bought_that_cannot_be_written_down(scene: Scene) -> None:
     """While the journal takes no line, callers under a budget get 503; it costs the others nothing."""
     scene.is_full = True
-    problem = scene.till.open(scene.principal, RUN, "a" * 32)
+    problem = scene.accounting.open(scene.principal, RUN, "a" * 32)
     assert isinstance(problem, Problem)
     assert (problem.status, problem.error_type) == (503, "state_unavailable")
-    assert isinstance(scene.till.open(Principal("web", "design", None, None, None), RUN, "b" * 32), Purchase)
+    assert isinstance(scene.accounting.open(Principal("web", "design", None, None, None), RUN, "b" * 32), Purchase)
     scene.is_full = False
-    assert isinstance(scene.till.open(scene.principal, RUN, "a" * 32), Purchase)
+    assert isinstance(scene.accounting.open(scene.principal, RUN, "a" * 32), Purchase)
 
 
 def test_what_the_disk_does_not_take_is_not_bought() -> None:
     """Under a budget a purchase is in the file before it is sent; where it is not, it is refused and released."""
     scene = Scene()
     scene.is_disk_full = True
-    purchase = scene.till.open(scene.principal, RUN, "1" * 32)
+    purchase = scene.accounting.open(scene.principal, RUN, "1" * 32)
     assert isinstance(purchase, Purchase)
     assert purchase.hold is not None
-    assert scene.store.ask(Ask(purchase.id, NO_LIMITS, "", purchase.hold), lambda _verdict: None) is not None
+    assert scene.store.ask(Acquire(purchase.id, NO_LIMITS, "", purchase.hold), lambda _verdict: None) is not None
     refused: list[bool] = []
-    scene.till.record(purchase, lambda: refused.append(True))
+    scene.accounting.record(purchase, lambda: refused.append(True))
     assert refused
-    unsent = Fate(was_sent=False, status=0, units=None, is_answered=False, fal_id=None)
+    unsent = RequestResult(was_sent=False, status=0, units=None, is_answered=False, fal_id=None)
     entry = scene.close(purchase, unsent)
     assert entry is not None
     assert entry.status == "released"

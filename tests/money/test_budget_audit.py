@@ -12,12 +12,12 @@ from gateway.ledger.entry import RECONCILED
 from gateway.ledger.journal import Journal
 from gateway.ledger.spool import Spool
 from gateway.ledger.spool_folder import claim_folder
-from gateway.money.local_budget_sync import LocalBudgets
+from gateway.money.local_budget_sync import LocalBudgetSync
 from gateway.policy.budget import period_start
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.interface import Ask
+from gateway.state.interface import Acquire
 from gateway.state.memory.store import LocalStore, Quotas
-from gateway.state.memory.worker_budgets import Hold
+from gateway.state.memory.worker_budgets import Reservation
 from tests.ledger.rows import settled
 from tests.money.test_midnight import BEFORE, BUDGETS, UP, Gateway, Sums
 
@@ -124,11 +124,11 @@ def test_a_clock_that_was_a_day_ahead_leaves_the_days_budget_as_it_was(gateway: 
 class Worker:
     """One worker over a journal, and the spool and the comparison of its gateway."""
 
-    def __init__(self, folder: Path, gateway: Gateway, seats: int) -> None:
+    def __init__(self, folder: Path, gateway: Gateway, slots: int) -> None:
         self.folder = claim_folder(folder / "spool", "own")
         self.journal = Journal(self.folder.path, name="worker-0")
         self.spool = Spool(folder / "spool", self.folder.path)
-        self.quotas = Quotas(seats=seats, places=8, address_places=8)
+        self.quotas = Quotas(slots=slots, places=8, address_places=8)
         self.store = LocalStore(self.quotas, wall=lambda: gateway.now, lines=self.journal)
         self.numbers = 0
         self.gateway = gateway
@@ -136,8 +136,8 @@ class Worker:
     def buy(self, cost_ns: int) -> None:
         """Buy and settle, and end the turn."""
         self.numbers += 1
-        hold = Hold((DAY,), cost_ns)
-        assert self.store.ask(Ask("one", NO_LIMITS, "", hold), lambda _verdict: None)
+        hold = Reservation((DAY,), cost_ns)
+        assert self.store.ask(Acquire("one", NO_LIMITS, "", hold), lambda _verdict: None)
         self.store.settle(hold, cost_ns)
         at_us = int(self.gateway.now * 10**6)
         row = settled(self.numbers, key="web", cost_ns=cost_ns, admitted_at_us=at_us)
@@ -160,12 +160,12 @@ class Worker:
         self.quotas.close()
 
 
-@pytest.mark.parametrize("seats", [1, 2])
-def test_a_budget_that_is_spent_from_without_a_pause_is_corrected(tmp_path: Path, gateway: Gateway, seats: int) -> None:
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_budget_that_is_spent_from_without_a_pause_is_corrected(tmp_path: Path, gateway: Gateway, slots: int) -> None:
     """Both sides are read at one cut: what is bought between the cut and the comparison is no difference."""
     gateway.ledger.forget(2**62)
     gateway.now = BEFORE
-    worker = Worker(tmp_path, gateway, seats)
+    worker = Worker(tmp_path, gateway, slots)
     start = period_start("day", gateway.now)
     reached: list[tuple[int, bool]] = []
 
@@ -174,7 +174,7 @@ def test_a_budget_that_is_spent_from_without_a_pause_is_corrected(tmp_path: Path
         reached.append((ends[0], worker.apply_to(ends[0])))
         return reached[-1][1]
 
-    budgets = LocalBudgets(worker.quotas, gateway.ledger, apply_to=apply_to, wall=lambda: gateway.now)
+    budgets = LocalBudgetSync(worker.quotas, gateway.ledger, apply_to=apply_to, wall=lambda: gateway.now)
 
     def audited() -> tuple[int, int]:
         budgets.audit_soon()
@@ -199,7 +199,7 @@ def test_a_budget_is_left_alone_while_the_ledger_cannot_have_what_it_counts(tmp_
     gateway.ledger.forget(2**62)
     gateway.now = BEFORE
     worker = Worker(tmp_path, gateway, 2)
-    budgets = LocalBudgets(worker.quotas, gateway.ledger, apply_to=lambda _ends: False, wall=lambda: gateway.now)
+    budgets = LocalBudgetSync(worker.quotas, gateway.ledger, apply_to=lambda _ends: False, wall=lambda: gateway.now)
     budgets.keep((DAY,), is_ledger_up=True)
     worker.buy(3)
     budgets.audit_soon()

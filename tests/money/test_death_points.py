@@ -1,8 +1,8 @@
 """A worker that dies at any step of its writing: its budgets are those of the ledger that its journal comes to.
 
-The decision it carries: a real worker's money (till, holds, journal) runs in a process of its own, which kills itself
-at the first, the second, the third … moment at which it has to do with its journal, until a life gets to its end. What
-it leaves is judged as the supervisor and the ledger's process do.
+The decision it carries: a real worker's money (accounting, reservations, journal) runs in a process of its own, which
+kills itself at the first, the second, the third … moment at which it has to do with its journal, until a life gets to
+its end. What it leaves is judged as the supervisor and the ledger's process do.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.segments import MARK_CELLS, seal
 from gateway.ledger.spool import Spool
 from gateway.ledger.spool_folder import SpoolFolder, claim_folder
-from gateway.money.accounting import Till
-from gateway.money.purchase import Fate, Purchase
+from gateway.money.accounting import Accounting
+from gateway.money.purchase import Purchase, RequestResult
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.credential import Principal
 from gateway.policy.price import Estimates, Price
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.interface import Ask
+from gateway.state.interface import Acquire
 from gateway.state.memory.jobs import JobTable, LocalJobs
 from gateway.state.memory.store import LocalStore, Quotas
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from gateway.state.interface import PurseStore
-    from gateway.state.memory.worker_budgets import Hold, Lines
+    from gateway.state.interface import BudgetStore
+    from gateway.state.memory.worker_budgets import Lines, Reservation
 
 NOW: Final = 1_795_000_000.0
 BUDGETS: Final = (Budget("key/web", "day", 1_000), Budget("team/design", "month", 1_000))
@@ -128,10 +128,10 @@ class Worker(Protocol):
     """A worker's end of it."""
 
     @property
-    def store(self) -> PurseStore:
+    def store(self) -> BudgetStore:
         """Return what is told of holds."""
 
-    def take(self, hold: Hold) -> None:
+    def take(self, hold: Reservation) -> None:
         """Be granted a hold."""
 
     def write(self) -> None:
@@ -141,19 +141,19 @@ class Worker(Protocol):
 class Memory:
     """Of one gateway, with one worker or two."""
 
-    def __init__(self, seats: int) -> None:
-        self.quotas = Quotas(seats=seats, places=8, address_places=8)
+    def __init__(self, slots: int) -> None:
+        self.quotas = Quotas(slots=slots, places=8, address_places=8)
         for budget in BUDGETS:
             start = period_start(budget.period, NOW)
             self.quotas.purses.fill(budget.store_name, start, spent_ns=0, jobs_ns=0)
 
     def worker(self, lines: Lines) -> Worker:
-        """Sit down in the last seat."""
-        return LocalWorker(LocalStore(self.quotas, seat=self.quotas.seats - 1, wall=lambda: NOW, lines=lines))
+        """Sit down in the last slot."""
+        return LocalWorker(LocalStore(self.quotas, slot=self.quotas.slots - 1, wall=lambda: NOW, lines=lines))
 
-    def settle_with_dead(self, pid: int, end: int) -> Sums:  # noqa: ARG002 (it goes by the seat)
-        """Vacate the seat."""
-        self.quotas.vacate(self.quotas.seats - 1, end)
+    def settle_with_dead(self, pid: int, end: int) -> Sums:  # noqa: ARG002 (it goes by the slot)
+        """Vacate the slot."""
+        self.quotas.vacate(self.quotas.slots - 1, end)
         sums: Sums = {}
         for budget in BUDGETS:
             purse = self.quotas.purses.purse(budget.store_name, period_start(budget.period, NOW))
@@ -168,9 +168,9 @@ class LocalWorker:
         self.store = store
         self.write = store.write
 
-    def take(self, hold: Hold) -> None:
+    def take(self, hold: Reservation) -> None:
         """Ask."""
-        verdict = self.store.ask(Ask("one", NO_LIMITS, "", hold), lambda _verdict: None)
+        verdict = self.store.ask(Acquire("one", NO_LIMITS, "", hold), lambda _verdict: None)
         assert verdict is not None
         assert verdict.granted
 
@@ -181,7 +181,7 @@ class Life:
     def __init__(self, worker: Worker, journal: Mortal, jobs: JobTable) -> None:
         self._worker, self._journal = worker, journal
         self._numbers = 0
-        self._till = Till(
+        self._accounting = Accounting(
             prices={FLUX: NANO_PRICE},
             budgets_of=lambda owner: tuple(budget for budget in BUDGETS if budget.owner == owner),
             refuses_unpriced=True,
@@ -202,14 +202,16 @@ class Life:
         self.end_turn()
         job = self.buy(SUBMIT)
         self.end_turn()
-        self._till.bind(job, "job", lambda: None)
+        self._accounting.bind(job, "job", lambda: None)
         self.settle(second, 1)
         self.end_turn()
-        self._till.job_answered(RESULT, 200, Decimal(5), lambda _charge: None)
-        self._till.record(waiting, lambda: None)
+        self._accounting.job_answered(RESULT, 200, Decimal(5), lambda _charge: None)
+        self._accounting.record(waiting, lambda: None)
         self.end_turn()
         self.settle(self.buy(), 0)
-        self._till.close(waiting, Fate(was_sent=False, status=0, units=None, is_answered=False, fal_id=None))
+        self._accounting.close(
+            waiting, RequestResult(was_sent=False, status=0, units=None, is_answered=False, fal_id=None)
+        )
         self.buy()
         self.end_turn()
         self.end_turn()
@@ -222,7 +224,7 @@ class Life:
     def granted(self, call: Call = RUN) -> Purchase:
         """Hold what a request is estimated at, of which nothing is sent yet."""
         self._numbers += 1
-        purchase = self._till.open(WEB, call, f"{self._numbers:032x}")
+        purchase = self._accounting.open(WEB, call, f"{self._numbers:032x}")
         assert isinstance(purchase, Purchase)
         assert purchase.hold is not None
         self._worker.take(purchase.hold)
@@ -231,12 +233,14 @@ class Life:
     def buy(self, call: Call = RUN) -> Purchase:
         """Hold it, and write the purchase down."""
         purchase = self.granted(call)
-        self._till.record(purchase, lambda: None)
+        self._accounting.record(purchase, lambda: None)
         return purchase
 
     def settle(self, purchase: Purchase, units: int) -> None:
         """Let it be answered."""
-        self._till.close(purchase, Fate(was_sent=True, status=200, units=Decimal(units), is_answered=True, fal_id=None))
+        self._accounting.close(
+            purchase, RequestResult(was_sent=True, status=200, units=Decimal(units), is_answered=True, fal_id=None)
+        )
 
 
 class Books:

@@ -8,12 +8,12 @@ import pytest
 
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.writer import Gauges
-from gateway.money.gauges import LOOK_SECONDS, MOST_SERIES, Outlay
+from gateway.money.gauges import LOOK_SECONDS, MOST_SERIES, MoneyGauges
 from gateway.policy.budget import Budget
-from gateway.state.memory.budgets import Purse
+from gateway.state.memory.budgets import BudgetTotals
 from gateway.telemetry.metrics.exposition import expose
 from gateway.telemetry.metrics.families import LEDGER_COST
-from gateway.telemetry.metrics.scoreboard import Board
+from gateway.telemetry.metrics.scoreboard import Scoreboard
 from tests.harness.gateway import Metrics
 from tests.ledger.rows import settled, unknown
 
@@ -29,20 +29,20 @@ class Gateway:
     """As much of a gateway as shows its ledger."""
 
     def __init__(self, url: str) -> None:
-        self.ledger, self.board, self._now = Ledger(url), Board(workers=1), 0.0
+        self.ledger, self.scoreboard, self._now = Ledger(url), Scoreboard(workers=1), 0.0
         self.ledger.migrate()
-        self.purses: list[tuple[Budget, Purse]] = []
+        self.purses: list[tuple[Budget, BudgetTotals]] = []
         self.restart()
 
     def restart(self, *, most_series: int = MOST_SERIES) -> None:
-        """Begin as a ledger process that took the seat of one that was killed."""
-        region = self.board.ledger.region
+        """Begin as a ledger process that took the slot of one that was killed."""
+        region = self.scoreboard.ledger.region
         region.attach()
-        self._outlay = Outlay(
+        self._money_gauges = MoneyGauges(
             self.ledger,
             region,
             purses=lambda: self.purses,
-            label=self.board.endpoints.label,
+            label=self.scoreboard.endpoints.label,
             most_series=most_series,
             clock=lambda: self._now,
         )
@@ -50,15 +50,15 @@ class Gateway:
     def shown(self) -> dict[tuple[str, ...], float]:
         """Let a while pass, and return what is shown then."""
         self._now += LOOK_SECONDS
-        self._outlay.show(Gauges(is_up=True, spool_bytes=0, oldest_seconds=0.0, applied=0, skipped=0))
-        page, _ = expose(self.board, "")
+        self._money_gauges.show(Gauges(is_up=True, spool_bytes=0, oldest_seconds=0.0, applied=0, skipped=0))
+        page, _ = expose(self.scoreboard, "")
         text = page.decode()
         return Metrics(text).table(LEDGER_COST.name, *LEDGER_COST.labels) if "ledger_cost_usd{" in text else {}
 
     def close(self) -> None:
         """Let go of everything."""
         self.ledger.close()
-        self.board.close()
+        self.scoreboard.close()
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_endpoints_are_capped_and_none_is_lost(gateways: tuple[Gateway, Gateway]
         gateway.ledger.apply([settled(number, endpoint=f"shop/{number:02}", changed_at_us=number, cost_ns=CENT)])
     named = {(*WEB, f"shop/{number:02}", "exact"): 0.01 for number in range(50)}
     assert gateway.shown() == {**named, (*WEB, "other", "exact"): 0.1}
-    other.board.endpoints.configure(["shop/55"])
+    other.scoreboard.endpoints.configure(["shop/55"])
     assert other.shown() == {**named, (*WEB, "shop/55", "exact"): 0.01, (*WEB, "other", "exact"): 0.09}
 
 
@@ -118,7 +118,7 @@ def test_what_is_named_later_leaves_the_others(gateways: tuple[Gateway, Gateway]
     assert gateway.shown()[*WEB, "other", "exact"] == 0.01
     if dies:
         gateway.restart()
-    gateway.board.endpoints.configure(["shop/50"])
+    gateway.scoreboard.endpoints.configure(["shop/50"])
     shown = gateway.shown()
     assert shown[*WEB, "shop/50", "exact"] == 0.01
     assert (*WEB, "other", "exact") not in shown
@@ -145,10 +145,10 @@ def test_a_budget_is_shown_while_there_is_one(gateways: tuple[Gateway, Gateway],
 
     def shown(name: str) -> dict[tuple[str, ...], float]:
         gateway.shown()
-        text = expose(gateway.board, "")[0].decode()
+        text = expose(gateway.scoreboard, "")[0].decode()
         return Metrics(text).table(name, "scope", "id", "period") if f"{name}{{" in text else {}
 
-    gateway.purses = [(day, Purse(1, 20 * CENT, 5 * CENT)), (month, Purse(1, 30 * CENT, 0))]
+    gateway.purses = [(day, BudgetTotals(1, 20 * CENT, 5 * CENT)), (month, BudgetTotals(1, 30 * CENT, 0))]
     assert shown("budget_limit_usd") == {("key", "web-prod", "day"): 0.5, ("team", "design", "month"): 1}
     assert shown("budget_spent_usd") == {("key", "web-prod", "day"): 0.2, ("team", "design", "month"): 0.3}
     assert shown("budget_reserved_usd") == {("key", "web-prod", "day"): 0.05, ("team", "design", "month"): 0}
@@ -157,7 +157,7 @@ def test_a_budget_is_shown_while_there_is_one(gateways: tuple[Gateway, Gateway],
         gateway.restart()
     for name in ("budget_limit_usd", "budget_spent_usd", "budget_reserved_usd"):
         assert set(shown(name)) == {("team", "design", "month")}
-    gateway.purses = [(day, Purse(1, 0, 0))]
+    gateway.purses = [(day, BudgetTotals(1, 0, 0))]
     assert shown("budget_spent_usd") == {("key", "web-prod", "day"): 0}
 
 
@@ -168,9 +168,14 @@ def test_a_budget_whose_sums_are_not_known_stands_still(gateways: tuple[Gateway,
 
     def spent() -> dict[tuple[str, ...], float]:
         gateway.shown()
-        return Metrics(expose(gateway.board, "")[0].decode()).table("budget_spent_usd", "id")
+        return Metrics(expose(gateway.scoreboard, "")[0].decode()).table("budget_spent_usd", "id")
 
-    unknown_yet = Purse(0, 0, 0)
-    for purse, shown in ((unknown_yet, 0), (Purse(1, 20 * CENT, 0), 0.2), (unknown_yet, 0.2), (Purse(2, 0, 0), 0)):
+    unknown_yet = BudgetTotals(0, 0, 0)
+    for purse, shown in (
+        (unknown_yet, 0),
+        (BudgetTotals(1, 20 * CENT, 0), 0.2),
+        (unknown_yet, 0.2),
+        (BudgetTotals(2, 0, 0), 0),
+    ):
         gateway.purses = [(day, purse)]
         assert spent() == {("web-prod",): shown}

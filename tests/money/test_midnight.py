@@ -1,7 +1,8 @@
 """Money about midnight UTC: what was admitted before belongs to the period before, wherever its cost becomes known.
 
-The decision it carries: till, shared memory, ledger and bookkeeper are real, and run on a clock that a test sets. The
-midnight is one at which a day and a month end and a week does not: the week has what the others must not have.
+The decision it carries: accounting, shared memory, ledger and budget sync are real, and run on a clock that a test
+sets. The midnight is one at which a day and a month end and a week does not: the week has what the others must not
+have.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from gateway.fal.calls import Call
 from gateway.ledger.entry import RECONCILED, Entry, from_line
 from gateway.ledger.ledger import Change, Ledger
 from gateway.ledger.writer import Gauges
-from gateway.money.accounting import Till
-from gateway.money.budget_sync import Bookkeeper
-from gateway.money.purchase import Fate, Purchase
-from gateway.platform.published import Bulletin
+from gateway.money.accounting import Accounting
+from gateway.money.budget_sync import BudgetSync
+from gateway.money.purchase import Purchase, RequestResult
+from gateway.platform.published import Published
 from gateway.policy.budget import Budget
 from gateway.policy.credential import Principal
 from gateway.policy.price import Estimates, Price
 from gateway.policy.quota import NO_LIMITS
 from gateway.processes.overseer import Overseer
-from gateway.state.interface import Ask
+from gateway.state.interface import Acquire
 from gateway.state.memory.jobs import JobTable, LocalJobs
 from gateway.state.memory.store import LocalStore, Quotas
 from gateway.telemetry.metrics.meter import Meter
-from gateway.telemetry.metrics.scoreboard import Board
+from gateway.telemetry.metrics.scoreboard import Scoreboard
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ class Gateway:
     def _begin(self) -> None:
         self._quotas, self._jobs = Quotas(places=16, address_places=8), JobTable(sets=1)
         self._store = LocalStore(self._quotas, wall=lambda: self.now)
-        self.board = Board(workers=1)
-        self.meter = Meter(self.board.ledger.region, self.board.endpoints, emit=lambda _record: None)
-        self.keeper = Bookkeeper(
+        self.scoreboard = Scoreboard(workers=1)
+        self.meter = Meter(self.scoreboard.ledger.region, self.scoreboard.endpoints, emit=lambda _record: None)
+        self.keeper = BudgetSync(
             self.ledger,
             quotas=self._quotas,
             jobs=self._jobs,
@@ -99,7 +100,7 @@ class Gateway:
             wall=lambda: self.now,
         )
         self.keeper.on_gauges(UP)
-        self.till = Till(
+        self.accounting = Accounting(
             prices=self._prices,
             budgets_of=lambda owner: BUDGETS if owner == "key/web" else (),
             refuses_unpriced=True,
@@ -147,14 +148,14 @@ class Gateway:
         """Admit a request that is estimated at so many nano-dollars; None where a budget has no room for it."""
         self._numbers += 1
         self._prices[FLUX] = Price("image", NANO, Decimal(estimate))
-        purchase = self.till.open(WEB, call, f"{self._numbers:032x}")
+        purchase = self.accounting.open(WEB, call, f"{self._numbers:032x}")
         assert isinstance(purchase, Purchase)
         assert purchase.hold is not None
-        verdict = self._store.ask(Ask(purchase.id, NO_LIMITS, "", purchase.hold), lambda _verdict: None)
+        verdict = self._store.ask(Acquire(purchase.id, NO_LIMITS, "", purchase.hold), lambda _verdict: None)
         assert verdict is not None
         if not verdict.granted:
             return None
-        self.till.record(purchase, lambda: pytest.fail("it could not be written"))
+        self.accounting.record(purchase, lambda: pytest.fail("it could not be written"))
         self._store.write()  # the turn ends
         return purchase
 
@@ -162,7 +163,9 @@ class Gateway:
         """Let a run be answered with so many units."""
         assert purchase is not None
         units_told = Decimal(units)
-        self.till.close(purchase, Fate(was_sent=True, status=200, units=units_told, is_answered=True, fal_id="run"))
+        self.accounting.close(
+            purchase, RequestResult(was_sent=True, status=200, units=units_told, is_answered=True, fal_id="run")
+        )
         self._store.write()
 
     def submit(self, *, estimate: int, job_id: str = "job-1") -> Entry | None:
@@ -170,18 +173,18 @@ class Gateway:
         purchase = self.buy(SUBMIT, estimate=estimate)
         if purchase is None:
             return None
-        self.till.bind(purchase, job_id, lambda: None)
+        self.accounting.bind(purchase, job_id, lambda: None)
         return self.row(job_id)
 
     def fetch(self, units: int, *, job_id: str = "job-1") -> None:
         """Fetch a job's result."""
         result = Call("queue", "free", "fal-ai/flux", job_id, "result")
-        self.till.job_answered(result, 200, Decimal(units), lambda _charge: None)
+        self.accounting.job_answered(result, 200, Decimal(units), lambda _charge: None)
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job; fal says that it was in the queue."""
         cancel = Call("queue", "free", "fal-ai/flux", job_id, "cancel")
-        self.till.job_answered(cancel, 202, None, lambda _charge: None)
+        self.accounting.job_answered(cancel, 202, None, lambda _charge: None)
 
     def row(self, fal_id: str) -> Entry:
         """Return the row of what fal knows under an id."""
@@ -296,13 +299,13 @@ def test_a_keeper_that_starts_about_midnight_fills_in_its_own_period(gateway: Ga
 def overseer_of(gateway: Gateway) -> Overseer:
     """Return what warns of a gateway's budgets, without fal or a webhook."""
     settings = SimpleNamespace(fal_admin_key=None, fal_key=None)
-    shared = SimpleNamespace(settings=settings, statement=Bulletin(), board=gateway.board, environ={})
+    shared = SimpleNamespace(settings=settings, statement=Published(), scoreboard=gateway.scoreboard, environ={})
     return Overseer(
         cast("Shared", shared),
         gateway.ledger,
         keeper=gateway.keeper,
         rules=lambda: cast("Ruleset", Rules()),
-        region=gateway.board.ledger.region,
+        region=gateway.scoreboard.ledger.region,
         meter=gateway.meter,
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from gateway.money.usage_page import SnapshotReader
-from gateway.platform.published import Bulletin
+from gateway.platform.published import Published
 from tests.harness.emulator import Emulator
 from tests.harness.messages import message, proxy_request
 from tests.harness.origin import answering
@@ -99,14 +99,14 @@ def test_an_account_is_read_so_often_and_no_more(start_gateway: StartGateway, em
 
 def test_a_snapshot_is_read_once_for_all_keys() -> None:
     """However many ask, it is parsed again when another was published, and not before."""
-    bulletin = Bulletin(largest_bytes=1000)
-    reader = SnapshotReader(bulletin)
+    published = Published(largest_bytes=1000)
+    reader = SnapshotReader(published)
     assert not reader.read()
-    bulletin.publish(b'{"spent": {}, "budgets": {}}')
+    published.publish(b'{"spent": {}, "budgets": {}}')
     first = reader.read()
     assert first == {"spent": {}, "budgets": {}}
     assert reader.read() is first
-    bulletin.publish(b'{"spent": {"day": {"web": 1}}, "budgets": {}}')
+    published.publish(b'{"spent": {"day": {"web": 1}}, "budgets": {}}')
     assert reader.read()["spent"] == {"day": {"web": 1}}
 
 

@@ -1,6 +1,6 @@
 """Random sequences over a real Redis that loses data and goes back: in the end every budget is what the ledger has.
 
-The decision it carries: the stores of two gateways' workers and their treasuries are real and run in one process, so
+The decision it carries: the stores of two gateways' workers and their budget syncs are real and run in one process, so
 that a sequence takes seconds; a seed that fails names its sequence.
 """
 
@@ -17,12 +17,12 @@ import pytest
 
 from gateway.ledger.entry import RECONCILED, Entry
 from gateway.ledger.ledger import Ledger
-from gateway.money.redis_budget_sync import Journals, Treasury
+from gateway.money.redis_budget_sync import Journals, RedisBudgetSync
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.interface import Ask
-from gateway.state.memory.worker_budgets import Hold
-from gateway.state.redis.admin import RedisBooks
+from gateway.state.interface import Acquire
+from gateway.state.memory.worker_budgets import Reservation
+from gateway.state.redis.admin import RedisBudgetAdmin
 from tests.harness.redis import RedisServer
 from tests.ledger.rows import bound, settled
 from tests.state.stage import PATIENT_SECONDS, ask_later, watched
@@ -44,9 +44,9 @@ class Fleet:
 
     def __init__(self, redis: RedisServer, ledger: Ledger, stages: list[Watched], chance: random.Random) -> None:
         self.redis, self.ledger, self.stages, self.chance = redis, ledger, stages, chance
-        self.books = [RedisBooks(redis.url, name) for name in REPLICAS]
+        self.books = [RedisBudgetAdmin(redis.url, name) for name in REPLICAS]
         self.treasuries = [
-            Treasury(
+            RedisBudgetSync(
                 books,
                 ledger,
                 replica=name,
@@ -68,9 +68,9 @@ class Fleet:
         self.done.append(what)
         await getattr(self, what)()
 
-    async def _granted(self, estimate: int) -> tuple[Watched, Hold] | None:
-        stage, hold = self.chance.choice(self.stages), Hold(BUDGETS, estimate)
-        verdict = await ask_later(stage.store, Ask(f"lease-{len(self.done)}", NO_LIMITS, "", hold))
+    async def _granted(self, estimate: int) -> tuple[Watched, Reservation] | None:
+        stage, hold = self.chance.choice(self.stages), Reservation(BUDGETS, estimate)
+        verdict = await ask_later(stage.store, Acquire(f"lease-{len(self.done)}", NO_LIMITS, "", hold))
         return (stage, hold) if verdict is not None and verdict.granted else None
 
     def _row(self, row: Entry) -> Entry:
@@ -131,9 +131,9 @@ class Fleet:
 
     async def look(self) -> None:
         """Let the gateways' ledger processes look."""
-        for treasury in self.treasuries:
-            treasury._look_at = 0.0
-            treasury.keep(BUDGETS, is_ledger_up=True)
+        for budget_sync in self.treasuries:
+            budget_sync._look_at = 0.0
+            budget_sync.keep(BUDGETS, is_ledger_up=True)
         await asyncio.sleep(0.1)
 
     def sums(self) -> Sums:
@@ -167,8 +167,8 @@ def test_budgets_equal_the_ledger_after_whatever_the_store_lost(tmp_path: Path, 
             ends = asyncio.get_running_loop().time() + EQUAL_SECONDS
             while fleet.sums() != fleet.expected():
                 assert asyncio.get_running_loop().time() < ends, (fleet.done, fleet.sums(), fleet.expected())
-                for treasury in fleet.treasuries:
-                    treasury.keep(BUDGETS, is_ledger_up=True)
+                for budget_sync in fleet.treasuries:
+                    budget_sync.keep(BUDGETS, is_ledger_up=True)
                 await asyncio.sleep(0.1)
             for books in fleet.books:
                 books.close()

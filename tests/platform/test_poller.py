@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.platform.asyncio_selector import run
-from gateway.platform.poller import READ, WRITE, Turns
+from gateway.platform.poller import READ, WRITE, Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 5
 
 
-def told(main: Callable[[Turns], Coroutine[Any, Any, None]]) -> None:
+def told(main: Callable[[Poller], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine on such a loop, within a time."""
 
-    async def bounded(turns: Turns) -> None:
-        await asyncio.wait_for(main(turns), PATIENCE_SECONDS)
+    async def bounded(poller: Poller) -> None:
+        await asyncio.wait_for(main(poller), PATIENCE_SECONDS)
 
     run(bounded)
 
@@ -36,7 +36,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 def test_asyncio_reads_and_writes_as_on_any_loop() -> None:
     """Streams, timers and threads' results work: what is watched for asyncio is told to asyncio."""
 
-    async def main(_turns: Turns) -> None:
+    async def main(_poller: Poller) -> None:
         ours, theirs = pair()
         reader, writer = await asyncio.open_connection(sock=ours)
         large = b"x" * 1_000_000  # more than a socket takes at once: it has to be told when it may be written again
@@ -56,17 +56,17 @@ def test_asyncio_reads_and_writes_as_on_any_loop() -> None:
 def test_events_come_within_the_wait() -> None:
     """Each change of what is asked for counts from the next turn on."""
 
-    async def main(turns: Turns) -> None:
+    async def main(poller: Poller) -> None:
         ours, theirs = pair()
         events: asyncio.Queue[int] = asyncio.Queue()
-        turns.watch(ours.fileno(), WRITE, events.put_nowait)
+        poller.watch(ours.fileno(), WRITE, events.put_nowait)
         assert await events.get() & WRITE
-        turns.change(ours.fileno(), READ)
+        poller.change(ours.fileno(), READ)
         while not events.empty():
             events.get_nowait()
         theirs.send(b"x")
         assert await events.get() == READ
-        turns.forget(ours.fileno())
+        poller.forget(ours.fileno())
         ours.close()
         theirs.close()
 
@@ -76,17 +76,17 @@ def test_events_come_within_the_wait() -> None:
 def test_what_was_closed_in_a_batch_is_not_told() -> None:
     """Of two that are ready at once, the first may end the second."""
 
-    async def main(turns: Turns) -> None:
+    async def main(poller: Poller) -> None:
         pairs = [pair(), pair()]
         heard: list[int] = []
 
         def end_all(fd: int, _events: int) -> None:
             heard.append(fd)
             for ours, _ in pairs:
-                turns.forget(ours.fileno())
+                poller.forget(ours.fileno())
 
         for ours, theirs in pairs:
-            turns.watch(ours.fileno(), READ, partial(end_all, ours.fileno()))
+            poller.watch(ours.fileno(), READ, partial(end_all, ours.fileno()))
             theirs.send(b"x")
         await asyncio.sleep(0.01)
         assert len(heard) == 1
@@ -100,7 +100,7 @@ def test_what_was_closed_in_a_batch_is_not_told() -> None:
 def test_a_bug_behind_one_socket_is_reported_and_stops_nobody() -> None:
     """The loop's handler gets it, and the others of the batch are told theirs."""
 
-    async def main(turns: Turns) -> None:
+    async def main(poller: Poller) -> None:
         bugs: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: bugs.append(context["exception"]))
         pairs = [pair(), pair()]
@@ -108,11 +108,11 @@ def test_a_bug_behind_one_socket_is_reported_and_stops_nobody() -> None:
 
         def fail(fd: int, _events: int) -> None:
             heard.append(fd)
-            turns.forget(fd)
+            poller.forget(fd)
             raise ValueError(fd)
 
         for ours, theirs in pairs:
-            turns.watch(ours.fileno(), READ, partial(fail, ours.fileno()))
+            poller.watch(ours.fileno(), READ, partial(fail, ours.fileno()))
             theirs.send(b"x")
         await asyncio.sleep(0.01)
         assert sorted(heard) == sorted(ours.fileno() for ours, _ in pairs)
@@ -127,7 +127,7 @@ def test_a_bug_behind_one_socket_is_reported_and_stops_nobody() -> None:
 def test_the_end_of_a_turn_comes_without_a_wait() -> None:
     """What is begun in a callback of asyncio's goes out before the loop waits, and what that leads to is not missed."""
 
-    async def main(turns: Turns) -> None:
+    async def main(poller: Poller) -> None:
         wanted: list[str] = []
         done = asyncio.Event()
 
@@ -138,11 +138,11 @@ def test_the_end_of_a_turn_comes_without_a_wait() -> None:
             asyncio.get_running_loop().call_soon(done.set)
             return True
 
-        turns.at_end(finish)
+        poller.at_end(finish)
         began = asyncio.get_running_loop().time()
         wanted.append("something")
         await done.wait()
         assert asyncio.get_running_loop().time() - began < PATIENCE_SECONDS / 2
-        turns.not_at_end(finish)
+        poller.not_at_end(finish)
 
     told(main)

@@ -72,7 +72,7 @@ def test_a_price_that_memory_cannot_hold_is_none(usd: str) -> None:
 
 
 def test_one_request_may_cost_as_much_everywhere() -> None:
-    """The till's bound and the ledger's are one figure."""
+    """The accounting's bound and the ledger's are one figure."""
     assert MOST_COST_NS == MOST_NS
 
 

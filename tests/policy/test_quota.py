@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.quota import Limit, LimitSet, Verdict, granted_lines, quota_exceeded
+from gateway.policy.quota import Decision, Limit, LimitSet, granted_lines, quota_exceeded
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9._-]{0,62}", fullmatch=True)
 OWNERS = st.sampled_from(["key/web", "team/design", "anonymous"])
@@ -26,9 +26,9 @@ def parallel(**more: Any) -> Limit:  # noqa: ANN401 - whatever a limit may have
     return Limit("parallel", "key/web", "concurrent-requests", **{"quota": 8, "window": 0.0, **more})
 
 
-def verdict(*remaining: int, waits: float = 0.5) -> Verdict:
+def verdict(*remaining: int, waits: float = 0.5) -> Decision:
     """Return a grant with so much left of each limit."""
-    made = Verdict()
+    made = Decision()
     made.remaining = list(remaining)
     made.waits = [waits] * len(remaining)
     return made
@@ -111,7 +111,7 @@ def test_the_shadow_is_not_told() -> None:
 @pytest.mark.parametrize(("wait", "told"), [(0.0, 1), (0.2, 1), (1.0, 1), (1.01, 2), (59.5, 60)])
 def test_retry_after_is_whole_and_at_least_one(wait: float, told: int) -> None:
     """Seconds are rounded up, never to zero; RateLimit has the same moment."""
-    refused = Verdict()
+    refused = Decision()
     refused.granted, refused.refused_by, refused.retry_after = False, 0, wait
     problem = quota_exceeded(LimitSet("", [submits()]), refused)
     fields = dict(problem.fields)

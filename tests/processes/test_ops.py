@@ -15,15 +15,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.platform.signals import STOP
 from gateway.processes.ops import serve_ops
-from gateway.telemetry.metrics.scoreboard import Board, State
+from gateway.telemetry.metrics.scoreboard import Scoreboard, State
 
 Ask = Callable[..., tuple[http.client.HTTPResponse, bytes]]
 
 
 @pytest.fixture
-def board() -> Iterator[Board]:
-    """Return a board for two workers."""
-    made = Board(workers=2)
+def scoreboard() -> Iterator[Scoreboard]:
+    """Return a scoreboard for two workers."""
+    made = Scoreboard(workers=2)
     yield made
     made.close()
 
@@ -35,21 +35,21 @@ def listener() -> Iterator[socket.socket]:
         yield made
 
 
-def _serve_and_leave(listener: socket.socket, board: Board) -> None:
+def _serve_and_leave(listener: socket.socket, scoreboard: Scoreboard) -> None:
     status = 1
     try:
-        serve_ops(listener, board, spool_bytes=lambda: 0, on_orphaned=lambda _call: None)
+        serve_ops(listener, scoreboard, spool_bytes=lambda: 0, on_orphaned=lambda _call: None)
         status = 0
     finally:
         os._exit(status)
 
 
 @pytest.fixture
-def ops_pid(board: Board, listener: socket.socket) -> Iterator[int]:
+def ops_pid(scoreboard: Scoreboard, listener: socket.socket) -> Iterator[int]:
     """Run the ops process; it is killed by id if its test has not ended it."""
     pid = os.fork()
     if pid == 0:
-        _serve_and_leave(listener, board)
+        _serve_and_leave(listener, scoreboard)
     yield pid
     try:
         os.kill(pid, signal.SIGKILL)
@@ -91,10 +91,10 @@ def test_live_while_the_process_answers(ask: Ask) -> None:
     ],
 )
 def test_ready_while_requests_are_wanted(  # noqa: PLR0913 - a table with one column for each part of the answer
-    board: Board, ask: Ask, *, supervisor: State, worker: State, status: int, word: str
+    scoreboard: Scoreboard, ask: Ask, *, supervisor: State, worker: State, status: int, word: str
 ) -> None:
     """503 while starting, draining, or with no worker ready; the policy generation and the workers are named."""
-    board.supervisor.state, board.workers[0].state, board.workers[0].generation = supervisor, worker, 7
+    scoreboard.supervisor.state, scoreboard.workers[0].state, scoreboard.workers[0].generation = supervisor, worker, 7
     answer, content = ask("/readyz")
     ready = int(worker is State.READY)
     assert answer.status == status
@@ -105,9 +105,9 @@ def test_ready_while_requests_are_wanted(  # noqa: PLR0913 - a table with one co
     }
 
 
-def test_metrics_are_scraped(board: Board, ask: Ask) -> None:
+def test_metrics_are_scraped(scoreboard: Scoreboard, ask: Ask) -> None:
     """The page parses, and shows what other processes wrote a moment ago."""
-    board.workers[1].state = State.READY
+    scoreboard.workers[1].state = State.READY
     answer, content = ask("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     values: dict[Any, float] = {

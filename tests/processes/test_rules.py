@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.config.policy_schema import Document
-from gateway.config.policy_snapshot import Edition
+from gateway.config.policy_snapshot import PolicySnapshot
 from gateway.config.ruleset import compile_rules
-from gateway.platform.published import Bulletin
+from gateway.platform.published import Published
 from gateway.processes.rules import RulesReader
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ def policy() -> Plain:
 @pytest.fixture
 def publish() -> Iterator[Callable[[Plain], Ruleset]]:
     """Return `publish(policy)`: the rules that one reader makes of a policy that is published."""
-    bulletin = Bulletin()
-    reader = RulesReader(bulletin)
+    published = Published()
+    reader = RulesReader(published)
 
     def read(plain: Plain) -> Ruleset:
         document = Document.model_validate(plain)
-        generation = bulletin.publish(Edition(document=document, team_keys={}, source="").to_json())
+        generation = published.publish(PolicySnapshot(document=document, team_keys={}, source="").to_json())
         newest = reader.read()
         assert newest.generation == generation
         assert newest.edition.document == document
@@ -47,7 +47,7 @@ def publish() -> Iterator[Callable[[Plain], Ruleset]]:
         return newest.rules
 
     yield read
-    bulletin.close()
+    published.close()
 
 
 def principals(rules: Ruleset) -> dict[str, Principal]:

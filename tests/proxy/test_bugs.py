@@ -13,15 +13,15 @@ from gateway.http.fields import CallerFields, OriginFields
 from gateway.http.interfaces import Caller
 from gateway.http.message import RequestHead
 from gateway.http.responses import Replies
-from gateway.limits.limiter import Turnstile
-from gateway.limits.wait_queue import WaitingRoom
-from gateway.money.accounting import Till
+from gateway.limits.limiter import Limiter
+from gateway.limits.wait_queue import WaitQueue
+from gateway.money.accounting import Accounting
 from gateway.platform.memory_pressure import MemoryPressure
 from gateway.policy.credential import digest_of
 from gateway.policy.price import Estimates
-from gateway.proxy.application import Gatehouse
-from gateway.proxy.authorization import Door
-from gateway.proxy.services import Desk
+from gateway.proxy.application import ProxyApplication
+from gateway.proxy.authorization import Authorizer
+from gateway.proxy.services import Services
 from gateway.state.memory.jobs import JobTable, LocalJobs
 from gateway.state.memory.store import LocalStore, Quotas
 from gateway.telemetry.metrics.counters import Region
@@ -29,13 +29,13 @@ from gateway.telemetry.metrics.endpoint_labels import EndpointLabels
 from gateway.telemetry.metrics.meter import Meter
 from gateway.upstream.clock import Clock
 from gateway.upstream.interface import OriginFailure, Request, Upstream
-from gateway.upstream.timeouts import Phases
+from gateway.upstream.timeouts import OriginTimeouts
 from gateway.upstream.transfers import Carrier, Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.record import ExchangeRecord
     from gateway.upstream.interface import Answer
     from gateway.upstream.transfer import Transfer
 
@@ -145,7 +145,7 @@ def test_the_exchanges_told_in_the_same_turn_hear_theirs() -> None:
     async def turn() -> list[Any]:
         told: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
-        engine = Engine(Idle(), Phases(1, 1, 1))
+        engine = Engine(Idle(), OriginTimeouts(1, 1, 1))
         request = Request("GET", "http://x/", [], None, None, repeatable=False)
         transfers = [engine.open(request, listener) for listener in listeners]
         for transfer in transfers:
@@ -165,13 +165,13 @@ def test_the_exchanges_told_in_the_same_turn_hear_theirs() -> None:
 
 def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
     """The slot is given back, the caller hears 500 and not a retry's 502, and the event says whose fault it was."""
-    records: list[Exchanged] = []
+    records: list[ExchangeRecord] = []
     region, endpoints = Region(), EndpointLabels()
     rules = ruleset_with_key(digest_of(b"secret"))
     meter = Meter(region, endpoints, emit=records.append)
     store = LocalStore(Quotas(places=8, address_places=8))
-    desk = Desk(
-        door=Door(rules, max_body_bytes=10**6, find_job=lambda _job: None),
+    services = Services(
+        authorizer=Authorizer(rules, max_body_bytes=10**6, find_job=lambda _job: None),
         upstream=BrokenUpstream(),
         meter=meter,
         to_origin=OriginFields(()),
@@ -179,7 +179,7 @@ def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
         to_caller=CallerFields(),
         replies=Replies(frozenset()),
         origins={},
-        till=Till(
+        accounting=Accounting(
             prices={},
             budgets_of=lambda _owner: (),
             refuses_unpriced=True,
@@ -190,12 +190,12 @@ def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
             estimates=Estimates(),
             wall=lambda: 0.0,
         ),
-        turnstile=Turnstile(
+        limiter=Limiter(
             local=store,
             shared=None,
             on_loss="local",
             counts=meter,
-            room=WaitingRoom(never),
+            room=WaitQueue(never),
             later=never,
         ),
         find_job=None,
@@ -204,7 +204,7 @@ def test_a_bug_in_the_beginning_leaves_no_exchange_open() -> None:
         later=never,
         wall=lambda: 0.0,
     )
-    gate = Gatehouse(desk, max_inflight=1, pressure=MemoryPressure(None))
+    gate = ProxyApplication(services, max_inflight=1, pressure=MemoryPressure(None))
     fields = [(b"host", b"x"), (b"authorization", b"Key secret"), (b"x-fal-target-url", b"https://fal.run/a/b")]
     head = RequestHead(
         "POST",

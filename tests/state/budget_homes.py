@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.policy.budget import Budget, period_end, period_start
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.interface import Ask
+from gateway.state.interface import Acquire
 from gateway.state.memory.store import LocalStore, Quotas
-from gateway.state.memory.worker_budgets import Hold
-from gateway.state.redis.admin import RedisBooks
+from gateway.state.memory.worker_budgets import Reservation
+from gateway.state.redis.admin import RedisBudgetAdmin
 from tests.state.stage import PATIENT_SECONDS, judge, watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from gateway.policy.quota import Verdict
-    from gateway.state.interface import PurseStore, Store
+    from gateway.policy.quota import Decision
+    from gateway.state.interface import BudgetStore, Store
     from gateway.state.redis.store import RedisStore
     from tests.harness.redis import RedisServer
     from tests.state.stage import Watched
@@ -39,7 +39,7 @@ class Home(Protocol):
         """Return what is asked."""
 
     @property
-    def purses(self) -> Sequence[PurseStore]:
+    def purses(self) -> Sequence[BudgetStore]:
         """Return what is told."""
 
     def fill(self, budget: Budget, *, spent_ns: int, jobs_ns: int) -> bool:
@@ -66,8 +66,8 @@ class LocalHome:
 
     def __init__(self) -> None:
         self.now = NOW
-        self.quotas = Quotas(seats=2, places=8, address_places=8)
-        self.stores = [LocalStore(self.quotas, seat=seat, wall=lambda: self.now) for seat in (0, 1)]
+        self.quotas = Quotas(slots=2, places=8, address_places=8)
+        self.stores = [LocalStore(self.quotas, slot=slot, wall=lambda: self.now) for slot in (0, 1)]
         self.purses = self.stores
 
     def fill(self, budget: Budget, *, spent_ns: int, jobs_ns: int) -> bool:
@@ -87,7 +87,7 @@ class LocalHome:
         return period_start(budget.period, self.now)
 
     def die(self, worker: int) -> None:
-        """Vacate its seat, as the supervisor does."""
+        """Vacate its slot, as the supervisor does."""
         self.quotas.vacate(worker, 0)
 
     def pass_midnight(self) -> None:
@@ -104,7 +104,7 @@ class RedisHome:
 
     def __init__(self, server: RedisServer, stages: Sequence[Watched]) -> None:
         self.server = server
-        self.books = RedisBooks(server.url, "one")
+        self.books = RedisBudgetAdmin(server.url, "one")
         self.stage = stages[0]
         self.stores = [stage.store for stage in stages]
         self.purses = [store.purses for store in self.stores]
@@ -181,7 +181,7 @@ async def redis_home(server: RedisServer) -> AsyncIterator[RedisHome]:
         home.books.close()
 
 
-async def ask(home: Home, estimate: int, *budgets: Budget, worker: int = 0) -> tuple[Hold, Verdict]:
+async def ask(home: Home, estimate: int, *budgets: Budget, worker: int = 0) -> tuple[Reservation, Decision]:
     """Ask for a hold."""
-    hold = Hold(budgets or (DAY, MONTH), estimate)
-    return hold, await judge(home.stores[worker], Ask("lease", NO_LIMITS, "", hold))
+    hold = Reservation(budgets or (DAY, MONTH), estimate)
+    return hold, await judge(home.stores[worker], Acquire("lease", NO_LIMITS, "", hold))

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.policy.quota import Limit, LimitSet
-from gateway.state.interface import Ask
+from gateway.state.interface import Acquire
 from gateway.state.redis.store import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from gateway.policy.quota import Verdict
+    from gateway.policy.quota import Decision
     from gateway.state.interface import Store
 
 T = TypeVar("T")
@@ -43,21 +43,21 @@ def limit_set(*limits: Limit) -> LimitSet:
     return LimitSet("design", limits)
 
 
-def fresh(limits: LimitSet, *, address: str = "") -> Ask:
+def fresh(limits: LimitSet, *, address: str = "") -> Acquire:
     """Return a request's ask with a lease that no other has."""
-    return Ask(f"lease-{next(_NUMBERS)}", limits, address)
+    return Acquire(f"lease-{next(_NUMBERS)}", limits, address)
 
 
-def ask_later(store: Store, ask: Ask) -> asyncio.Future[Verdict | None]:
+def ask_later(store: Store, ask: Acquire) -> asyncio.Future[Decision | None]:
     """Ask, and return what will be told; an assertion of the loop's where it is told twice."""
-    future: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
+    future: asyncio.Future[Decision | None] = asyncio.get_running_loop().create_future()
     verdict = store.ask(ask, future.set_result)
     if verdict is not None:
         future.set_result(verdict)
     return future
 
 
-async def judge(store: Store, ask: Ask) -> Verdict:
+async def judge(store: Store, ask: Acquire) -> Decision:
     """Return the verdict on an ask; AssertionError where the store gave none."""
     verdict = await ask_later(store, ask)
     assert verdict is not None, "the store did not answer in time"

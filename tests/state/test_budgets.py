@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from gateway.policy.budget import Budget, period_start
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.interface import Ask
+from gateway.state.interface import Acquire
 from gateway.state.memory.store import LocalStore, Quotas
-from gateway.state.memory.worker_budgets import Hold
+from gateway.state.memory.worker_budgets import Reservation
 from tests.state.budget_homes import DAY, MONTH, NOW, Home, ask, local_home, redis_home
 from tests.state.stage import judge, limit_set, requests
 
@@ -87,10 +87,10 @@ def test_what_a_budget_refuses_takes_nothing_of_a_limit(play: Play) -> None:
 
     async def scenario(home: Home) -> None:
         limits = limit_set(requests(1))
-        refused = await judge(home.stores[0], Ask("one", limits, "", Hold((DAY,), 11)))
+        refused = await judge(home.stores[0], Acquire("one", limits, "", Reservation((DAY,), 11)))
         assert (refused.granted, refused.over_budget, refused.refused_by) == (False, 0, -1)
-        assert (await judge(home.stores[0], Ask("two", limits, "", Hold((DAY,), 1)))).granted
-        refused = await judge(home.stores[0], Ask("three", limits, "", Hold((DAY,), 1)))
+        assert (await judge(home.stores[0], Acquire("two", limits, "", Reservation((DAY,), 1)))).granted
+        refused = await judge(home.stores[0], Acquire("three", limits, "", Reservation((DAY,), 1)))
         assert (refused.granted, refused.over_budget, refused.refused_by) == (False, -1, 0)
         assert await home.sums(DAY) == (0, 1)
 
@@ -189,7 +189,7 @@ def test_an_ask_that_came_to_nothing_gives_its_hold_back(play: Play) -> None:
     """`undo` frees the hold with all the rest."""
 
     async def scenario(home: Home) -> None:
-        granted = Ask("lease", NO_LIMITS, "", Hold((DAY,), 7))
+        granted = Acquire("lease", NO_LIMITS, "", Reservation((DAY,), 7))
         assert (await judge(home.stores[0], granted)).granted
         home.stores[0].undo(granted)
         assert await home.sums(DAY) == (0, 0)
@@ -210,14 +210,14 @@ def test_many_at_once_never_hold_more_than_there_is(play: Play) -> None:
 
 def test_processes_never_hold_more_than_there_is() -> None:
     """Two processes over one memory that take one nanodollar at a time get exactly the budget between them."""
-    quotas = Quotas(seats=2, places=8, address_places=8)
+    quotas = Quotas(slots=2, places=8, address_places=8)
     quotas.purses.fill(DAY.store_name, period_start("day", NOW), spent_ns=0, jobs_ns=0)
     reader, writer = os.pipe()
     pids = []
-    for seat in (0, 1):
+    for slot in (0, 1):
         pid = os.fork()
         if pid == 0:
-            store = LocalStore(quotas, seat=seat, wall=lambda: NOW)
+            store = LocalStore(quotas, slot=slot, wall=lambda: NOW)
             won = sum(is_granted(store, 1) for _ in range(200))
             os.write(writer, bytes([won]))
             os._exit(0)
@@ -232,7 +232,7 @@ def test_processes_never_hold_more_than_there_is() -> None:
 
 def is_granted(store: LocalStore, estimate: int) -> bool:
     """Ask for a hold at once."""
-    verdict = store.ask(Ask("lease", NO_LIMITS, "", Hold((DAY,), estimate)), lambda _verdict: None)
+    verdict = store.ask(Acquire("lease", NO_LIMITS, "", Reservation((DAY,), estimate)), lambda _verdict: None)
     assert verdict is not None
     return verdict.granted
 
@@ -240,13 +240,13 @@ def is_granted(store: LocalStore, estimate: int) -> bool:
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 12), st.sampled_from(["settle", "bind", "keep"]))))
 def test_sums_are_those_of_what_happened(steps: list[tuple[int, int, str]]) -> None:
     """Whatever is asked, settled and bound: spent and held are what a list of it adds up to."""
-    quotas = Quotas(seats=1, places=8, address_places=8)
+    quotas = Quotas(slots=1, places=8, address_places=8)
     quotas.purses.fill(DAY.store_name, period_start("day", NOW), spent_ns=0, jobs_ns=0)
     store = LocalStore(quotas, wall=lambda: NOW)
     spent = held = 0
     for estimate, cost, then in steps:
-        hold = Hold((DAY,), estimate)
-        verdict = store.ask(Ask("lease", NO_LIMITS, "", hold), lambda _verdict: None)
+        hold = Reservation((DAY,), estimate)
+        verdict = store.ask(Acquire("lease", NO_LIMITS, "", hold), lambda _verdict: None)
         assert verdict is not None
         assert verdict.granted == (spent + held + estimate <= DAY.limit_ns)
         if not verdict.granted:

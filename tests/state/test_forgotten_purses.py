@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.policy.budget import Budget, period_start
-from gateway.policy.quota import NO_LIMITS, Verdict
-from gateway.state.interface import Ask
+from gateway.policy.quota import NO_LIMITS, Decision
+from gateway.state.interface import Acquire
 from gateway.state.memory.store import LocalStore, Quotas
-from gateway.state.memory.worker_budgets import Hold
+from gateway.state.memory.worker_budgets import Reservation
 
 NOW: Final = 1_793_880_000.0
 START: Final = period_start("day", NOW)
 DAY: Final = Budget("key/web", "day", 100)
 
 
-def ask(store: LocalStore, estimate_ns: int) -> tuple[Hold, Verdict]:
+def ask(store: LocalStore, estimate_ns: int) -> tuple[Reservation, Decision]:
     """Ask for a hold of the day's budget."""
-    hold = Hold((DAY,), estimate_ns)
-    verdict = store.ask(Ask("lease", NO_LIMITS, "", hold), lambda _verdict: None)
+    hold = Reservation((DAY,), estimate_ns)
+    verdict = store.ask(Acquire("lease", NO_LIMITS, "", hold), lambda _verdict: None)
     assert verdict is not None
     return hold, verdict
 

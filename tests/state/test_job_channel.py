@@ -98,7 +98,7 @@ def test_questions_nobody_reads_are_bounded(channel: JobChannel) -> None:
 
 
 def test_an_answer_to_a_worker_that_is_gone_reaches_nobody(channel: JobChannel) -> None:
-    """Who takes its seat counts from another number, and reads past what came for its predecessor."""
+    """Who takes its slot counts from another number, and reads past what came for its predecessor."""
 
     async def scenario() -> tuple[int, Job | None]:
         told = asyncio.get_running_loop().create_future()

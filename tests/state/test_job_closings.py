@@ -34,7 +34,7 @@ class Scene:
     """One table, and the notes of one worker that has room for four."""
 
     def __init__(self) -> None:
-        self.table, self.closings, self.lines = JobTable(sets=4), JobClosings(seats=2, closings=4), Lines()
+        self.table, self.closings, self.lines = JobTable(sets=4), JobClosings(slots=2, closings=4), Lines()
         self.jobs = LocalJobs(self.table, lambda digest, state: self.closings.note(1, digest, state, self.lines))
 
     def close(self, name: str, state: int) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from gateway.policy.budget import Budget, period_start
-from gateway.policy.quota import NO_LIMITS, Verdict
-from gateway.state.interface import Ask
+from gateway.policy.quota import NO_LIMITS, Decision
+from gateway.state.interface import Acquire
 from gateway.state.memory.store import LocalStore, Quotas
-from gateway.state.memory.worker_budgets import Hold
+from gateway.state.memory.worker_budgets import Reservation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +29,10 @@ class Scene:
         self.quotas = Quotas(places=8, address_places=8)
         self.store = LocalStore(self.quotas, wall=lambda: self.now)
 
-    def ask(self, estimate_ns: int) -> tuple[Hold, Verdict]:
+    def ask(self, estimate_ns: int) -> tuple[Reservation, Decision]:
         """Ask for a hold."""
-        hold = Hold((DAY,), estimate_ns)
-        verdict = self.store.ask(Ask("one", NO_LIMITS, "", hold), lambda _verdict: None)
+        hold = Reservation((DAY,), estimate_ns)
+        verdict = self.store.ask(Acquire("one", NO_LIMITS, "", hold), lambda _verdict: None)
         assert verdict is not None
         return hold, verdict
 

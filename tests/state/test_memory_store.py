@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.quota import Limit, LimitSet, Verdict
-from gateway.state.interface import Ask
+from gateway.policy.quota import Decision, Limit, LimitSet
+from gateway.state.interface import Acquire
 from gateway.state.memory.store import LocalStore, Quotas
 
 if TYPE_CHECKING:
@@ -37,24 +37,24 @@ class Clock:
 class Bench:
     """A store with a clock of its own."""
 
-    def __init__(self, *, seats: int = 1, places: int = 64, address_places: int = 64) -> None:
+    def __init__(self, *, slots: int = 1, places: int = 64, address_places: int = 64) -> None:
         self.clock = Clock()
-        self.quotas = Quotas(seats=seats, places=places, address_places=address_places)
-        self.stores = [LocalStore(self.quotas, seat=seat, clock=self.clock) for seat in range(seats)]
+        self.quotas = Quotas(slots=slots, places=places, address_places=address_places)
+        self.stores = [LocalStore(self.quotas, slot=slot, clock=self.clock) for slot in range(slots)]
 
-    def ask(self, *limits: Limit, seat: int = 0, address: str = "") -> tuple[Verdict, Ask]:
+    def ask(self, *limits: Limit, slot: int = 0, address: str = "") -> tuple[Decision, Acquire]:
         """Ask for one call."""
-        ask = Ask(f"lease-{next(LEASES)}", LimitSet("", limits), address)
-        verdict = self.stores[seat].ask(ask, never)
+        ask = Acquire(f"lease-{next(LEASES)}", LimitSet("", limits), address)
+        verdict = self.stores[slot].ask(ask, never)
         assert verdict is not None
         return verdict, ask
 
-    def granted(self, *limits: Limit, calls: int, seat: int = 0, address: str = "") -> int:
+    def granted(self, *limits: Limit, calls: int, slot: int = 0, address: str = "") -> int:
         """Return how many of so many calls are granted just now."""
-        return sum(self.ask(*limits, seat=seat, address=address)[0].granted for _ in range(calls))
+        return sum(self.ask(*limits, slot=slot, address=address)[0].granted for _ in range(calls))
 
 
-def never(_verdict: Verdict | None) -> None:
+def never(_verdict: Decision | None) -> None:
     """Stand where a store that answers later would call back."""
     raise AssertionError("told later")
 
@@ -70,7 +70,7 @@ def bench() -> Iterator[Bench]:
 @pytest.fixture
 def shared() -> Iterator[Bench]:
     """Return stores of three workers over one memory."""
-    made = Bench(seats=3)
+    made = Bench(slots=3)
     yield made
     made.quotas.close()
 
@@ -216,21 +216,21 @@ def test_a_smaller_bucket_is_not_held_to_a_larger_ones_debt(bench: Bench) -> Non
 def test_slots_are_the_sum_over_workers(shared: Bench) -> None:
     """Whoever holds them, there are so many; one that a worker frees any other may take."""
     limit = slots(3)
-    asks = [shared.ask(limit, seat=seat)[1] for seat in range(3)]
-    refused, _ = shared.ask(limit, seat=0)
+    asks = [shared.ask(limit, slot=slot)[1] for slot in range(3)]
+    refused, _ = shared.ask(limit, slot=0)
     assert (refused.granted, refused.retry_after, refused.remaining, refused.waits) == (False, 1.0, [0], [-1.0])
     shared.stores[1].release(asks[1])
     shared.stores[1].release(asks[1])
-    assert shared.granted(limit, calls=5, seat=2) == 1
+    assert shared.granted(limit, calls=5, slot=2) == 1
 
 
 def test_slots_of_a_dead_worker_come_back(shared: Bench) -> None:
     """The supervisor frees what a worker held, and nothing of others; rates outlive it."""
     limits = (slots(3), rate(5, NEVER))
-    for seat in (0, 1, 1):
-        shared.ask(*limits, seat=seat)
+    for slot in (0, 1, 1):
+        shared.ask(*limits, slot=slot)
     shared.quotas.vacate(1, 0)
-    assert shared.granted(*limits, calls=9, seat=2) == 2
+    assert shared.granted(*limits, calls=9, slot=2) == 2
     shared.quotas.vacate(0, 0)
     assert not shared.ask(*limits)[0].granted  # the rate is spent: three and two
     assert shared.granted(slots(3), calls=9) == 1
@@ -307,13 +307,13 @@ def in_child(call: Callable[[], None]) -> int:
 
 def test_processes_that_ask_at_once_are_granted_the_sum() -> None:
     """Three processes ask as fast as they can at one moment: exactly the burst passes, none of it twice."""
-    bench, limit = Bench(seats=3), rate(1000, NEVER)
+    bench, limit = Bench(slots=3), rate(1000, NEVER)
     reader, writer = os.pipe()
 
-    def ask_on(seat: int) -> Callable[[], None]:
-        return lambda: ignore(os.write(writer, b"%d\n" % bench.granted(limit, calls=700, seat=seat)))
+    def ask_on(slot: int) -> Callable[[], None]:
+        return lambda: ignore(os.write(writer, b"%d\n" % bench.granted(limit, calls=700, slot=slot)))
 
-    children = [in_child(ask_on(seat)) for seat in range(3)]
+    children = [in_child(ask_on(slot)) for slot in range(3)]
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0, 0]
     os.close(writer)
     with os.fdopen(reader) as counts:
@@ -327,7 +327,7 @@ def ignore(_written: int) -> None:
 
 def test_a_process_that_dies_in_a_judgement_leaves_no_lock() -> None:
     """The lock dies with its holder: others go on as if it had never asked."""
-    bench, limit = Bench(seats=2), rate(2, NEVER)
+    bench, limit = Bench(slots=2), rate(2, NEVER)
     reader, writer = os.pipe()
 
     def stay() -> float:
@@ -335,7 +335,7 @@ def test_a_process_that_dies_in_a_judgement_leaves_no_lock() -> None:
         signal.pause()
         return 0.0
 
-    child = in_child(lambda: ignore(len(str(LocalStore(bench.quotas, seat=1, clock=stay).ask(ask_for(limit), never)))))
+    child = in_child(lambda: ignore(len(str(LocalStore(bench.quotas, slot=1, clock=stay).ask(ask_for(limit), never)))))
     assert os.read(reader, 1) == b"x"  # it holds the lock now
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -345,6 +345,6 @@ def test_a_process_that_dies_in_a_judgement_leaves_no_lock() -> None:
     bench.quotas.close()
 
 
-def ask_for(limit: Limit) -> Ask:
+def ask_for(limit: Limit) -> Acquire:
     """Return what a request under this limit asks for."""
-    return Ask("lease", LimitSet("", [limit]))
+    return Acquire("lease", LimitSet("", [limit]))

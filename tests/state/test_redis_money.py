@@ -12,9 +12,9 @@ import pytest
 
 from gateway.policy.budget import period_end
 from gateway.policy.quota import NO_LIMITS
-from gateway.state.interface import Ask
-from gateway.state.memory.worker_budgets import Hold
-from gateway.state.redis.budget_counters import Registers
+from gateway.state.interface import Acquire
+from gateway.state.memory.worker_budgets import Reservation
+from gateway.state.redis.budget_counters import BudgetCounters
 from tests.state.budget_homes import DAY, MONTH, RedisHome, ask
 from tests.state.stage import PATIENT_SECONDS, ask_later, settled, watched
 from tests.state.test_redis_store import JOB, close_job, find
@@ -75,7 +75,7 @@ def test_what_ends_while_the_store_is_away_is_told_on_return(
             stage.store.purses.settle(before, 3)
             await asyncio.sleep(0)
             for _ in range(5):
-                await ask_later(stage.store, Ask("lease", NO_LIMITS, "", Hold((DAY,), 1)))
+                await ask_later(stage.store, Acquire("lease", NO_LIMITS, "", Reservation((DAY,), 1)))
             await stage.down()
             stage.store.purses.settle(after, 1)
             proxy.mode = "pass"
@@ -87,11 +87,11 @@ def test_what_ends_while_the_store_is_away_is_told_on_return(
     asyncio.run(scenario())
 
 
-async def granted(home: RedisHome, estimate: int) -> Hold:
+async def granted(home: RedisHome, estimate: int) -> Reservation:
     """Return a hold, asked for until a busy machine lets the answer come in time."""
     for _ in range(100):
-        hold = Hold((DAY, MONTH), estimate)
-        verdict = await ask_later(home.stores[0], Ask("lease", NO_LIMITS, "", hold))
+        hold = Reservation((DAY, MONTH), estimate)
+        verdict = await ask_later(home.stores[0], Acquire("lease", NO_LIMITS, "", hold))
         if verdict is not None and verdict.granted:
             return hold
         await home.stage.up()
@@ -104,8 +104,8 @@ def test_a_grant_that_comes_too_late_is_given_back(proxy: FaultProxy, redis_serv
     async def scenario() -> None:
         async with stood(redis_server, proxy.url, 0.05) as home:
             proxy.mode = "slow"
-            hold = Hold((DAY,), 7)
-            assert await ask_later(home.stores[0], Ask("lease", NO_LIMITS, "", hold)) is None
+            hold = Reservation((DAY,), 7)
+            assert await ask_later(home.stores[0], Acquire("lease", NO_LIMITS, "", hold)) is None
             assert hold.starts == ()
             proxy.mode = "pass"
             await home.stage.up()
@@ -202,7 +202,7 @@ def test_what_was_admitted_without_a_hold_is_spent_all_the_same(redis_server: Re
 
     async def scenario() -> None:
         async with stood(redis_server, redis_server.url) as home:
-            home.purses[0].settle(Hold((DAY, MONTH), 4), 3)
+            home.purses[0].settle(Reservation((DAY, MONTH), 4), 3)
             assert await both(home) == [(3, 0), (3, 0)]
 
     asyncio.run(scenario())
@@ -297,10 +297,10 @@ def test_who_ends_in_order_leaves_no_register_behind(redis_server: RedisServer) 
 
 def test_registers_of_a_period_that_is_over_say_nothing() -> None:
     """Once a later period is known, what was held in the earlier one is nobody's any more."""
-    registers = Registers()
-    hold = Hold((DAY,), 5)
+    registers = BudgetCounters()
+    hold = Reservation((DAY,), 5)
     hold.starts = registers.grant(hold, (86_400, 7, 0))
-    later = Hold((DAY,), 5)
+    later = Reservation((DAY,), 5)
     later.starts = registers.grant(later, (172_800, 7, 0))
     registers.change(DAY, 86_400, 90_000, freed=5, spent=5)
     assert [register for found in registers.changed() for register in found] == []

@@ -11,7 +11,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.policy.quota import BYTES, CONCURRENT, LEASE_SECONDS, REQUESTS, Limit, LimitSet, Verdict
+from gateway.policy.quota import BYTES, CONCURRENT, LEASE_SECONDS, REQUESTS, Decision, Limit, LimitSet
 from gateway.state.redis.commands import Plan, read_verdict
 from gateway.state.redis.scripts import ASK, CLOCK, MOVE, Script
 from tests.state.stage import concurrent, content_bytes, limit_set, requests
@@ -96,9 +96,9 @@ class Model:
         patience = limit.max_wait if limit.kind == REQUESTS else 0.0
         return over if over > patience + limit.interval * 0.01 else None
 
-    def ask(self, lease: str, now: float) -> Verdict:
+    def ask(self, lease: str, now: float) -> Decision:
         """Judge and take."""
-        verdict = Verdict()
+        verdict = Decision()
         noes = [self.refuses(place, now) for place in range(len(self.limits.limits))]
         enforced = [not limit.shadow for limit in self.limits.limits]
         against = [place for place, no in enumerate(noes) if no is not None and enforced[place]]
@@ -112,7 +112,7 @@ class Model:
             self.tell(place, limit, now=now, verdict=verdict)
         return verdict
 
-    def take(self, place: int, limit: Limit, *, lease: str, now: float, verdict: Verdict) -> None:
+    def take(self, place: int, limit: Limit, *, lease: str, now: float, verdict: Decision) -> None:
         """Take one unit, or one slot."""
         if limit.kind == CONCURRENT:
             self.leases[place][lease] = now + LEASE_SECONDS
@@ -122,7 +122,7 @@ class Model:
                 verdict.delay = max(verdict.delay, over)
             self.moments[place] = self.moment(place, now) + limit.interval
 
-    def tell(self, place: int, limit: Limit, *, now: float, verdict: Verdict) -> None:
+    def tell(self, place: int, limit: Limit, *, now: float, verdict: Decision) -> None:
         """Say what is left."""
         if limit.kind == CONCURRENT:
             verdict.remaining.append(max(0, limit.quota - len(self.living(place, now))))
@@ -156,7 +156,7 @@ def clocked(redis_server: RedisServer) -> Iterator[Callable[[], Clocked]]:
         yield make
 
 
-def same(told: Verdict, due: Verdict) -> None:
+def same(told: Decision, due: Decision) -> None:
     """Assert that two verdicts are one: the script tells times rounded up to whole microseconds."""
     for name in ("granted", "refused_by", "shadowed", "remaining"):
         assert getattr(told, name) == getattr(due, name), name

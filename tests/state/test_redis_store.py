@@ -17,9 +17,9 @@ import pytest
 from gateway.policy.budget import Budget, period_end, period_start
 from gateway.policy.job import RELEASED, SETTLED, Job
 from gateway.policy.quota import LEASE_SECONDS
-from gateway.state.interface import Ask
-from gateway.state.memory.worker_budgets import Hold
-from gateway.state.redis.admin import RedisBooks
+from gateway.state.interface import Acquire
+from gateway.state.memory.worker_budgets import Reservation
+from gateway.state.redis.admin import RedisBudgetAdmin
 from gateway.state.redis.job_commands import JOB_SECONDS
 from tests.harness.fault_proxy import FaultProxy
 from tests.harness.ports import LOOPBACK
@@ -79,15 +79,15 @@ async def use_everything(stage: Watched) -> None:
 
 async def use_money(stage: Watched) -> None:
     """Hold, settle and bind, beside a ledger process that fills in, looks, sweeps and closes jobs."""
-    store, books = stage.store, RedisBooks(stage.url, "one")
+    store, books = stage.store, RedisBudgetAdmin(stage.url, "one")
     start = period_start("month", time.time())
     span = (start, period_end("month", start))
     assert len(books.show_life()) == 1
     assert books.fill(BUDGET, span, spent_ns=1, jobs_ns=0, since=int(time.time()), seconds=0.0)
     limits = limit_set(requests(10, name="paid"))
-    held, bound = Hold((BUDGET,), 2), Hold((BUDGET,), 3)
+    held, bound = Reservation((BUDGET,), 2), Reservation((BUDGET,), 3)
     for name, hold in (("a", held), ("b", bound)):
-        assert (await judge(store, Ask(name, limits, "", hold))).granted
+        assert (await judge(store, Acquire(name, limits, "", hold))).granted
     store.purses.settle(held, 4)
     store.purses.bind(bound)
     await asyncio.sleep(0)

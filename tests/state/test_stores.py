@@ -28,7 +28,7 @@ from tests.state.stage import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from gateway.policy.quota import Verdict
+    from gateway.policy.quota import Decision
     from gateway.state.interface import Store
     from tests.harness.redis import RedisServer
 
@@ -48,9 +48,9 @@ def redis_home(request: pytest.FixtureRequest) -> OpenHome:
 
 
 @asynccontextmanager
-async def _local(seats: int) -> AsyncIterator[Sequence[Store]]:
-    quotas = Quotas(seats=seats, places=256, address_places=256)
-    stores = [LocalStore(quotas, seat=seat) for seat in range(seats)]
+async def _local(slots: int) -> AsyncIterator[Sequence[Store]]:
+    quotas = Quotas(slots=slots, places=256, address_places=256)
+    stores = [LocalStore(quotas, slot=slot) for slot in range(slots)]
     yield stores[0], stores[-1]
     quotas.close()
 
@@ -90,7 +90,7 @@ def near(seconds: float) -> object:
     return pytest.approx(seconds, abs=5.0)
 
 
-async def judge_many(store: Store, asks: Sequence[object]) -> list[Verdict]:
+async def judge_many(store: Store, asks: Sequence[object]) -> list[Decision]:
     """Return the verdicts of asks that are under way at once."""
     told = await asyncio.gather(*(ask_later(store, ask) for ask in asks))  # type: ignore[arg-type]
     assert None not in told

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from gateway.policy.budget import Budget
-from gateway.policy.quota import NO_LIMITS, Verdict
-from gateway.state.interface import Ask
+from gateway.policy.quota import NO_LIMITS, Decision
+from gateway.state.interface import Acquire
 from gateway.state.memory.store import LocalStore, Quotas
-from gateway.state.memory.worker_budgets import Hold
+from gateway.state.memory.worker_budgets import Reservation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,17 +26,17 @@ WEEK_START: Final = 1_794_787_200
 class Gateway:
     """Workers over one memory, on a calendar that is set."""
 
-    def __init__(self, seats: int) -> None:
+    def __init__(self, slots: int) -> None:
         self.now = NOW
-        self.quotas = Quotas(seats=seats, places=8, address_places=8)
+        self.quotas = Quotas(slots=slots, places=8, address_places=8)
         self.quotas.purses.fill(DAY.store_name, TODAY, spent_ns=0, jobs_ns=0)
         self.quotas.purses.fill(WEEK.store_name, WEEK_START, spent_ns=0, jobs_ns=0)
-        self.stores = [LocalStore(self.quotas, seat=seat, wall=lambda: self.now) for seat in range(seats)]
+        self.stores = [LocalStore(self.quotas, slot=slot, wall=lambda: self.now) for slot in range(slots)]
 
-    def ask(self, estimate_ns: int, *budgets: Budget, seat: int = 0) -> tuple[Hold, Verdict]:
+    def ask(self, estimate_ns: int, *budgets: Budget, slot: int = 0) -> tuple[Reservation, Decision]:
         """Ask for a hold."""
-        hold = Hold(budgets or (DAY,), estimate_ns)
-        verdict = self.stores[seat].ask(Ask("lease", NO_LIMITS, "", hold), lambda _verdict: None)
+        hold = Reservation(budgets or (DAY,), estimate_ns)
+        verdict = self.stores[slot].ask(Acquire("lease", NO_LIMITS, "", hold), lambda _verdict: None)
         assert verdict is not None
         return hold, verdict
 
@@ -80,11 +80,11 @@ def test_several_workers_see_a_hold_at_once(pair: Gateway) -> None:
     """What it turned into follows at the end of the turn, and counts as held until then."""
     hold, _ = pair.ask(7)
     assert pair.sums() == (0, 7)
-    assert not pair.ask(4, seat=1)[1].granted
+    assert not pair.ask(4, slot=1)[1].granted
     pair.stores[0].settle(hold, 2)
-    assert not pair.ask(4, seat=1)[1].granted
+    assert not pair.ask(4, slot=1)[1].granted
     pair.stores[0].write()
-    assert pair.ask(4, seat=1)[1].granted
+    assert pair.ask(4, slot=1)[1].granted
     assert pair.sums() == (2, 4)
 
 
@@ -134,7 +134,7 @@ def test_a_death_within_a_turn_leaves_what_was_held(alone: Gateway) -> None:
 
 def test_what_was_not_written_down_is_not_spent_by_a_death(pair: Gateway) -> None:
     """Others see it as held while its worker lives; nothing of it was sent, and the ledger never hears of it."""
-    hold, _ = pair.ask(4, seat=1)
+    hold, _ = pair.ask(4, slot=1)
     pair.stores[1].write()
     assert pair.sums() == (0, 4)
     pair.quotas.vacate(1, 0)
@@ -193,7 +193,7 @@ def test_another_worker_turns_the_day(pair: Gateway) -> None:
     """What a worker settles of a day that another has ended is not written to the new one."""
     old, _ = pair.ask(9)
     pair.now += DAY_SECONDS
-    assert pair.ask(3, seat=1)[1].granted
+    assert pair.ask(3, slot=1)[1].granted
     pair.stores[0].settle(old, 8)
     pair.stores[0].write()
     assert pair.sums(start=TODAY + DAY_SECONDS) == (0, 3)

@@ -1,4 +1,4 @@
-"""Boards, records, and child processes that are ended by their own ids."""
+"""Scoreboards, records, and child processes that are ended by their own ids."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from gateway.telemetry.metrics.endpoint_labels import EndpointLabels
 from gateway.telemetry.metrics.meter import Meter
-from gateway.telemetry.metrics.scoreboard import Board
-from gateway.telemetry.record import Exchanged
+from gateway.telemetry.metrics.scoreboard import Scoreboard
+from gateway.telemetry.record import ExchangeRecord
 
 NOON = 1_798_804_800.25
 """2027-01-01T12:00:00.250Z in seconds since the epoch."""
@@ -77,9 +77,9 @@ def fork() -> Iterator[Fork]:
 
 
 @pytest.fixture
-def board() -> Iterator[Board]:
-    """Return a board for two workers."""
-    made = Board(workers=2)
+def scoreboard() -> Iterator[Scoreboard]:
+    """Return a scoreboard for two workers."""
+    made = Scoreboard(workers=2)
     yield made
     made.close()
 
@@ -93,32 +93,32 @@ def labels() -> Iterator[EndpointLabels]:
 
 
 @pytest.fixture
-def emitted() -> list[Exchanged]:
+def emitted() -> list[ExchangeRecord]:
     """Return the list of records that `meter` has handed to the log."""
     return []
 
 
 @pytest.fixture
-def meter(board: Board, emitted: list[Exchanged]) -> Meter:
+def meter(scoreboard: Scoreboard, emitted: list[ExchangeRecord]) -> Meter:
     """Return the meter of the first worker, whose clock stands at NOON."""
-    return Meter(board.workers[0].region, board.endpoints, emit=emitted.append, clock=lambda: NOON)
+    return Meter(scoreboard.workers[0].region, scoreboard.endpoints, emit=emitted.append, clock=lambda: NOON)
 
 
 @pytest.fixture
-def record() -> Exchanged:
+def record() -> ExchangeRecord:
     """Return the record of a paid request that went well."""
     return paid_record()
 
 
 @pytest.fixture
-def make_record() -> Callable[[], Exchanged]:
+def make_record() -> Callable[[], ExchangeRecord]:
     """Return a maker of records like `record`."""
     return paid_record
 
 
-def paid_record() -> Exchanged:
+def paid_record() -> ExchangeRecord:
     """Return a record with all that this release knows."""
-    record = Exchanged("0123456789abcdef", "POST")
+    record = ExchangeRecord("0123456789abcdef", "POST")
     record.fal_request_id = "764cabcf-b745-4b3e-ae38-1200304cf45b"
     record.key, record.team = "web-prod", "design"
     record.host, record.endpoint, record.billing = "fal.run", "fal-ai/flux/dev", "paid"

@@ -19,7 +19,7 @@ from gateway.telemetry.metrics.meter import Meter
 from gateway.telemetry.metrics.process_stats import ProcessTable
 
 if TYPE_CHECKING:
-    from gateway.telemetry.metrics.scoreboard import Board
+    from gateway.telemetry.metrics.scoreboard import Scoreboard
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW: Final = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([\w, ]*)\|(.+)\|(.+)\|$", re.MULTILINE)
@@ -48,20 +48,20 @@ def test_the_bounds_are_as_documented() -> None:
     assert "of a histogram " + " or ".join(map(str, widths)) in text
 
 
-def test_the_zeros_at_the_start_are_as_documented(board: Board) -> None:
+def test_the_zeros_at_the_start_are_as_documented(scoreboard: Scoreboard) -> None:
     """It is k (2p + 3) + 2t series for k keys in t teams and p priced endpoints, beside those without such labels."""
-    Meter(board.workers[0].region, board.endpoints, emit=lambda _record: None)
-    bare = _series(board)
+    Meter(scoreboard.workers[0].region, scoreboard.endpoints, emit=lambda _record: None)
+    bare = _series(scoreboard)
     keys = [(f"team-{number % 3}", f"key-{number}") for number in range(7)]
-    introduce(board.supervisor.region, keys, endpoints=["a", "b", "c", "d", "e"])
-    assert _series(board) - bare == 7 * (2 * 5 + 3) + 2 * 3
+    introduce(scoreboard.supervisor.region, keys, endpoints=["a", "b", "c", "d", "e"])
+    assert _series(scoreboard) - bare == 7 * (2 * 5 + 3) + 2 * 3
     stated = re.search(r"beside about (\d+)", DOCUMENT.read_text(encoding="utf-8"))
     assert stated
     assert int(stated[1]) == pytest.approx(bare, rel=0.1)
 
 
-def _series(board: Board) -> int:
-    page, _ = expose(board, "", ProcessTable(board).readings())
+def _series(scoreboard: Scoreboard) -> int:
+    page, _ = expose(scoreboard, "", ProcessTable(scoreboard).readings())
     return sum(not line.startswith("#") for line in page.decode().splitlines())
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.telemetry.log.rendering import LEVEL_OF, exchange_event
-from gateway.telemetry.record import Exchanged
+from gateway.telemetry.record import ExchangeRecord
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
@@ -112,6 +112,6 @@ def test_the_page_names_every_field_of_an_exchange() -> None:
     section = PAGE.partition("## The request")[2].partition("##")[0]
     shown = re.findall(r"^\| `([a-z_`, ]+)` \| [^|]*\|$", section, re.MULTILINE)
     names = [name for row in shown for name in row.split("`, `")]
-    assert names == [*exchange_event(Exchanged("id", "GET")), "trace_id", "span_id"]
+    assert names == [*exchange_event(ExchangeRecord("id", "GET")), "trace_id", "span_id"]
     outcomes = re.findall(r"^\| `([a-z_]+)` \| ([a-z]+) \| [^|]*\|$", PAGE, re.MULTILINE)
     assert dict(outcomes) == dict(LEVEL_OF)

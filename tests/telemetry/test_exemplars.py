@@ -17,8 +17,8 @@ from tests.harness.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gateway.telemetry.metrics.scoreboard import Board
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.metrics.scoreboard import Scoreboard
+    from gateway.telemetry.record import ExchangeRecord
     from tests.telemetry.conftest import Fork, Say
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -74,11 +74,13 @@ def test_a_reader_sees_no_half_of_one(exemplars: Exemplars, fork: Fork) -> None:
     assert seen - {None} == set(written)
 
 
-def test_a_request_is_kept_once_a_second_and_bucket(board: Board, make_record: Callable[[], Exchanged]) -> None:
+def test_a_request_is_kept_once_a_second_and_bucket(
+    scoreboard: Scoreboard, make_record: Callable[[], ExchangeRecord]
+) -> None:
     """The first one in a second names its bucket; another bucket, class, or a clock set back begins anew."""
     now = [1_000.0]
-    region = board.workers[0].region
-    meter = Meter(region, board.endpoints, emit=lambda _record: None, clock=lambda: now[0])
+    region = scoreboard.workers[0].region
+    meter = Meter(region, scoreboard.endpoints, emit=lambda _record: None, clock=lambda: now[0])
 
     def close(name: str, *, at: float, seconds: float = 1.5, billing: str = "paid") -> None:
         now[0] = at
@@ -108,10 +110,12 @@ def test_a_request_is_kept_once_a_second_and_bucket(board: Board, make_record: C
     assert kept() == "an hour before"
 
 
-def test_durations_and_first_bytes_have_slots_of_their_own(board: Board, meter: Meter, record: Exchanged) -> None:
+def test_durations_and_first_bytes_have_slots_of_their_own(
+    scoreboard: Scoreboard, meter: Meter, record: ExchangeRecord
+) -> None:
     """Neither names the other's bucket."""
     meter.close(record)  # 1.5 s in all, 1.25 s to the first byte: the same bucket
-    found = {name: board.workers[0].region.exemplars.read(first + 9) for name, first in FIRST_SLOT.items()}
+    found = {name: scoreboard.workers[0].region.exemplars.read(first + 9) for name, first in FIRST_SLOT.items()}
     values = {name: exemplar.seconds for name, exemplar in found.items() if exemplar}
     assert values == {"request_duration_seconds": 1.5, "first_byte_seconds": 1.25}
 
@@ -125,14 +129,16 @@ def test_durations_and_first_bytes_have_slots_of_their_own(board: Board, meter: 
         (b"\xff", None),
     ],
 )
-def test_a_trace_comes_before_a_request(record: Exchanged, traceparent: bytes | None, trace_id: str | None) -> None:
+def test_a_trace_comes_before_a_request(
+    record: ExchangeRecord, traceparent: bytes | None, trace_id: str | None
+) -> None:
     """The caller's valid trace is the name, else the request's own id, which its log event has."""
     record.traceparent = traceparent
     exemplar = exemplar_of(record, 1.0)
     assert (exemplar.is_traced, exemplar.id) == (trace_id is not None, trace_id or record.request_id)
 
 
-def test_the_gateways_own_trace_is_named(record: Exchanged) -> None:
+def test_the_gateways_own_trace_is_named(record: ExchangeRecord) -> None:
     """Where requests are traced here, the exchange's place in the trace says which."""
     record.trace = Trace(TRACE_ID, "", span_id=SPAN_ID, client_id=SPAN_ID, flags=1)
     assert exemplar_of(record, 1.0)[2:] == (True, TRACE_ID)

@@ -11,13 +11,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from gateway.telemetry.metrics.exemplars import Exemplar
 from gateway.telemetry.metrics.exposition import expose
 from gateway.telemetry.metrics.meter import Meter
-from gateway.telemetry.metrics.scoreboard import Board, State
+from gateway.telemetry.metrics.scoreboard import Scoreboard, State
 from gateway.version import VERSION
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.record import ExchangeRecord
 
 FAMILIES = {
     "requests": "counter",
@@ -61,37 +61,39 @@ FAMILIES = {
 }
 
 
-def _scrape(board: Board) -> dict[str, Metric]:
-    page, content_type = expose(board, "")
+def _scrape(scoreboard: Scoreboard) -> dict[str, Metric]:
+    page, content_type = expose(scoreboard, "")
     assert content_type.startswith("text/plain; version=0.0.4")
     return {metric.name: metric for metric in parser.text_string_to_metric_families(page.decode())}
 
 
-def _value(board: Board, name: str, **labels: str) -> float:
-    samples = [sample for metric in _scrape(board).values() for sample in metric.samples]
+def _value(scoreboard: Scoreboard, name: str, **labels: str) -> float:
+    samples = [sample for metric in _scrape(scoreboard).values() for sample in metric.samples]
     (found,) = (s.value for s in samples if s.name == f"fal_gateway_{name}" and s.labels == labels)
     return found
 
 
-def test_every_family_is_there_from_the_start(board: Board) -> None:
+def test_every_family_is_there_from_the_start(scoreboard: Scoreboard) -> None:
     """Names and types do not depend on what has happened, nor on a worker having come up."""
-    assert {name.removeprefix("fal_gateway_"): m.type for name, m in _scrape(board).items()} == FAMILIES
+    assert {name.removeprefix("fal_gateway_"): m.type for name, m in _scrape(scoreboard).items()} == FAMILIES
 
 
-def test_counts_reach_the_page(board: Board, meter: Meter, record: Exchanged) -> None:
+def test_counts_reach_the_page(scoreboard: Scoreboard, meter: Meter, record: ExchangeRecord) -> None:
     """A request shows with its labels under its name in docs/metrics.md."""
     meter.close(record)
     labels = {"team": "design", "key": "web-prod", "endpoint": "fal-ai/flux/dev", "class": "paid", "status": "200"}
-    assert _value(board, "requests_total", **labels) == 1
-    assert _value(board, "response_bytes_total", team="design", **{"class": "paid"}) == 1024
+    assert _value(scoreboard, "requests_total", **labels) == 1
+    assert _value(scoreboard, "response_bytes_total", team="design", **{"class": "paid"}) == 1024
 
 
-def test_histograms_are_cumulative_and_in_seconds(board: Board, meter: Meter, record: Exchanged) -> None:
+def test_histograms_are_cumulative_and_in_seconds(scoreboard: Scoreboard, meter: Meter, record: ExchangeRecord) -> None:
     """Each bucket holds all below it, the last one equals the count, and the sum is in seconds."""
     meter.close(record)
     name, paid = "request_duration_seconds", {"class": "paid"}
     buckets = [
-        s for s in _scrape(board)[f"fal_gateway_{name}"].samples if s.labels.get("le") and s.labels["class"] == "paid"
+        s
+        for s in _scrape(scoreboard)[f"fal_gateway_{name}"].samples
+        if s.labels.get("le") and s.labels["class"] == "paid"
     ]
     assert [(s.labels["le"], s.value) for s in buckets if s.labels["le"] in {"1.0", "2.0", "900.0", "+Inf"}] == [
         ("1.0", 0),
@@ -99,28 +101,28 @@ def test_histograms_are_cumulative_and_in_seconds(board: Board, meter: Meter, re
         ("900.0", 1),
         ("+Inf", 1),
     ]
-    assert (_value(board, f"{name}_count", **paid), _value(board, f"{name}_sum", **paid)) == (1, 1.5)
+    assert (_value(scoreboard, f"{name}_count", **paid), _value(scoreboard, f"{name}_sum", **paid)) == (1, 1.5)
 
 
-def test_processes_are_told(board: Board) -> None:
+def test_processes_are_told(scoreboard: Scoreboard) -> None:
     """Workers by state, the generation that all have reached, and the release."""
-    first, second = board.workers
+    first, second = scoreboard.workers
     first.state, first.generation, second.state = State.READY, 2, State.STOPPED
-    assert [_value(board, "workers", state=name) for name in ("starting", "ready", "draining", "stopped")] == [
+    assert [_value(scoreboard, "workers", state=name) for name in ("starting", "ready", "draining", "stopped")] == [
         0,
         1,
         0,
         1,
     ]
-    assert _value(board, "policy_generation") == 2
-    assert _value(board, "build_info", version=VERSION) == 1
+    assert _value(scoreboard, "policy_generation") == 2
+    assert _value(scoreboard, "build_info", version=VERSION) == 1
 
 
-def test_open_metrics_where_it_is_asked_for(board: Board, meter: Meter, record: Exchanged) -> None:
+def test_open_metrics_where_it_is_asked_for(scoreboard: Scoreboard, meter: Meter, record: ExchangeRecord) -> None:
     """An Accept field as Prometheus sends it gets OpenMetrics, which its strict parser takes."""
     meter.close(record)
     accept = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,*/*;q=0.1"
-    page, content_type = expose(board, accept)
+    page, content_type = expose(scoreboard, accept)
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     found = parse_open_metrics(page.decode())  # type: ignore[no-untyped-call]
     assert {metric.name.removeprefix("fal_gateway_") for metric in found} == set(FAMILIES)
@@ -129,35 +131,35 @@ def test_open_metrics_where_it_is_asked_for(board: Board, meter: Meter, record: 
 @pytest.mark.parametrize(
     "accept", ["application/openmetrics-text;version=x", "text/plain;version=", ";;,,=", "\u00e9", "*/*"]
 )
-def test_an_odd_accept_field_gets_the_plain_page(board: Board, accept: str) -> None:
+def test_an_odd_accept_field_gets_the_plain_page(scoreboard: Scoreboard, accept: str) -> None:
     """Whatever is asked for, the answer is a page that parses."""
-    page, content_type = expose(board, accept)
+    page, content_type = expose(scoreboard, accept)
     assert content_type.startswith("text/plain")
     assert list(parser.text_string_to_metric_families(page.decode()))
 
 
-def test_labels_are_escaped(board: Board, meter: Meter, record: Exchanged) -> None:
+def test_labels_are_escaped(scoreboard: Scoreboard, meter: Meter, record: ExchangeRecord) -> None:
     """Quotes, backslashes and line ends in an endpoint do not break the page."""
     record.endpoint = 'a"b\\c\nd'
     meter.close(record)
-    samples = _scrape(board)["fal_gateway_requests"].samples
+    samples = _scrape(scoreboard)["fal_gateway_requests"].samples
     assert [s.labels["endpoint"] for s in samples if s.value] == ['a"b\\c\nd']
 
 
-def test_dropped_lines_of_all_processes_are_summed(board: Board, meter: Meter) -> None:
+def test_dropped_lines_of_all_processes_are_summed(scoreboard: Scoreboard, meter: Meter) -> None:
     """The ops process and the supervisor log too; their losses are in the same sum."""
     meter.count_dropped(2)
-    for seat in (board.ops, board.supervisor):
-        type(meter)(seat.region, board.endpoints, emit=lambda _record: None).count_dropped(1)
-    assert _value(board, "log_lines_dropped_total") == 4
+    for slot in (scoreboard.ops, scoreboard.supervisor):
+        type(meter)(slot.region, scoreboard.endpoints, emit=lambda _record: None).count_dropped(1)
+    assert _value(scoreboard, "log_lines_dropped_total") == 4
 
 
-def test_the_newest_exemplar_of_all_workers_is_shown(board: Board) -> None:
+def test_the_newest_exemplar_of_all_workers_is_shown(scoreboard: Scoreboard) -> None:
     """Each worker has its own; a bucket on the page has one."""
-    for seat, at in zip(board.workers, (2_000.0, 1_000.0), strict=True):
-        Meter(seat.region, board.endpoints, emit=lambda _record: None)
-        seat.region.exemplars.keep(9, Exemplar(at, 1.5, is_traced=False, id=f"{at:032.0f}"))
-    page, _ = expose(board, "application/openmetrics-text;version=1.0.0")
+    for slot, at in zip(scoreboard.workers, (2_000.0, 1_000.0), strict=True):
+        Meter(slot.region, scoreboard.endpoints, emit=lambda _record: None)
+        slot.region.exemplars.keep(9, Exemplar(at, 1.5, is_traced=False, id=f"{at:032.0f}"))
+    page, _ = expose(scoreboard, "application/openmetrics-text;version=1.0.0")
     lines = [line for line in page.decode().splitlines() if " # {" in line]
     bucket = 'fal_gateway_request_duration_seconds_bucket{class="paid",le="2.0"}'
     assert lines == [f'{bucket} 0.0 # {{request_id="{2_000:032}"}} 1.5 2000.0']

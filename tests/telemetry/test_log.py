@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.telemetry.log.log import Log
-from gateway.telemetry.record import Exchanged
+from gateway.telemetry.record import ExchangeRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,7 +138,7 @@ def test_exchanges_obey_the_level(tmp_path: Path, *, level: str, outcome: Outcom
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     log = Log(level=level, fd=fd)
     log.start_writer()
-    record = Exchanged("id", "POST")
+    record = ExchangeRecord("id", "POST")
     record.outcome = outcome
     log.exchange(record)
     assert log.stop(5)
@@ -151,9 +151,9 @@ def test_losses_are_counted_where_the_process_says() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     lost: list[int] = []
     log = Log(fd=full)
-    log.exchange(Exchanged("early", "POST"))
+    log.exchange(ExchangeRecord("early", "POST"))
     log.count_to(lost.append)
-    log.exchange(Exchanged("late", "POST"))
+    log.exchange(ExchangeRecord("late", "POST"))
     os.close(full)
     assert lost == [1]
 
@@ -161,7 +161,7 @@ def test_losses_are_counted_where_the_process_says() -> None:
 def test_the_console_form_is_text(tmp_path: Path) -> None:
     """For a person at a terminal a line reads as words, without colours where it is none."""
     fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
-    Log(console=True, fd=fd).exchange(Exchanged("id", "POST"))
+    Log(console=True, fd=fd).exchange(ExchangeRecord("id", "POST"))
     os.close(fd)
     text = (tmp_path / "log").read_text()
     assert "method=POST" in text

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from gateway.telemetry.metrics.exposition import sum_series
 from gateway.telemetry.metrics.families import LAG_BUCKETS
-from gateway.telemetry.metrics.loop_lag import BEAT_SECONDS, Pulse
+from gateway.telemetry.metrics.loop_lag import BEAT_SECONDS, LoopLag
 
 if TYPE_CHECKING:
     from gateway.telemetry.metrics.counters import Region
-    from gateway.telemetry.metrics.scoreboard import Board
+    from gateway.telemetry.metrics.scoreboard import Scoreboard
 
 HELD_SECONDS = 1.2
 
@@ -27,13 +27,13 @@ def _heard(beats: asyncio.Queue[int]) -> int:
     return 7
 
 
-def test_a_loop_that_is_held_up_shows(board: Board) -> None:
+def test_a_loop_that_is_held_up_shows(scoreboard: Scoreboard) -> None:
     """A call that takes over a second makes one sample of about that, whatever the others are; then no more come."""
-    region = board.workers[0].region
+    region = scoreboard.workers[0].region
 
     async def live() -> None:
         beats = asyncio.Queue[int]()
-        pulse = Pulse(region, callers=lambda: _heard(beats), origins=lambda: 3)
+        pulse = LoopLag(region, callers=lambda: _heard(beats), origins=lambda: 3)
         await beats.get()
         time.sleep(HELD_SECONDS)  # noqa: ASYNC251 (that is what is measured)
         await beats.get()
@@ -52,18 +52,18 @@ def test_a_loop_that_is_held_up_shows(board: Board) -> None:
     assert (sums["client_connections"], sums["upstream_connections"]) == ({(): [7]}, {(): [3]})
 
 
-def test_connections_end_with_their_process(board: Board) -> None:
+def test_connections_end_with_their_process(scoreboard: Scoreboard) -> None:
     """A worker that was killed has none; what was counted of its loop stays."""
-    seat = board.workers[0]
+    slot = scoreboard.workers[0]
 
     async def live() -> None:
         beats = asyncio.Queue[int]()
-        pulse = Pulse(seat.region, callers=lambda: _heard(beats), origins=lambda: 3)
+        pulse = LoopLag(slot.region, callers=lambda: _heard(beats), origins=lambda: 3)
         await beats.get()
         pulse.stop()
 
     asyncio.run(live())
-    seat.vacate()
-    sums = sum_series([seat.region])
+    slot.vacate()
+    sums = sum_series([slot.region])
     assert (sums["client_connections"], sums["upstream_connections"]) == ({(): [0]}, {(): [0]})
-    assert sum(_lag(seat.region)[:-1]) == 1
+    assert sum(_lag(slot.region)[:-1]) == 1

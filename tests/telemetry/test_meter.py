@@ -17,14 +17,14 @@ from gateway.telemetry.metrics.counters import SPARE_CELLS, SPARE_DIRECTORY_BYTE
 from gateway.telemetry.metrics.exposition import sum_series
 from gateway.telemetry.metrics.initial_series import introduce
 from gateway.telemetry.metrics.meter import Meter
-from gateway.telemetry.record import Exchanged, Outcome
+from gateway.telemetry.record import ExchangeRecord, Outcome
 
 if TYPE_CHECKING:
     from gateway.telemetry.metrics.endpoint_labels import EndpointLabels
-    from gateway.telemetry.metrics.scoreboard import Board
+    from gateway.telemetry.metrics.scoreboard import Scoreboard
     from tests.telemetry.conftest import Fork, Say
 
-MakeRecord = Callable[[], Exchanged]
+MakeRecord = Callable[[], ExchangeRecord]
 
 
 def _counted(region: Region, family: metrics.Family) -> dict[tuple[str, ...], int]:
@@ -32,27 +32,29 @@ def _counted(region: Region, family: metrics.Family) -> dict[tuple[str, ...], in
     return {labels: values[0] for labels, values in sum_series([region])[family.name].items() if values[0]}
 
 
-def test_an_exchange_is_counted_under_its_labels(board: Board, meter: Meter, record: Exchanged) -> None:
+def test_an_exchange_is_counted_under_its_labels(scoreboard: Scoreboard, meter: Meter, record: ExchangeRecord) -> None:
     """Count and bytes go to team, key, endpoint, class and status."""
     meter.close(record)
-    region = board.workers[0].region
+    region = scoreboard.workers[0].region
     assert _counted(region, metrics.REQUESTS) == {("design", "web-prod", "fal-ai/flux/dev", "paid", "200"): 1}
     assert _counted(region, metrics.REQUEST_BYTES) == {("design", "paid"): 256}
     assert _counted(region, metrics.RESPONSE_BYTES) == {("design", "paid"): 1024}
 
 
-def test_closing_twice_counts_once(board: Board, meter: Meter, record: Exchanged, emitted: list[Exchanged]) -> None:
+def test_closing_twice_counts_once(
+    scoreboard: Scoreboard, meter: Meter, record: ExchangeRecord, emitted: list[ExchangeRecord]
+) -> None:
     """Exactly one count and one log event for each request, always."""
     meter.open(record)
     meter.close(record)
     meter.close(record)
-    assert sum(_counted(board.workers[0].region, metrics.REQUESTS).values()) == len(emitted) == 1
-    assert _counted(board.workers[0].region, metrics.INFLIGHT_REQUESTS) == {}
+    assert sum(_counted(scoreboard.workers[0].region, metrics.REQUESTS).values()) == len(emitted) == 1
+    assert _counted(scoreboard.workers[0].region, metrics.INFLIGHT_REQUESTS) == {}
 
 
-def test_in_flight_is_what_is_open(board: Board, meter: Meter, make_record: MakeRecord) -> None:
+def test_in_flight_is_what_is_open(scoreboard: Scoreboard, meter: Meter, make_record: MakeRecord) -> None:
     """The gauge rises at the start and falls at the end, in the class it rose in; a refusal at the door is neither."""
-    region, first, second, refused = board.workers[0].region, make_record(), make_record(), make_record()
+    region, first, second, refused = scoreboard.workers[0].region, make_record(), make_record(), make_record()
     meter.open(first)
     meter.open(second)
     second.billing = "free"
@@ -62,11 +64,11 @@ def test_in_flight_is_what_is_open(board: Board, meter: Meter, make_record: Make
     assert _counted(region, metrics.INFLIGHT_REQUESTS) == {("paid",): 1}
 
 
-def test_durations_fall_into_their_buckets(board: Board, meter: Meter, record: Exchanged) -> None:
+def test_durations_fall_into_their_buckets(scoreboard: Scoreboard, meter: Meter, record: ExchangeRecord) -> None:
     """A value equal to a bound belongs to it, sums are microseconds, and a time that is not known is no zero."""
     record.duration_seconds, record.first_byte_seconds, record.overhead_seconds = 900.5, 0.0005, None
     meter.close(record)
-    sums = sum_series([board.workers[0].region])
+    sums = sum_series([scoreboard.workers[0].region])
     assert sums["request_duration_seconds"]["paid",] == [*[0] * 16, 1, 900_500_000]
     assert sums["first_byte_seconds"]["paid",] == [1, *[0] * 16, 500]
     assert sums["overhead_seconds"]["paid",] == [0] * 18
@@ -86,9 +88,9 @@ def test_durations_fall_into_their_buckets(board: Board, meter: Meter, record: E
     ],
 )
 def test_a_fault_is_counted_where_it_belongs(  # noqa: PLR0913 - a table with one column for each family
-    board: Board,
+    scoreboard: Scoreboard,
     meter: Meter,
-    record: Exchanged,
+    record: ExchangeRecord,
     *,
     outcome: Outcome,
     error_type: str | None,
@@ -99,7 +101,7 @@ def test_a_fault_is_counted_where_it_belongs(  # noqa: PLR0913 - a table with on
     """A refusal is ours, a failure the origin's, and a client that leaves is neither."""
     record.outcome, record.error_type = outcome, error_type
     meter.close(record)
-    region = board.workers[0].region
+    region = scoreboard.workers[0].region
     assert _counted(region, metrics.REFUSALS) == refusals
     assert _counted(region, metrics.UPSTREAM_FAILURES) == failures
     assert _counted(region, metrics.CLIENTS_GONE) == gone
@@ -117,9 +119,9 @@ def test_a_fault_is_counted_where_it_belongs(  # noqa: PLR0913 - a table with on
     ],
 )
 def test_what_a_client_leaves_behind_is_counted(  # noqa: PLR0913 - a table with one column for each part
-    board: Board,
+    scoreboard: Scoreboard,
     meter: Meter,
-    record: Exchanged,
+    record: ExchangeRecord,
     *,
     outcome: Outcome,
     billing: str,
@@ -129,34 +131,36 @@ def test_what_a_client_leaves_behind_is_counted(  # noqa: PLR0913 - a table with
     """What a paid request cost whose client had left; the result of a job that cost something can be fetched again."""
     record.outcome, record.billing, record.cost_usd = outcome, billing, cost
     meter.close(record)
-    counted = _counted(board.workers[0].region, metrics.ABANDONED_COST)
+    counted = _counted(scoreboard.workers[0].region, metrics.ABANDONED_COST)
     assert counted == ({("design", "web-prod"): abandoned} if abandoned else {})
 
 
-def test_what_was_never_known_is_said_so(board: Board, meter: Meter, emitted: list[Exchanged]) -> None:
+def test_what_was_never_known_is_said_so(scoreboard: Scoreboard, meter: Meter, emitted: list[ExchangeRecord]) -> None:
     """A client that left before anything was known: 499, key and team unknown, endpoint and class none."""
-    meter.close(Exchanged("id", "GET"))
-    assert _counted(board.workers[0].region, metrics.REQUESTS) == {("unknown", "unknown", "none", "none", "499"): 1}
+    meter.close(ExchangeRecord("id", "GET"))
+    assert _counted(scoreboard.workers[0].region, metrics.REQUESTS) == {
+        ("unknown", "unknown", "none", "none", "499"): 1
+    }
     assert emitted[0].timestamp == 1_798_804_800.25
 
 
 @pytest.mark.parametrize(("status", "label"), [(100, "100"), (599, "599"), (600, "other"), (0, "other"), (-1, "other")])
 def test_status_labels_are_a_closed_set(
-    board: Board, meter: Meter, record: Exchanged, *, status: int, label: str
+    scoreboard: Scoreboard, meter: Meter, record: ExchangeRecord, *, status: int, label: str
 ) -> None:
     """An origin that invents statuses cannot make series."""
     record.status = status
     meter.close(record)
-    assert [labels[-1] for labels in _counted(board.workers[0].region, metrics.REQUESTS)] == [label]
+    assert [labels[-1] for labels in _counted(scoreboard.workers[0].region, metrics.REQUESTS)] == [label]
 
 
-def test_ten_thousand_odd_endpoints_are_bounded(board: Board, meter: Meter, make_record: MakeRecord) -> None:
+def test_ten_thousand_odd_endpoints_are_bounded(scoreboard: Scoreboard, meter: Meter, make_record: MakeRecord) -> None:
     """Every request is counted, and no more than the first fifty endpoints are named."""
     for number in range(10_000):
         record = make_record()
         record.endpoint = f'odd"\n\\{number}'
         meter.close(record)
-    counted = _counted(board.workers[0].region, metrics.REQUESTS)
+    counted = _counted(scoreboard.workers[0].region, metrics.REQUESTS)
     assert (len(counted), sum(counted.values())) == (51, 10_000)
     assert counted["design", "web-prod", "other", "paid", "200"] == 9_950
     assert len(meter._rows) == 51
@@ -201,11 +205,11 @@ def test_the_spare_part_has_room_for_every_overflow_series() -> None:
     region.close()
 
 
-def test_a_killed_worker_loses_no_count(board: Board, fork: Fork, make_record: MakeRecord) -> None:
+def test_a_killed_worker_loses_no_count(scoreboard: Scoreboard, fork: Fork, make_record: MakeRecord) -> None:
     """After a SIGKILL with one exchange open, its successor counts on, and nothing is in flight."""
 
     def work(say: Say) -> None:
-        meter = Meter(board.workers[0].region, board.endpoints, emit=lambda _record: None)
+        meter = Meter(scoreboard.workers[0].region, scoreboard.endpoints, emit=lambda _record: None)
         for _ in range(100):
             meter.close(make_record())
         meter.open(make_record())
@@ -214,34 +218,34 @@ def test_a_killed_worker_loses_no_count(board: Board, fork: Fork, make_record: M
 
     child = fork(work)
     assert child.heard() == b"counted"
-    region = board.workers[0].region
+    region = scoreboard.workers[0].region
     assert _counted(region, metrics.INFLIGHT_REQUESTS) == {("paid",): 1}
     child.kill()
     assert child.exit_status() == -signal.SIGKILL
-    Meter(region, board.endpoints, emit=lambda _record: None).close(make_record())
+    Meter(region, scoreboard.endpoints, emit=lambda _record: None).close(make_record())
     assert list(_counted(region, metrics.REQUESTS).values()) == [101]
     assert _counted(region, metrics.INFLIGHT_REQUESTS) == {}
 
 
-def test_workers_are_summed(board: Board, fork: Fork, make_record: MakeRecord) -> None:
+def test_workers_are_summed(scoreboard: Scoreboard, fork: Fork, make_record: MakeRecord) -> None:
     """Two processes that count at the same time make one sum, exact to the last request."""
 
     def work(number: int) -> None:
-        meter = Meter(board.workers[number].region, board.endpoints, emit=lambda _record: None)
+        meter = Meter(scoreboard.workers[number].region, scoreboard.endpoints, emit=lambda _record: None)
         for _ in range(500):
             meter.close(make_record())
 
     children = [fork(lambda _say, number=number: work(number)) for number in (0, 1)]  # type: ignore[misc]
     assert [child.exit_status() for child in children] == [0, 0]
-    sums = sum_series(seat.region for seat in board.seats)
+    sums = sum_series(slot.region for slot in scoreboard.slots)
     assert sums["requests_total"] == {("design", "web-prod", "fal-ai/flux/dev", "paid", "200"): [1_000]}
     assert sums["request_duration_seconds"]["paid",][-1] == 1_500_000_000
 
 
-def test_configured_names_start_at_zero(board: Board, meter: Meter) -> None:  # noqa: ARG001 (it claims what is its own)
+def test_configured_names_start_at_zero(scoreboard: Scoreboard, meter: Meter) -> None:  # noqa: ARG001 (it claims what is its own)
     """`increase()` sees the first request and the first refusal of every key."""
-    introduce(board.workers[0].region, [("design", "web"), ("design", "ci")], endpoints=["fal-ai/flux/dev"])
-    sums = sum_series([board.workers[0].region])
+    introduce(scoreboard.workers[0].region, [("design", "web"), ("design", "ci")], endpoints=["fal-ai/flux/dev"])
+    sums = sum_series([scoreboard.workers[0].region])
     assert sums["requests_total"] == {("design", key, "fal-ai/flux/dev", "paid", "200"): [0] for key in ("web", "ci")}
     assert sums["refusals_total"] == {
         ("design", key, error): [0] for key in ("web", "ci") for error in ("quota_exceeded", "budget_exhausted")
@@ -260,10 +264,10 @@ def test_the_tables_agree() -> None:
     assert list(metrics.DURATION_BUCKETS) == sorted(metrics.DURATION_BUCKETS)
 
 
-def test_a_counter_ends_where_its_cell_does(board: Board, meter: Meter) -> None:
+def test_a_counter_ends_where_its_cell_does(scoreboard: Scoreboard, meter: Meter) -> None:
     """Sums of garbled figures, each within its bound, do not stop the worker that adds them up."""
     account = meter.account("design", "web", "a/b", "image")
     for _ in range(10_000):
         account.count(Decimal(10**9), 10**15, "exact")
     for family in (metrics.COST, metrics.UNITS):
-        assert list(_counted(board.workers[0].region, family).values()) == [2**63 - 1]
+        assert list(_counted(scoreboard.workers[0].region, family).values()) == [2**63 - 1]

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.telemetry.metrics import families as metrics
 from gateway.telemetry.metrics.process_stats import ProcessTable, Usage, usage_of
-from gateway.telemetry.metrics.scoreboard import Board
+from gateway.telemetry.metrics.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +22,9 @@ SPIN = "import time\nwhile time.process_time() < 0.3: pass\nprint('spun', flush=
 
 
 @pytest.fixture
-def board() -> Iterator[Board]:
-    """Return a board for two workers."""
-    made = Board(workers=2)
+def scoreboard() -> Iterator[Scoreboard]:
+    """Return a scoreboard for two workers."""
+    made = Scoreboard(workers=2)
     yield made
     made.close()
 
@@ -46,18 +46,18 @@ def test_a_process_is_what_the_kernel_says(tmp_path: os.PathLike[str]) -> None:
 
 
 def test_what_is_not_there_uses_nothing() -> None:
-    """Neither an empty seat nor a process that has just gone makes a scrape fail."""
+    """Neither an empty slot nor a process that has just gone makes a scrape fail."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     assert usage_of(0) == usage_of(gone.pid) == Usage(0, 0, 0, 0)
 
 
-def test_processes_are_summed_by_their_part(board: Board) -> None:
+def test_processes_are_summed_by_their_part(scoreboard: Scoreboard) -> None:
     """Two workers count as one; every part has a series, with nobody in it too."""
-    for seat in board.workers:
-        seat.take(os.getpid())
-    board.ops.take(os.getpid())
-    found = read(ProcessTable(board))
+    for slot in scoreboard.workers:
+        slot.take(os.getpid())
+    scoreboard.ops.take(os.getpid())
+    found = read(ProcessTable(scoreboard))
     assert set(found) == {"open_fds", "max_fds", "resident_memory_bytes", "cpu_seconds_total"}
     for usage in found.values():
         assert set(usage) == set(metrics.PROCESSES)
@@ -65,21 +65,23 @@ def test_processes_are_summed_by_their_part(board: Board) -> None:
     assert found["max_fds"]["worker"] == 2 * found["max_fds"]["ops"] > 0
 
 
-def test_cpu_time_stays_when_its_process_dies(board: Board) -> None:
-    """It is in the sum while the process lives, while it is dead and not yet reaped, and once the board has it."""
-    table, seat = ProcessTable(board), board.workers[0]
+def test_cpu_time_stays_when_its_process_dies(scoreboard: Scoreboard) -> None:
+    """It is in the sum while the process lives, while it is dead and not yet reaped, and once the scoreboard has it."""
+    table, slot = ProcessTable(scoreboard), scoreboard.workers[0]
     spinner = subprocess.Popen([sys.executable, "-c", SPIN], stdout=subprocess.PIPE)
     assert spinner.stdout is not None
     with spinner.stdout:
-        seat.take(spinner.pid)
+        slot.take(spinner.pid)
         assert spinner.stdout.readline() == b"spun\n"
         seen = [read(table)["cpu_seconds_total"]["worker"]]
         os.kill(spinner.pid, signal.SIGKILL)
         _, _, usage = os.wait4(spinner.pid, 0)
         spinner.returncode = -signal.SIGKILL
         seen.append(read(table)["cpu_seconds_total"]["worker"])
-        seat.vacate(cpu_us=int((usage.ru_utime + usage.ru_stime) * 1e6))
+        slot.vacate(cpu_us=int((usage.ru_utime + usage.ru_stime) * 1e6))
         seen.append(read(table)["cpu_seconds_total"]["worker"])
     assert seen[0] >= 290_000
     assert seen == sorted(seen)
-    assert read(ProcessTable(board))["cpu_seconds_total"]["worker"] >= 290_000, "also by an ops process that is new"
+    assert read(ProcessTable(scoreboard))["cpu_seconds_total"]["worker"] >= 290_000, (
+        "also by an ops process that is new"
+    )

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.telemetry.log.refusal_sampler import LOGGED_A_SECOND, RefusalSampler
-from gateway.telemetry.record import ANONYMOUS, UNKNOWN, Exchanged
+from gateway.telemetry.record import ANONYMOUS, UNKNOWN, ExchangeRecord
 from tests.harness.messages import proxy_request
 from tests.harness.scene import totals
 from tests.harness.waiting import until
@@ -23,26 +23,26 @@ FLOOD: Final = 250
 SECOND: Final = 1_800_000_000
 
 
-def record(*, key: str = UNKNOWN, outcome: Outcome = "refused", at: float = SECOND) -> Exchanged:
+def record(*, key: str = UNKNOWN, outcome: Outcome = "refused", at: float = SECOND) -> ExchangeRecord:
     """Return a closed record."""
-    made = Exchanged("id", "POST")
+    made = ExchangeRecord("id", "POST")
     made.key, made.outcome, made.timestamp, made.error_type = key, outcome, at, "credential_missing"
     return made
 
 
 @pytest.fixture
-def emitted() -> list[Exchanged]:
+def emitted() -> list[ExchangeRecord]:
     """Return what was passed on."""
     return []
 
 
 @pytest.fixture
-def sampler(emitted: list[Exchanged]) -> RefusalSampler:
+def sampler(emitted: list[ExchangeRecord]) -> RefusalSampler:
     """Return a sampler that passes on to `emitted`."""
     return RefusalSampler(emitted.append)
 
 
-def test_the_first_hundred_of_each_second_are_logged(sampler: RefusalSampler, emitted: list[Exchanged]) -> None:
+def test_the_first_hundred_of_each_second_are_logged(sampler: RefusalSampler, emitted: list[ExchangeRecord]) -> None:
     """What is more is told once, by its type, and not again."""
     for at in (SECOND, SECOND + 0.9, SECOND + 1):
         for _ in range(FLOOD):
@@ -58,7 +58,7 @@ def test_the_first_hundred_of_each_second_are_logged(sampler: RefusalSampler, em
 
 @pytest.mark.parametrize(("key", "outcome"), [("web-prod", "refused"), (ANONYMOUS, "ok"), (ANONYMOUS, "client_gone")])
 def test_what_callers_do_that_may_call_is_always_logged(
-    sampler: RefusalSampler, emitted: list[Exchanged], *, key: str, outcome: Outcome
+    sampler: RefusalSampler, emitted: list[ExchangeRecord], *, key: str, outcome: Outcome
 ) -> None:
     """Sampled are strangers only: with an unknown key, or anonymous and refused."""
     for _ in range(FLOOD):
@@ -66,7 +66,7 @@ def test_what_callers_do_that_may_call_is_always_logged(
     assert len(emitted) == FLOOD
 
 
-def test_refused_anonymous_callers_are_sampled(sampler: RefusalSampler, emitted: list[Exchanged]) -> None:
+def test_refused_anonymous_callers_are_sampled(sampler: RefusalSampler, emitted: list[ExchangeRecord]) -> None:
     """A flood of them needs no key either."""
     for _ in range(FLOOD):
         sampler.emit(record(key=ANONYMOUS))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.telemetry.log.rendering import IsoClock, console_renderer, exchange_event, json_renderer
-from gateway.telemetry.record import Exchanged
+from gateway.telemetry.record import ExchangeRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +52,13 @@ class _Odd:
 
 
 @pytest.fixture
-def closed(meter: Meter, record: Exchanged) -> Exchanged:
+def closed(meter: Meter, record: ExchangeRecord) -> ExchangeRecord:
     """Return a record that was closed at 2027-01-01T12:00:00.250Z."""
     meter.close(record)
     return record
 
 
-def _json_line(entry: Exchanged | dict[str, Any]) -> dict[str, Any]:
+def _json_line(entry: ExchangeRecord | dict[str, Any]) -> dict[str, Any]:
     line = json_renderer()(entry)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
@@ -66,7 +66,7 @@ def _json_line(entry: Exchanged | dict[str, Any]) -> dict[str, Any]:
     return parsed
 
 
-def test_the_exchange_line(closed: Exchanged) -> None:
+def test_the_exchange_line(closed: ExchangeRecord) -> None:
     """Names and order are those of docs/logs.md; times are milliseconds; what is not known is null."""
     assert list(_json_line(closed).items()) == list(
         zip(
@@ -102,10 +102,10 @@ def test_the_exchange_line(closed: Exchanged) -> None:
 
 def test_the_shape_is_constant() -> None:
     """A record of which nothing is known has the same fields in the same order."""
-    assert list(_json_line(Exchanged("id", "GET"))) == ORDER
+    assert list(_json_line(ExchangeRecord("id", "GET"))) == ORDER
 
 
-def test_what_others_chose_is_cut(closed: Exchanged) -> None:
+def test_what_others_chose_is_cut(closed: ExchangeRecord) -> None:
     """Names that a caller or an origin chose cannot make a line grow."""
     for name in ("fal_request_id", "host", "endpoint", "method"):
         setattr(closed, name, "x" * 100_000)
@@ -114,7 +114,7 @@ def test_what_others_chose_is_cut(closed: Exchanged) -> None:
 
 
 @pytest.mark.parametrize("odd", ["\udcff", "\x00\x1b[2J\r\n", '"}\n{"', "\u2028\u00e9\U0001f600"])
-def test_odd_strings_never_break_a_line(closed: Exchanged, odd: str) -> None:
+def test_odd_strings_never_break_a_line(closed: ExchangeRecord, odd: str) -> None:
     """Surrogates, control characters, quotes and line ends stay inside their value."""
     closed.fal_request_id = closed.host = closed.endpoint = odd
     line = _json_line(closed)
@@ -124,7 +124,7 @@ def test_odd_strings_never_break_a_line(closed: Exchanged, odd: str) -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_that_are_not_finite_are_null(closed: Exchanged, number: float) -> None:
+def test_numbers_that_are_not_finite_are_null(closed: ExchangeRecord, number: float) -> None:
     """JSON has no word for them, and a reader must not stumble."""
     closed.overhead_seconds = number
     assert _json_line(closed)["overhead_ms"] is None
@@ -142,7 +142,7 @@ def test_what_json_cannot_carry_is_said_in_words() -> None:
     assert _json_line({**event, "huge": 1 << 80, "flag": True, "none": None})["huge"] == str(1 << 80)
 
 
-def test_other_events_lead_with_the_same_three(closed: Exchanged) -> None:
+def test_other_events_lead_with_the_same_three(closed: ExchangeRecord) -> None:
     """Timestamp, level and event come first in every line, the rest in the order it was given."""
     assert list(_json_line({"worker": 1, "event": "worker_ready", "level": "info", "timestamp": 1.0, "pid": 2})) == [
         *list(_json_line(closed))[:3],
@@ -164,13 +164,13 @@ def test_a_long_text_keeps_its_two_ends() -> None:
     ("outcome", "level"),
     [("ok", "info"), ("refused", "info"), ("client_gone", "info"), ("cut", "warning"), ("gateway_failed", "error")],
 )
-def test_the_level_follows_the_outcome(closed: Exchanged, outcome: Any, level: str) -> None:  # noqa: ANN401 - a Literal
+def test_the_level_follows_the_outcome(closed: ExchangeRecord, outcome: Any, level: str) -> None:  # noqa: ANN401 - a Literal
     """What the gateway or the origin did wrong stands out; what a caller did does not."""
     closed.outcome = outcome
     assert exchange_event(closed)["level"] == level
 
 
-def test_the_console_line_is_for_a_person(closed: Exchanged) -> None:
+def test_the_console_line_is_for_a_person(closed: ExchangeRecord) -> None:
     """Fields that say nothing are left out, and a terminal is not told to do things."""
     closed.host = "a\x1b[2Jb\n"
     line = console_renderer(colours=False)(closed).decode()
@@ -180,7 +180,7 @@ def test_the_console_line_is_for_a_person(closed: Exchanged) -> None:
     assert re.search(r"12:00:00.250Z .*exchange .*key=web-prod .*status=200", line)
 
 
-def test_the_console_shows_values_and_not_their_types(closed: Exchanged) -> None:
+def test_the_console_shows_values_and_not_their_types(closed: ExchangeRecord) -> None:
     """A number is a number, also where Python keeps it as a Decimal or in a list."""
     closed.units, closed.cost_usd = Decimal(1), Decimal("0.0250")
     render = console_renderer(colours=False)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from gateway.upstream import transfers as engine
 from gateway.upstream.clock import Clock
 from gateway.upstream.interface import OriginFailure, Request
-from gateway.upstream.timeouts import Phases
+from gateway.upstream.timeouts import OriginTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.upstream.transfer import Transfer
 
-PHASES = Phases(connect=10, first_byte=900, idle=300)
+PHASES = OriginTimeouts(connect=10, first_byte=900, idle=300)
 URL = "http://127.0.0.1:1/"
 HEAD = (b"HTTP/1.1 200 OK\r\n", b"Content-Type: text/plain\r\n", b"\r\n")
 

@@ -14,18 +14,18 @@ from gateway.platform.asyncio_selector import run
 from gateway.upstream.curl import CurlRelay
 from gateway.upstream.interface import OriginFailure, Request
 from gateway.upstream.options import CurlOptions
-from gateway.upstream.timeouts import Phases
+from gateway.upstream.timeouts import OriginTimeouts
 from tests.harness.messages import http_response
 from tests.harness.ports import refused_port
 from tests.upstream.carriers import Listener
 
 if TYPE_CHECKING:
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
     from gateway.upstream.transfer import Transfer
     from tests.harness.origin import OriginConnection, ScriptedOrigin, StartOrigin
 
 WAIT_SECONDS: Final = 5.0
-OPTIONS: Final = CurlOptions(phases=Phases(connect=5, first_byte=5, idle=5), ca_file=None, max_transfers=10)
+OPTIONS: Final = CurlOptions(phases=OriginTimeouts(connect=5, first_byte=5, idle=5), ca_file=None, max_transfers=10)
 
 Story = Callable[[CurlRelay], Awaitable[None]]
 
@@ -60,8 +60,8 @@ def tell(story: Story) -> list[str]:
     """Run a story with a relay; return the alarms that it raised."""
     alarms: list[str] = []
 
-    async def story_told(turns: Turns) -> None:
-        relay = CurlRelay(force_instance=True, turns=turns, options=OPTIONS, alarm=alarms.append, before=list)
+    async def story_told(poller: Poller) -> None:
+        relay = CurlRelay(force_instance=True, poller=poller, options=OPTIONS, alarm=alarms.append, before=list)
         try:
             await story(relay)
         finally:
@@ -231,9 +231,9 @@ def test_what_is_written_down_goes_before_whatever_is_sent(start_origin: StartOr
 
     origin, steps = start_origin(script), list[str]()
 
-    async def story(turns: Turns) -> None:
+    async def story(poller: Poller) -> None:
         before = partial(steps.append, "before")
-        relay = CurlRelay(force_instance=True, turns=turns, options=OPTIONS, alarm=steps.append, before=before)
+        relay = CurlRelay(force_instance=True, poller=poller, options=OPTIONS, alarm=steps.append, before=before)
         act = relay.carrier.act
 
         def watched(fd: int, selected: int) -> None:

@@ -10,12 +10,12 @@ from gateway.platform.asyncio_selector import run
 from gateway.upstream.curl import CurlRelay
 from gateway.upstream.interface import OriginFailure, Request
 from gateway.upstream.options import CurlOptions
-from gateway.upstream.timeouts import Phases
+from gateway.upstream.timeouts import OriginTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.platform.poller import Turns
+    from gateway.platform.poller import Poller
     from tests.harness.origin import StartOrigin
 
 PATIENCE_SECONDS = 5
@@ -69,9 +69,9 @@ def test_a_socket_that_cannot_be_watched_costs_one_request_and_not_the_gateway(s
         relay.engine.open(Request("POST", url, [], 2, b"{}", repeatable=False), listener)
         return await asyncio.wait_for(listener.ended, PATIENCE_SECONDS)
 
-    async def story(turns: Turns) -> list[int | OriginFailure]:
-        options = CurlOptions(phases=Phases(2, 2, 2), ca_file=None, max_transfers=10)
-        relay = CurlRelay(force_instance=True, turns=turns, options=options, alarm=alarms.append, before=list)
+    async def story(poller: Poller) -> list[int | OriginFailure]:
+        options = CurlOptions(phases=OriginTimeouts(2, 2, 2), ca_file=None, max_transfers=10)
+        relay = CurlRelay(force_instance=True, poller=poller, options=options, alarm=alarms.append, before=list)
         answers = [await ask(relay)]
         driver = relay.carrier.driver
         driver._epoll = FullSet(driver._epoll)  # type: ignore[assignment]

@@ -79,13 +79,13 @@ def test_a_connection_closed_while_idle_is_not_seen(
         ended.release()
 
     scene.play(then_tell)
-    turns = TURNS // 4
+    poller = TURNS // 4
     with scene.connect() as client:
-        for _ in range(turns):
+        for _ in range(poller):
             assert client.ask(scene.request(body=body)).status == 200
             assert ended.acquire(timeout=10)
-    assert len(scene.origin.requests) == len(scene.origin.executions) == scene.origin.connections == turns
-    scene.settled(turns)
+    assert len(scene.origin.requests) == len(scene.origin.executions) == scene.origin.connections == poller
+    scene.settled(poller)
 
 
 def test_many_connections_closed_at_once_are_not_seen(scene: Scene) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway.fal.api.client import FalApi, FalApiError
-from gateway.ledger.errors import LedgerAwayError, LedgerUnusableError
+from gateway.ledger.errors import LedgerUnavailableError, LedgerUnusableError
 from gateway.ledger.report_query import Span
 from gateway.money.reconcile.run import Audit, SpanError, audit
 
@@ -93,7 +93,7 @@ class Auditor:
         try:
             span = Span(now - self._timetable.back, now)
             done = audit(self._api, ledger, span, now=now, credentials=self._credentials())
-        except (FalApiError, LedgerAwayError, LedgerUnusableError, SpanError) as fault:
+        except (FalApiError, LedgerUnavailableError, LedgerUnusableError, SpanError) as fault:
             if not self._closing.is_set():
                 self._fail(fault)
             return

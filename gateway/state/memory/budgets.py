@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from gateway.platform.shared_table import NUMBERS, TAT, Places, digest_of_name
+from gateway.platform.shared_table import NUMBERS, TAT, SharedTable, digest_of_name
 
 PLACES: Final = 8_192
 NEVER: Final = (1 << 62) - 1
@@ -32,7 +32,7 @@ _COLUMNS: Final = 8  # those of `Columns`
 _SHOWN: Final = 3
 
 
-class Purse:
+class BudgetTotals:
     """Sums of one budget: where it began (seconds since the epoch; 0: never filled in), spent, held."""
 
     __slots__ = ("held_ns", "spent_ns", "start")
@@ -44,7 +44,7 @@ class Purse:
 
 
 class Cut(NamedTuple):
-    """Sums of a budget, and where each worker's journal ended when it changed them last, by seat: they tell of no more.
+    """Sums of a budget, and where each worker's journal ended when it changed them last, by slot: they tell of no more.
 
     `start` is when the period began; `jobs_ns` is what queue jobs hold.
     """
@@ -55,7 +55,7 @@ class Cut(NamedTuple):
     ends: tuple[int, ...]
 
 
-class Site:
+class Slot:
     """Where a budget was found; -1: nowhere yet."""
 
     __slots__ = ("digest", "place")
@@ -75,8 +75,8 @@ class Columns:
 
     __slots__ = ("all", "end", "held", "jobs", "recorded", "spent", "was_jobs", "was_recorded", "was_spent")
 
-    def __init__(self, first_seat: int, seats: int, seat: int) -> None:
-        cells = [first_seat + column * seats + seat for column in range(_COLUMNS)]
+    def __init__(self, first_seat: int, slots: int, slot: int) -> None:
+        cells = [first_seat + column * slots + slot for column in range(_COLUMNS)]
         self.all: Final = cells
         self.held: Final = cells[0]
         self.spent: Final = cells[1]
@@ -88,35 +88,37 @@ class Columns:
         self.was_recorded: Final = cells[7]
 
 
-class Purses:
+class BudgetTable:
     """The table. `fill`, `forget` and `add` are the ledger process's, the others the workers'.
 
     Where there are several workers, every call is made under the lock of the store that it belongs to.
     """
 
-    def __init__(self, *, seats: int, places: int = PLACES) -> None:
-        self._table = Places(places=places, seats=seats, reach=_REACH, numbers=_NUMBERS, columns=_COLUMNS, shown=_SHOWN)
+    def __init__(self, *, slots: int, places: int = PLACES) -> None:
+        self._table = SharedTable(
+            places=places, slots=slots, reach=_REACH, numbers=_NUMBERS, columns=_COLUMNS, shown=_SHOWN
+        )
         first = self._table.first_seat
         self.cells: Final = self._table.cells
-        self._columns: Final = [Columns(first, seats, seat) for seat in range(seats)]
+        self._columns: Final = [Columns(first, slots, slot) for slot in range(slots)]
         self._held_at: Final = first
-        self._spent_at: Final = first + seats
-        self._jobs_at: Final = first + 2 * seats
-        self._nothing: Final = (0,) * (first + seats * _SHOWN)
-        self._sites: dict[str, Site] = {}
+        self._spent_at: Final = first + slots
+        self._jobs_at: Final = first + 2 * slots
+        self._nothing: Final = (0,) * (first + slots * _SHOWN)
+        self._sites: dict[str, Slot] = {}
 
-    def columns(self, seat: int) -> Columns:
+    def columns(self, slot: int) -> Columns:
         """Return a worker's cells."""
-        return self._columns[seat]
+        return self._columns[slot]
 
-    def site(self, name: str) -> Site:
+    def site(self, name: str) -> Slot:
         """Return where a budget is found."""
         site = self._sites.get(name)
         if site is None:
-            site = self._sites[name] = Site(digest_of_name(name))
+            site = self._sites[name] = Slot(digest_of_name(name))
         return site
 
-    def row(self, site: Site) -> tuple[int, ...]:
+    def row(self, site: Slot) -> tuple[int, ...]:
         """Return a budget's cells, at its place; where the ledger's process has made none, that is -1 and all are 0."""
         if site.place >= 0:
             row = self._table.row(site.place)
@@ -145,7 +147,7 @@ class Purses:
             jobs += added
         return jobs
 
-    def turn(self, site: Site, start: int) -> None:
+    def turn(self, site: Slot, start: int) -> None:
         """Begin a new period of a budget that has a place."""
         cells, place = self.cells, site.place
         cells[place + SPENT] = 0
@@ -213,21 +215,21 @@ class Purses:
             return None
         return Cut(row[TAT], self._spent(row), self.of_jobs(row), ends)
 
-    def purse(self, name: str, start: int) -> Purse:
+    def purse(self, name: str, start: int) -> BudgetTotals:
         """Return the sums of the period that began at `start`."""
         row = self.row(self.site(name))
         known = row[TAT]
         if 0 < known < start:  # nobody has asked for anything since it began
-            return Purse(start, 0, 0)
+            return BudgetTotals(start, 0, 0)
         spent_ns = self._spent(row)
-        return Purse(max(0, known), spent_ns, max(0, self.used(row, known) - spent_ns))
+        return BudgetTotals(max(0, known), spent_ns, max(0, self.used(row, known) - spent_ns))
 
-    def vacate(self, seat: int, end: int) -> None:
+    def vacate(self, slot: int, end: int) -> None:
         """Count what a worker left that is gone, and whose journal ends there.
 
         What it held is spent, if that was written down: what it had sent may have been executed.
         """
-        cells, of = self.cells, self._columns[seat]
+        cells, of = self.cells, self._columns[slot]
         for place in self._table.taken():
             is_told = cells[place + of.end] <= end
             spent, jobs, recorded = (

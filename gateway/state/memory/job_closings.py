@@ -28,15 +28,15 @@ _DIGEST: Final = struct.Struct("<qq")
 class JobClosings:
     """The notes of all workers: made before the first fork, written by workers, read by the supervisor."""
 
-    def __init__(self, *, seats: int, closings: int = CLOSINGS) -> None:
+    def __init__(self, *, slots: int, closings: int = CLOSINGS) -> None:
         self._closings = closings
         self._seat_cells = 1 + closings * _CELLS
-        self._memory = mmap.mmap(-1, seats * self._seat_cells * 8)
+        self._memory = mmap.mmap(-1, slots * self._seat_cells * 8)
         self._cells = memoryview(self._memory).cast("q")
 
-    def note(self, seat: int, digest: bytes, state: int, lines: Lines) -> None:
+    def note(self, slot: int, digest: bytes, state: int, lines: Lines) -> None:
         """Note that a job, which was in that state, is about to be closed; its line is the next that is appended."""
-        first = seat * self._seat_cells
+        first = slot * self._seat_cells
         count = 0 if lines.reach == lines.end else self._cells[first]
         at = first + 1 + count % self._closings * _CELLS
         self._cells[at], self._cells[at + 1] = _DIGEST.unpack(digest)
@@ -44,9 +44,9 @@ class JobClosings:
         self._cells[at + 3] = lines.end
         self._cells[first] = count + 1
 
-    def conclude(self, seat: int, end: int) -> Iterator[tuple[bytes, int]]:
+    def conclude(self, slot: int, end: int) -> Iterator[tuple[bytes, int]]:
         """Yield (digest, state before) of what a dead worker closed and its journal, ending there, does not tell."""
-        first = seat * self._seat_cells
+        first = slot * self._seat_cells
         count, self._cells[first] = self._cells[first], 0
         for number in range(max(0, count - self._closings), count):
             at = first + 1 + number % self._closings * _CELLS

@@ -150,7 +150,7 @@ class JobTable:
 
 
 class LocalJobs:
-    """`Jobs` of the till over the table alone: everything is known at once."""
+    """`Jobs` of the accounting over the table alone: everything is known at once."""
 
     def __init__(self, table: JobTable, note: Callable[[bytes, int], None] | None = None) -> None:
         """Take the table, and what is called for each job that is about to be closed."""

@@ -13,18 +13,18 @@ import os
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
-from gateway.platform.shared_table import TAT, Places, digest_of_name
+from gateway.platform.shared_table import TAT, SharedTable, digest_of_name
 from gateway.policy.budget import Calendar
-from gateway.policy.quota import BYTES, CONCURRENT, Limit, Verdict
-from gateway.state.memory.budgets import Purses
-from gateway.state.memory.worker_budgets import Holdings, NoLines
+from gateway.policy.quota import BYTES, CONCURRENT, Decision, Limit
+from gateway.state.memory.budgets import BudgetTable
+from gateway.state.memory.worker_budgets import NoLines, WorkerBudgets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.policy.budget import Budget
-    from gateway.state.interface import Ask
-    from gateway.state.memory.worker_budgets import Hold, Lack, Lines
+    from gateway.state.interface import Acquire
+    from gateway.state.memory.worker_budgets import Lines, Reservation, Shortfall
 
 CONFIGURED_PLACES: Final = 32_768
 ADDRESS_PLACES: Final = 65_536
@@ -33,7 +33,7 @@ _ADDRESS_REACH: Final = 8
 _TOLERANCE: Final = 1e-6  # of an interval: what sums of floats may be off by
 _SLOT_RETRY_SECONDS: Final = 1.0
 _NAMES_KEPT: Final = 65_536
-_GRANTED: Final = Verdict()
+_GRANTED: Final = Decision()
 """The verdict on who has no limits, and whose hold was granted; nobody writes into it."""
 
 
@@ -58,28 +58,28 @@ class RecordLock:
 
 
 class Quotas:
-    """The memory itself: made by the supervisor, for so many workers (seats)."""
+    """The memory itself: made by the supervisor, for so many workers (slots)."""
 
     def __init__(
-        self, *, seats: int = 1, places: int = CONFIGURED_PLACES, address_places: int = ADDRESS_PLACES
+        self, *, slots: int = 1, places: int = CONFIGURED_PLACES, address_places: int = ADDRESS_PLACES
     ) -> None:
-        self.configured: Final = Places(places=places, seats=seats, reach=_REACH)
-        self.addresses: Final = Places(places=address_places, seats=seats, reach=_ADDRESS_REACH)
-        self.purses: Final = Purses(seats=seats)
-        self.lock: Final = RecordLock(is_needed=seats > 1)
-        self.purse_lock: Final = RecordLock(is_needed=seats > 1)
-        self.seats: Final = seats
+        self.configured: Final = SharedTable(places=places, slots=slots, reach=_REACH)
+        self.addresses: Final = SharedTable(places=address_places, slots=slots, reach=_ADDRESS_REACH)
+        self.purses: Final = BudgetTable(slots=slots)
+        self.lock: Final = RecordLock(is_needed=slots > 1)
+        self.purse_lock: Final = RecordLock(is_needed=slots > 1)
+        self.slots: Final = slots
 
-    def vacate(self, seat: int, end: int) -> None:
+    def vacate(self, slot: int, end: int) -> None:
         """Free the slots of a worker that is gone, and count what it left, for the supervisor, once it has reaped it.
 
         `end`: where its journal ends.
         """
         with self.lock:
-            self.configured.vacate(seat)
-            self.addresses.vacate(seat)
+            self.configured.vacate(slot)
+            self.addresses.vacate(slot)
         with self.purse_lock:
-            self.purses.vacate(seat, end)
+            self.purses.vacate(slot, end)
 
     def close(self) -> None:
         """Give this process's mapping and lock back."""
@@ -95,7 +95,7 @@ class _Spot:
 
     __slots__ = ("digest", "place", "table", "tat")
 
-    def __init__(self, table: Places, place: int, digest: int) -> None:
+    def __init__(self, table: SharedTable, place: int, digest: int) -> None:
         self.table = table
         self.place = place
         self.digest = digest
@@ -113,7 +113,7 @@ class LocalStore:
         self,
         quotas: Quotas,
         *,
-        seat: int = 0,
+        slot: int = 0,
         clock: Callable[[], float] = monotonic,
         wall: Callable[[], float] = time,
         lines: Lines | None = None,
@@ -125,26 +125,26 @@ class LocalStore:
         self._calendar = Calendar()
         self._wall = wall
         self._quotas = quotas
-        self._holdings = Holdings(
-            quotas.purses, seat, quotas.purse_lock, is_alone=quotas.seats == 1, lines=lines or NoLines()
+        self._holdings = WorkerBudgets(
+            quotas.purses, slot, quotas.purse_lock, is_alone=quotas.slots == 1, lines=lines or NoLines()
         )
-        self._seat = seat
+        self._slot = slot
         self._clock = clock
         self._lock = quotas.lock
         self._spots: dict[str, _Spot] = {}
         self._held: dict[str, list[_Spot]] = {}
 
-    def ask(self, ask: Ask, told: Callable[[Verdict | None], None]) -> Verdict | None:  # noqa: ARG002 (never later)
+    def ask(self, ask: Acquire, told: Callable[[Decision | None], None]) -> Decision | None:  # noqa: ARG002 (never later)
         """Judge and take in one step, at once."""
         if ask.limits.limits:
             with self._lock:
                 return self._judge(ask)
         lack = self._take_hold(ask.hold) if ask.hold is not None else None
-        return _GRANTED if lack is None else _refusal(Verdict(), lack)
+        return _GRANTED if lack is None else _refusal(Decision(), lack)
 
-    def _judge(self, ask: Ask) -> Verdict:
+    def _judge(self, ask: Acquire) -> Decision:
         now = self._clock()
-        verdict = Verdict()
+        verdict = Decision()
         spots: list[_Spot] = []
         for rank, limit in enumerate(ask.limits.limits):
             spot = self._find(limit, ask.address)
@@ -163,7 +163,7 @@ class LocalStore:
         self._take(ask, spots)
         return verdict
 
-    def _take_hold(self, hold: Hold) -> Lack | None:
+    def _take_hold(self, hold: Reservation) -> Shortfall | None:
         wall = self._wall()
         return self._holdings.take(hold, [self._calendar.start(budget.period, wall) for budget in hold.budgets])
 
@@ -180,42 +180,42 @@ class LocalStore:
         spot = self._spots[name] = _Spot(table, table.find(digest), digest)
         return spot
 
-    def _take(self, ask: Ask, spots: list[_Spot]) -> None:
+    def _take(self, ask: Acquire, spots: list[_Spot]) -> None:
         held: list[_Spot] = []
         for rank, limit in enumerate(ask.limits.limits):
             spot = spots[rank]
             if spot.tat < 0.0:
                 continue
             if limit.kind == CONCURRENT:
-                spot.table.hold(spot.place, self._seat, 1)
+                spot.table.hold(spot.place, self._slot, 1)
                 held.append(spot)
             else:
                 spot.table.moments[spot.place + TAT] = spot.tat
         if held:
             self._held[ask.lease] = held
 
-    def release(self, ask: Ask) -> None:
+    def release(self, ask: Acquire) -> None:
         """Free the slots of a granted ask."""
         for spot in self._held.pop(ask.lease, ()):
             if not spot.is_given_up():
-                spot.table.hold(spot.place, self._seat, -1)
+                spot.table.hold(spot.place, self._slot, -1)
 
-    def undo(self, ask: Ask) -> None:
+    def undo(self, ask: Acquire) -> None:
         """Give back what a granted ask took."""
         self.release(ask)
         self._shift(ask, requests=-1, count=0)
         if ask.hold is not None:
             self.settle(ask.hold, 0)
 
-    def record(self, hold: Hold) -> None:
+    def record(self, hold: Reservation) -> None:
         """Take what a run holds as written down."""
         self._holdings.record(hold)
 
-    def settle(self, hold: Hold, spent_ns: int) -> None:
+    def settle(self, hold: Reservation, spent_ns: int) -> None:
         """Turn what a run holds into what it cost."""
         self._holdings.settle(hold, spent_ns)
 
-    def bind(self, hold: Hold) -> None:
+    def bind(self, hold: Reservation) -> None:
         """Hand what a run holds over to a queue job."""
         self._holdings.bind(hold)
 
@@ -227,11 +227,11 @@ class LocalStore:
         """Let the other processes see what became of budgets: at the end of each turn, before anything is sent."""
         self._holdings.write()
 
-    def charge(self, ask: Ask, count: int) -> None:
+    def charge(self, ask: Acquire, count: int) -> None:
         """Count bytes."""
         self._shift(ask, requests=0, count=count)
 
-    def _shift(self, ask: Ask, *, requests: int, count: int) -> None:
+    def _shift(self, ask: Acquire, *, requests: int, count: int) -> None:
         with self._lock:
             now = self._clock()
             for rank, limit in enumerate(ask.limits.limits):
@@ -244,13 +244,13 @@ class LocalStore:
                     found.table.moments[cell] = min(tat, now + limit.span + limit.window)
 
 
-def _refusal(verdict: Verdict, lack: Lack) -> Verdict:
+def _refusal(verdict: Decision, lack: Shortfall) -> Decision:
     verdict.granted = False
     verdict.over_budget, verdict.used_ns, verdict.begun_at = lack.rank, lack.used_ns, lack.start
     return verdict
 
 
-def _judge_slots(limit: Limit, spot: _Spot, verdict: Verdict, rank: int) -> None:
+def _judge_slots(limit: Limit, spot: _Spot, verdict: Decision, rank: int) -> None:
     left = limit.burst - spot.table.held(spot.place)
     verdict.waits.append(-1.0)
     if left > 0:
@@ -260,7 +260,7 @@ def _judge_slots(limit: Limit, spot: _Spot, verdict: Verdict, rank: int) -> None
         _refuse(limit, verdict, rank, retry_after=_SLOT_RETRY_SECONDS)
 
 
-def _judge_rate(limit: Limit, spot: _Spot, verdict: Verdict, rank: int, *, now: float) -> None:
+def _judge_rate(limit: Limit, spot: _Spot, verdict: Decision, rank: int, *, now: float) -> None:
     interval, span = limit.interval, limit.span
     ahead = float(spot.table.moments[spot.place + TAT]) - now
     if ahead < 0.0:
@@ -283,7 +283,7 @@ def _judge_rate(limit: Limit, spot: _Spot, verdict: Verdict, rank: int, *, now: 
     verdict.waits.append(ahead if limit.kind == BYTES else ahead - (limit.burst - left - 1) * interval)
 
 
-def _refuse(limit: Limit, verdict: Verdict, rank: int, *, retry_after: float) -> None:
+def _refuse(limit: Limit, verdict: Decision, rank: int, *, retry_after: float) -> None:
     verdict.remaining.append(0)
     if limit.shadow:
         verdict.shadowed.append(rank)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from gateway.policy.budget import Budget
-    from gateway.state.memory.budgets import Purses, Site
+    from gateway.state.memory.budgets import BudgetTable, Slot
 
 
 class Lines(Protocol):
@@ -43,7 +43,7 @@ class NoLines:
     end: Final = 0
 
 
-class Share:
+class WorkerTotals:
     """One budget as one worker sees it: `start` and `used_ns` as of the last reading, and what is not written yet.
 
     `start` is below 0 where the budget was forgotten. What is not written belongs to the period that began then.
@@ -51,7 +51,7 @@ class Share:
 
     __slots__ = ("held_ns", "is_open", "is_read", "jobs_ns", "recorded_ns", "site", "spent_ns", "start", "used_ns")
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Slot) -> None:
         self.site: Final = site
         self.start = 0
         self.used_ns = 0
@@ -71,10 +71,10 @@ class Share:
         return self.start == start or self.start == -start  # noqa: PLR1714 (compiled: no tuple, no call of abs)
 
 
-_NONE: Final[list[Share]] = []  # of a hold that was not granted; nobody adds to it
+_NONE: Final[list[WorkerTotals]] = []  # of a hold that was not granted; nobody adds to it
 
 
-class Hold:
+class Reservation:
     """What one purchase holds of its budgets: `estimate_ns`, in the periods that began at `starts`.
 
     `is_recorded`: its purchase is written down. `shares` are the holding worker's, where budgets live in memory.
@@ -87,10 +87,10 @@ class Hold:
         self.estimate_ns: Final = estimate_ns
         self.is_recorded = False
         self.starts: tuple[int, ...] = ()
-        self.shares: list[Share] = _NONE
+        self.shares: list[WorkerTotals] = _NONE
 
 
-class Lack:
+class Shortfall:
     """Which of a purchase's budgets, by its rank, has no room for it: `used_ns` in the period that began at `start`.
 
     -1 where it is not known what is used.
@@ -104,21 +104,21 @@ class Lack:
         self.start: Final = start
 
 
-class Holdings:
+class WorkerBudgets:
     """One worker's holdings. `lock` is that of the purses; `is_alone`: no other worker holds of them."""
 
     def __init__(
-        self, purses: Purses, seat: int, lock: AbstractContextManager[None], *, is_alone: bool, lines: Lines
+        self, purses: BudgetTable, slot: int, lock: AbstractContextManager[None], *, is_alone: bool, lines: Lines
     ) -> None:
         self._purses: Final = purses
         self._lines: Final = lines
-        self._mine: Final = purses.columns(seat)
+        self._mine: Final = purses.columns(slot)
         self._lock: Final = lock
         self._is_alone: Final = is_alone
-        self._shares: dict[str, Share] = {}
-        self._open: list[Share] = []
+        self._shares: dict[str, WorkerTotals] = {}
+        self._open: list[WorkerTotals] = []
 
-    def take(self, hold: Hold, starts: Sequence[int]) -> Lack | None:
+    def take(self, hold: Reservation, starts: Sequence[int]) -> Shortfall | None:
         """Hold the estimate in every budget if all have room, else return which has none.
 
         `starts`: when the present period of each began, in seconds since the epoch. A clock that was set back does not
@@ -131,9 +131,9 @@ class Holdings:
             self._write_all()
             return lack
 
-    def _take(self, hold: Hold, starts: Sequence[int]) -> Lack | None:
+    def _take(self, hold: Reservation, starts: Sequence[int]) -> Shortfall | None:
         estimate_ns = hold.estimate_ns
-        shares: list[Share] = []
+        shares: list[WorkerTotals] = []
         begun: list[int] = []
         for rank, budget in enumerate(hold.budgets):
             share = self._share(budget.store_name)
@@ -143,7 +143,7 @@ class Holdings:
                 self._purses.turn(share.site, starts[rank])
                 self._read(share)
             if share.start <= 0 or share.used_ns + estimate_ns > budget.limit_ns:
-                return Lack(rank, share.used_ns, share.start) if share.start > 0 else Lack(rank, -1, 0)
+                return Shortfall(rank, share.used_ns, share.start) if share.start > 0 else Shortfall(rank, -1, 0)
             shares.append(share)
             begun.append(share.start)
         for share in shares:
@@ -153,7 +153,7 @@ class Holdings:
         hold.starts = tuple(begun)
         return None
 
-    def record(self, hold: Hold) -> None:
+    def record(self, hold: Reservation) -> None:
         """Take a granted hold's purchase as written down, in this turn: it is spent if this worker dies."""
         hold.is_recorded = True
         for rank, share in enumerate(hold.shares):
@@ -162,7 +162,7 @@ class Holdings:
                 if not share.is_open:
                     self._opened(share)
 
-    def settle(self, hold: Hold, spent_ns: int) -> None:
+    def settle(self, hold: Reservation, spent_ns: int) -> None:
         """Turn what a run holds into what it cost, in each period that is still kept; 0: it cost nothing."""
         estimate_ns = hold.estimate_ns
         for rank, share in enumerate(hold.shares):
@@ -175,7 +175,7 @@ class Holdings:
                 if not share.is_open:
                     self._opened(share)
 
-    def bind(self, hold: Hold) -> None:
+    def bind(self, hold: Reservation) -> None:
         """Hand what a run holds over to a queue job, which outlives the worker; its line is in the journal by now."""
         estimate_ns = hold.estimate_ns
         for rank, share in enumerate(hold.shares):
@@ -210,17 +210,17 @@ class Holdings:
             with self._lock:
                 self._write_all()
 
-    def _share(self, name: str) -> Share:
+    def _share(self, name: str) -> WorkerTotals:
         share = self._shares.get(name)
         if share is None:
-            share = self._shares[name] = Share(self._purses.site(name))
+            share = self._shares[name] = WorkerTotals(self._purses.site(name))
         return share
 
-    def _opened(self, share: Share) -> None:
+    def _opened(self, share: WorkerTotals) -> None:
         share.is_open = True
         self._open.append(share)
 
-    def _read(self, share: Share) -> None:
+    def _read(self, share: WorkerTotals) -> None:
         purses = self._purses
         row = purses.row(share.site)
         start = row[TAT]
@@ -239,7 +239,7 @@ class Holdings:
             share.is_read = share.is_open = False
         self._open.clear()
 
-    def _write(self, share: Share) -> None:
+    def _write(self, share: WorkerTotals) -> None:
         """Add what is not written, if its period is still kept."""
         row = self._purses.row(share.site)
         place = share.site.place

@@ -24,7 +24,7 @@ from redis.retry import Retry
 from gateway.state.redis.address import parse_redis_url
 from gateway.state.redis.budget_counters import purse_key
 from gateway.state.redis.budget_scripts import ADD, CLOSE, CLOSE_CUT, DROP, FILL, OPEN_CUT, SWEEP, TELL
-from gateway.state.redis.budget_totals import SharedPurse, Statement, parse_statement
+from gateway.state.redis.budget_totals import RedisBudgetTotals, Statement, parse_statement
 from gateway.state.redis.job_commands import JOB_SECONDS, closing, job_key, job_text, read_job
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _FAULTS: Final = (RedisError, OSError, ValueError, TypeError, LookupError)
 """What the library raises for a store that is away, that refuses, or that answers garbage."""
 
 
-class StoreAwayError(Exception):
+class StoreUnavailableError(Exception):
     """The store did not answer, or answered what makes no sense."""
 
 
@@ -61,7 +61,7 @@ class Eviction(NamedTuple):
     most_bytes: int
 
 
-class RedisBooks:
+class RedisBudgetAdmin:
     """The store of one ledger process. Every method raises StoreAwayError while the store does not answer."""
 
     def __init__(self, url: str, replica: str) -> None:
@@ -81,17 +81,17 @@ class RedisBooks:
         """Take gateways off the list that have ended in order, or whose journals were adopted and applied."""
         self._line.ask(("ZREM", _SEEN_KEY, *gateways))
 
-    def purses(self, budgets: Sequence[Budget]) -> list[SharedPurse | None]:
+    def purses(self, budgets: Sequence[Budget]) -> list[RedisBudgetTotals | None]:
         """Return the purses of budgets, None where one was never filled in, or was lost."""
         return self._purses([("HGETALL", purse_key(budget)) for budget in budgets])
 
-    def _purses(self, commands: Sequence[tuple[object, ...]]) -> list[SharedPurse | None]:
+    def _purses(self, commands: Sequence[tuple[object, ...]]) -> list[RedisBudgetTotals | None]:
         rows = self._all(commands)
         try:
             found = [dict(zip(row[::2], row[1::2], strict=True)) for row in rows]
-            return [SharedPurse(row) if b"start" in row else None for row in found]
+            return [RedisBudgetTotals(row) if b"start" in row else None for row in found]
         except (LookupError, ValueError, TypeError) as fault:
-            raise StoreAwayError("garbage") from fault
+            raise StoreUnavailableError("garbage") from fault
 
     def now(self) -> float:
         """Return the store's time, in seconds since the epoch."""
@@ -113,7 +113,7 @@ class RedisBooks:
     def _info(self, section: str) -> dict[str, str]:
         try:
             (said,) = self._line.ask(("INFO", section))
-        except StoreAwayError:
+        except StoreUnavailableError:
             return {}
         lines = said.decode(errors="replace").splitlines() if isinstance(said, bytes) else ()
         return dict(line.split(":", 1) for line in lines if ":" in line)
@@ -142,12 +142,12 @@ class RedisBooks:
         """Delete a purse of an edition: it admits nothing until it is filled in."""
         self._run(DROP, purse_key(budget), edition)
 
-    def open_cuts(self, budgets: Sequence[Budget], name: str) -> list[SharedPurse | None]:
+    def open_cuts(self, budgets: Sequence[Budget], name: str) -> list[RedisBudgetTotals | None]:
         """Return purses, and let what is stated from here on be listed; None where there is none, or a cut is open."""
         keys = [(purse_key(budget), purse_key(budget) + _CUT) for budget in budgets]
         return self._purses([("EVAL", OPEN_CUT.text, 2, *pair, name, CUT_SECONDS) for pair in keys])
 
-    def close_cuts(self, cuts: Mapping[Budget, SharedPurse], name: str) -> list[list[Statement] | None]:
+    def close_cuts(self, cuts: Mapping[Budget, RedisBudgetTotals], name: str) -> list[list[Statement] | None]:
         """Return what was stated since cuts were opened under a name; None where one cannot be told any more."""
         told = self._all(
             [
@@ -158,9 +158,9 @@ class RedisBooks:
         try:
             return [[parse_statement(text) for text in texts[1:]] if texts else None for texts in told]
         except (LookupError, ValueError, TypeError) as fault:
-            raise StoreAwayError("garbage") from fault
+            raise StoreUnavailableError("garbage") from fault
 
-    def add(self, budget: Budget, seen: SharedPurse, *, spent_ns: int, jobs_ns: int) -> bool:
+    def add(self, budget: Budget, seen: RedisBudgetTotals, *, spent_ns: int, jobs_ns: int) -> bool:
         """Add to the sums of a purse; return whether it is still of the edition and period that were seen."""
         return bool(self._run(ADD, purse_key(budget), seen.edition, seen.start, spent_ns, jobs_ns))
 
@@ -226,7 +226,7 @@ class _Line:
             return [self._connection.read_response() for _ in commands]
         except _FAULTS as fault:
             self.close()
-            raise StoreAwayError(type(fault).__name__) from fault
+            raise StoreUnavailableError(type(fault).__name__) from fault
 
     def close(self) -> None:
         """Close the connection; harmless when done twice."""

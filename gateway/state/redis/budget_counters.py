@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from gateway.policy.budget import Budget
-    from gateway.state.memory.worker_budgets import Hold
+    from gateway.state.memory.worker_budgets import Reservation
 
 RECENT_SECONDS: Final = 60
 """How far back a process remembers what it settled, second by second; `since` lies less far back."""
@@ -26,7 +26,7 @@ MOST_TOGETHER: Final = 200
 """Purses in one statement: the store runs it in a millisecond or two, and nothing beside it."""
 
 
-class Register:
+class BudgetCounter:
     """What one process has to say of one purse, in the period that began at `start`; nanodollars.
 
     `edition` 0: the purse has not been heard of yet. `granted` by asks of this edition, `net` what is held beside that
@@ -111,24 +111,24 @@ class Register:
         return self.still_held != 0 or is_recent or self.version != self.acknowledged
 
 
-class Registers:
+class BudgetCounters:
     """The registers of one process, by name of the budget; those of the latest period that is known."""
 
     def __init__(self) -> None:
-        self._registers: dict[str, Register] = {}
-        self._changed: dict[str, Register] = {}
+        self._registers: dict[str, BudgetCounter] = {}
+        self._changed: dict[str, BudgetCounter] = {}
 
-    def _open(self, budget: Budget, start: int) -> Register | None:
+    def _open(self, budget: Budget, start: int) -> BudgetCounter | None:
         """Return the register of a period; None where a later one has begun."""
         found = self._registers.get(budget.store_name)
         if found is not None and found.start == start and found.tag == budget.tag:
             return found
         if found is not None and found.start > start:
             return None
-        made = self._registers[budget.store_name] = Register(budget, start)
+        made = self._registers[budget.store_name] = BudgetCounter(budget, start)
         return made
 
-    def grant(self, hold: Hold, told: Sequence[int]) -> tuple[int, ...]:
+    def grant(self, hold: Reservation, told: Sequence[int]) -> tuple[int, ...]:
         """Note a granted ask, from start, edition and since of each of its purses; return the starts."""
         starts = []
         for rank, budget in enumerate(hold.budgets):
@@ -140,13 +140,13 @@ class Registers:
             starts.append(start)
         return tuple(starts)
 
-    def _told(self, budget: Budget, start: int) -> Register:
+    def _told(self, budget: Budget, start: int) -> BudgetCounter:
         register = self._open(budget, start)
         if register is None:  # the store is right, also where it was lost and its clock is another one
-            register = self._registers[budget.store_name] = Register(budget, start)
+            register = self._registers[budget.store_name] = BudgetCounter(budget, start)
         return register
 
-    def _begin(self, register: Register, edition: int, since: int) -> None:
+    def _begin(self, register: BudgetCounter, edition: int, since: int) -> None:
         has_something = register.still_held != 0 or bool(register.recent)
         register.begin(edition, since)
         if has_something:
@@ -163,7 +163,7 @@ class Registers:
             register.change(second, freed=freed, spent=spent, jobs=jobs)
             self._changed[register.name] = register
 
-    def learn(self, register: Register, start: int, edition: int, since: int) -> bool:
+    def learn(self, register: BudgetCounter, start: int, edition: int, since: int) -> bool:
         """Take what the store says of a purse that a statement was about; return whether it took the statement."""
         if start == register.start and edition == register.edition:
             return True
@@ -178,22 +178,22 @@ class Registers:
         """Whether something is to be stated."""
         return bool(self._changed)
 
-    def changed(self) -> Iterator[list[Register]]:
+    def changed(self) -> Iterator[list[BudgetCounter]]:
         """Yield what is to be stated, those of one tag together; nothing is to be stated any more then."""
         changed, self._changed = self._changed, {}
         yield from _by_tag(changed.values())
 
-    def alive(self, second: int) -> Iterator[list[Register]]:
+    def alive(self, second: int) -> Iterator[list[BudgetCounter]]:
         """Yield what is to be said again, those of one tag together."""
         yield from _by_tag(each for each in self._registers.values() if each.is_alive(second))
 
-    def all(self) -> Iterator[list[Register]]:
+    def all(self) -> Iterator[list[BudgetCounter]]:
         """Yield all, those of one tag together."""
         yield from _by_tag(self._registers.values())
 
 
-def _by_tag(registers: Iterable[Register]) -> Iterator[list[Register]]:
-    found: dict[str, list[Register]] = {}
+def _by_tag(registers: Iterable[BudgetCounter]) -> Iterator[list[BudgetCounter]]:
+    found: dict[str, list[BudgetCounter]] = {}
     for register in registers:
         found.setdefault(register.tag, []).append(register)
     for together in found.values():

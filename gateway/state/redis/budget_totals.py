@@ -11,7 +11,7 @@ _GRANTED, _NET, _SPENT, _JOBS = b"g:", b"n:", b"s:", b"j:"
 _STATED: Final = b"p:"
 
 
-class SharedPurse:
+class RedisBudgetTotals:
     """One budget's sums in nanodollars, and what each process holds, by its name (`<gateway>:<pid>`).
 
     `stated`: where each process's journal ended when it changed the sums last. `counted_ns` and `open_ns` are what is

@@ -12,7 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from gateway.policy.budget import Calendar
-from gateway.state.redis.budget_counters import Register, Registers
+from gateway.state.redis.budget_counters import BudgetCounter, BudgetCounters
 from gateway.state.redis.budget_scripts import STATE
 from gateway.state.redis.commands import scripted
 from gateway.state.redis.pipeline import Call
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.policy.budget import Budget
-    from gateway.state.memory.worker_budgets import Hold, Lines
+    from gateway.state.memory.worker_budgets import Lines, Reservation
     from gateway.state.redis.commands import Command, Plan
     from gateway.state.redis.pipeline import Pipeline
 
@@ -29,8 +29,8 @@ SAY_AGAIN_SECONDS: Final = 1.0
 _FACTS: Final = 3
 
 
-class RedisPurses:
-    """`PurseStore` of one worker."""
+class RedisBudgets:
+    """`BudgetStore` of one worker."""
 
     def __init__(self, holder: bytes, wall: Callable[[], float], lines: Lines) -> None:
         """`holder` names this process among all of all gateways (`<gateway>:<pid>`), `lines` is its journal.
@@ -41,7 +41,7 @@ class RedisPurses:
         self._lines: Final = lines
         self._wall = wall
         self._calendar = Calendar()
-        self._registers = Registers()
+        self._registers = BudgetCounters()
         self._pipeline: Pipeline | None = None
         self._is_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -83,36 +83,36 @@ class RedisPurses:
 
     # -- holds ------------------------------------------------------------------------------------------------------
 
-    def question(self, plan: Plan, lease: bytes, hold: Hold) -> Command:
+    def question(self, plan: Plan, lease: bytes, hold: Reservation) -> Command:
         """Return the question of a request that is to hold something."""
         now = self._wall()
         return plan.ask_hold(lease, self._holder, hold.estimate_ns, calendar=self._calendar, now=now)
 
-    def grant(self, hold: Hold, told: Sequence[int]) -> None:
+    def grant(self, hold: Reservation, told: Sequence[int]) -> None:
         """Take a grant, with start, edition and since of each purse."""
         hold.starts = self._registers.grant(hold, told)
         if self._registers.has_changed:  # the purse was filled in anew
             self.state_soon()
 
-    def revoke(self, hold: Hold, told: Sequence[int]) -> None:
+    def revoke(self, hold: Reservation, told: Sequence[int]) -> None:
         """Give a grant back that came too late: the request goes on without it, or was refused."""
         starts = self._registers.grant(hold, told)
         for budget, start in zip(hold.budgets, starts, strict=True):
             self._change(budget, start, freed=hold.estimate_ns)
 
-    def record(self, hold: Hold) -> None:
+    def record(self, hold: Reservation) -> None:
         """Do nothing: what is held counts as spent if this process dies, written down or not."""
 
-    def settle(self, hold: Hold, spent_ns: int) -> None:
+    def settle(self, hold: Reservation, spent_ns: int) -> None:
         """Turn what is held into what it cost; what was admitted without a hold is counted all the same."""
         self._close(hold, spent=spent_ns)
 
-    def bind(self, hold: Hold) -> None:
+    def bind(self, hold: Reservation) -> None:
         """Hand what is held over to a queue job."""
         self._close(hold, jobs=hold.estimate_ns)
         self.write()
 
-    def _close(self, hold: Hold, *, spent: int = 0, jobs: int = 0) -> None:
+    def _close(self, hold: Reservation, *, spent: int = 0, jobs: int = 0) -> None:
         freed = hold.estimate_ns if hold.starts else 0
         for budget, start in zip(hold.budgets, self._starts(hold), strict=True):
             self._change(budget, start, freed=freed, spent=spent, jobs=jobs)
@@ -122,7 +122,7 @@ class RedisPurses:
         for budget, start in purses:
             self._change(budget, start, spent=spent_ns, jobs=-freed_ns)
 
-    def _starts(self, hold: Hold) -> tuple[int, ...]:
+    def _starts(self, hold: Reservation) -> tuple[int, ...]:
         if hold.starts:
             return hold.starts
         now = self._wall()
@@ -136,7 +136,7 @@ class RedisPurses:
     # -- statements -------------------------------------------------------------------------------------------------
 
     def _statement(
-        self, registers: Sequence[Register], *, tells_grants: bool = False, is_last: bool = False
+        self, registers: Sequence[BudgetCounter], *, tells_grants: bool = False, is_last: bool = False
     ) -> StateCall:
         place = self._lines.end
         return StateCall(self, registers, self._holder, place, tells_grants=tells_grants, is_last=is_last)
@@ -159,7 +159,7 @@ class RedisPurses:
             for registers in self._registers.changed():
                 pipeline.add(self._statement(registers))
 
-    def told(self, registers: Sequence[Register], versions: Sequence[int], facts: Sequence[int]) -> None:
+    def told(self, registers: Sequence[BudgetCounter], versions: Sequence[int], facts: Sequence[int]) -> None:
         """Take what the store says of the purses that a statement was about."""
         is_known = True
         for place, register in enumerate(registers):
@@ -179,8 +179,8 @@ class StateCall(Call):
 
     def __init__(  # noqa: PLR0913 (what it states, and how)
         self,
-        purses: RedisPurses,
-        registers: Sequence[Register],
+        purses: RedisBudgets,
+        registers: Sequence[BudgetCounter],
         holder: bytes,
         place: int,
         *,
@@ -209,7 +209,7 @@ class StateCall(Call):
         self.accept(answer)
 
 
-def _words(register: Register, *, tells_grants: bool) -> list[bytes]:
+def _words(register: BudgetCounter, *, tells_grants: bool) -> list[bytes]:
     granted = b"%d" % register.granted if tells_grants and register.edition else b""
     sums = (register.net, register.spent, register.jobs)
     return [b"%d" % register.start, b"%d" % register.edition, granted, *[b"%d" % number for number in sums]]

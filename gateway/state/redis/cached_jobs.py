@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     AwaitRow = Callable[[str, Callable[[], None]], None]
 
 
-class SharedJobs:
-    """`Jobs` of the till over a shared store."""
+class CachedJobs:
+    """`Jobs` of the accounting over a shared store."""
 
     def __init__(self, jobs: RedisJobs, table: JobTable, await_row: AwaitRow | None) -> None:
         """Take the store's jobs and this gateway's own; `await_row` calls back once the ledger has a job's row.

@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.policy.job import Job
-    from gateway.policy.quota import Verdict
-    from gateway.state.interface import Ask
-    from gateway.state.redis.budgets import RedisPurses
+    from gateway.policy.quota import Decision
+    from gateway.state.interface import Acquire
+    from gateway.state.redis.budgets import RedisBudgets
     from gateway.state.redis.leases import Leases
 
 
-class AskCall(Call):
+class AcquireCall(Call):
     """A request's question. A grant that comes too late is undone."""
 
     __slots__ = ("_leases", "_plan", "_purses", "_told", "_undo", "ask")
 
     def __init__(  # noqa: PLR0913 (put together in one place, by name)
         self,
-        ask: Ask,
+        ask: Acquire,
         plan: Plan,
-        told: Callable[[Verdict | None], None],
+        told: Callable[[Decision | None], None],
         *,
         leases: Leases,
-        purses: RedisPurses,
-        undo: Callable[[Ask, Verdict], None],
+        purses: RedisBudgets,
+        undo: Callable[[Acquire, Decision], None],
     ) -> None:
         lease, hold = ask.lease.encode(), ask.hold
         super().__init__(plan.ask(lease) if hold is None else purses.question(plan, lease, hold))
@@ -73,7 +73,7 @@ class AskCall(Call):
         """Owe the slots that may have been taken."""
         self._leases.owe(self.ask.lease.encode(), [key for _, key in self._plan.slots])
 
-    def _taken(self, verdict: Verdict) -> list[bytes]:
+    def _taken(self, verdict: Decision) -> list[bytes]:
         return [key for place, key in self._plan.slots if place not in verdict.shadowed]
 
 

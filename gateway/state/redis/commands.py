@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.policy.budget import period_end
-from gateway.policy.quota import BYTES, CONCURRENT, LEASE_SECONDS, REQUESTS, Verdict
+from gateway.policy.quota import BYTES, CONCURRENT, LEASE_SECONDS, REQUESTS, Decision
 from gateway.state.redis.budget_counters import hash_tag, purse_key
 from gateway.state.redis.scripts import ASK, MOVE, RENEW, Script
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gateway.policy.budget import Budget, Calendar
     from gateway.policy.quota import Limit, LimitSet
-    from gateway.state.memory.worker_budgets import Hold
+    from gateway.state.memory.worker_budgets import Reservation
 
 REPLICA_SECONDS: Final = 15
 REPLICAS_KEY: Final = b"fgw:{replicas}"
@@ -141,7 +141,7 @@ class Plans:
     def __init__(self) -> None:
         self._plans: dict[tuple[int, str, int], Plan] = {}  # by identity, since to compare sets is dear
 
-    def plan(self, limits: LimitSet, address: str, hold: Hold | None = None) -> Plan:
+    def plan(self, limits: LimitSet, address: str, hold: Reservation | None = None) -> Plan:
         """Return the plan for a set of limits, and for the budgets of a hold."""
         budgets = hold.budgets if hold is not None else NO_BUDGETS
         key = (id(limits), address, id(budgets))
@@ -198,12 +198,12 @@ def beat(replica: bytes) -> Command:
     return scripted(RENEW, (REPLICAS_KEY,), (b"%d" % REPLICA_SECONDS, replica))
 
 
-def read_verdict(answer: object, width: int) -> Verdict:
+def read_verdict(answer: object, width: int) -> Decision:
     """Return the verdict on so many limits; ValueError where the answer is none."""
     return read_answer(answer, width, 0)[0]
 
 
-def read_answer(answer: object, width: int, purses: int) -> tuple[Verdict, list[int]]:
+def read_answer(answer: object, width: int, purses: int) -> tuple[Decision, list[int]]:
     """Return the verdict, and where it holds something start, edition and since of each purse.
 
     ValueError where the answer is none to a question about so many limits and budgets.
@@ -216,7 +216,7 @@ def read_answer(answer: object, width: int, purses: int) -> tuple[Verdict, list[
     if len(numbers) != due or not -1 <= numbers[2] < width or not -1 <= numbers[4] < max(purses, 1):
         raise ValueError("an answer to another question")
     told = numbers[_HEAD:end]
-    verdict = Verdict()
+    verdict = Decision()
     verdict.granted = numbers[0] == 1
     verdict.delay = numbers[1] * _MICROSECOND
     verdict.refused_by = numbers[2]

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway.policy.quota import Verdict
+from gateway.policy.quota import Decision
 from gateway.state.memory.worker_budgets import NoLines
 from gateway.state.redis import commands as redis_commands
 from gateway.state.redis.address import parse_redis_url
 from gateway.state.redis.budget_scripts import CLOSE, REMEMBERS, STATE
-from gateway.state.redis.budgets import RedisPurses
-from gateway.state.redis.calls import AskCall, BeatCall, FreeCall, LastCall, living
+from gateway.state.redis.budgets import RedisBudgets
+from gateway.state.redis.calls import AcquireCall, BeatCall, FreeCall, LastCall, living
 from gateway.state.redis.connection import Link, LinkError
 from gateway.state.redis.jobs import RedisJobs
 from gateway.state.redis.leases import Leases
@@ -36,7 +36,7 @@ from gateway.state.redis.scripts import ASK, MOVE, RENEW
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.state.interface import Ask
+    from gateway.state.interface import Acquire
     from gateway.state.memory.worker_budgets import Lines
     from gateway.state.redis.commands import Command
 
@@ -79,8 +79,8 @@ class RedisStore:
         self._plans = redis_commands.Plans()
         self._leases = Leases()
         holder = b"%b:%d" % (self._replica, os.getpid())
-        self.purses: Final = RedisPurses(holder, wall, lines or NoLines())
-        """What is held of budgets (`PurseStore`)."""
+        self.purses: Final = RedisBudgets(holder, wall, lines or NoLines())
+        """What is held of budgets (`BudgetStore`)."""
         self.jobs: Final = RedisJobs(holder)
         """Queue jobs that all gateways know."""
         self._spared: OrderedDict[str, list[int]] = OrderedDict()  # what shadow limits did not take, by lease
@@ -104,7 +104,7 @@ class RedisStore:
         if self.is_up and self._pipeline is not None:
             self._leases.give_back()
             self._settle_leases(self._pipeline)
-            await self._last_answer(self._pipeline)  # of jobs that were closed the till is told by now
+            await self._last_answer(self._pipeline)  # of jobs that were closed the accounting is told by now
             self.purses.leave()
             await self._last_answer(self._pipeline)
             self.jobs.fall()
@@ -227,41 +227,41 @@ class RedisStore:
 
     # -- limits -----------------------------------------------------------------------------------------------------
 
-    def ask(self, ask: Ask, told: Callable[[Verdict | None], None]) -> Verdict | None:
+    def ask(self, ask: Acquire, told: Callable[[Decision | None], None]) -> Decision | None:
         """Judge and take in one step; `told` comes later, exactly once, with None where there is no answer in time."""
         if not ask.limits.limits and ask.hold is None:
-            return Verdict()
+            return Decision()
         if not self.is_up or self._pipeline is None:
             asyncio.get_running_loop().call_soon(told, None)
             return None
         plan = self._plans.plan(ask.limits, ask.address, ask.hold)
         noted = self._noting(ask, told) if plan.has_shadow else told
-        call = AskCall(ask, plan, noted, leases=self._leases, purses=self.purses, undo=self._undo_late)
+        call = AcquireCall(ask, plan, noted, leases=self._leases, purses=self.purses, undo=self._undo_late)
         self._pipeline.add(call)
         return None
 
-    def release(self, ask: Ask) -> None:
+    def release(self, ask: Acquire) -> None:
         """Free the slots that a granted ask holds; a second time does nothing."""
         self._spared.pop(ask.lease, None)
         self._free(ask)
 
-    def undo(self, ask: Ask) -> None:
+    def undo(self, ask: Acquire) -> None:
         """Give back all that a granted ask took: its slots, a unit of each limit on requests, and its hold."""
         if ask.hold is not None and ask.hold.starts:
             self.purses.settle(ask.hold, 0)
         self._give_back(ask)
 
-    def _give_back(self, ask: Ask) -> None:
+    def _give_back(self, ask: Acquire) -> None:
         spared = self._spared.pop(ask.lease, ())
         self._free(ask)
         self._send(self._plans.plan(ask.limits, ask.address).undo(spared))
 
-    def charge(self, ask: Ask, count: int) -> None:
+    def charge(self, ask: Acquire, count: int) -> None:
         """Count so many bytes against the ask's limits in bytes."""
         if count > 0:
             self._send(self._plans.plan(ask.limits, ask.address).charge(count))
 
-    def _free(self, ask: Ask) -> None:
+    def _free(self, ask: Acquire) -> None:
         lease = ask.lease.encode()
         for key in self._leases.take(lease):
             if self.is_up and self._pipeline is not None:
@@ -269,21 +269,21 @@ class RedisStore:
             else:
                 self._leases.owe(lease, (key,))
 
-    def _undo_late(self, ask: Ask, verdict: Verdict) -> None:
+    def _undo_late(self, ask: Acquire, verdict: Decision) -> None:
         self._spare(ask, verdict)
         self._give_back(ask)
 
-    def _noting(self, ask: Ask, told: Callable[[Verdict | None], None]) -> Callable[[Verdict | None], None]:
+    def _noting(self, ask: Acquire, told: Callable[[Decision | None], None]) -> Callable[[Decision | None], None]:
         """Return `told`, after a note of what a shadow limit spared; `undo` must not give that back."""
 
-        def noted(verdict: Verdict | None) -> None:
+        def noted(verdict: Decision | None) -> None:
             if verdict is not None and verdict.granted:
                 self._spare(ask, verdict)
             told(verdict)
 
         return noted
 
-    def _spare(self, ask: Ask, verdict: Verdict) -> None:
+    def _spare(self, ask: Acquire, verdict: Decision) -> None:
         if verdict.shadowed:
             self._spared[ask.lease] = verdict.shadowed
             if len(self._spared) > _MOST_SPARED:

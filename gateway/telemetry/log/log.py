@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict
 
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.record import ExchangeRecord
 
 STDERR: Final = 2
 _TALKATIVE: Final = ("alembic",)  # tells its every step at `info`, seven of them while it is imported
@@ -37,7 +37,7 @@ class Log:
         self._level = logging.getLevelNamesMapping()[level.upper()]
         self._shown = frozenset(outcome for outcome, name in LEVEL_OF.items() if self._shows(name))
         render = console_renderer(colours=os.isatty(fd)) if console else json_renderer()
-        self._writer: Writer[Exchanged | Event] = Writer(fd, render=render, count_dropped=_uncounted)
+        self._writer: Writer[ExchangeRecord | Event] = Writer(fd, render=render, count_dropped=_uncounted)
 
     def install(self) -> None:
         """Route structlog, the standard library's logging, and what Python prints here; once, before any event."""
@@ -64,7 +64,7 @@ class Log:
         """Write what is left, within the time; False where lines were lost."""
         return self._writer.stop(timeout_seconds)
 
-    def exchange(self, record: Exchanged) -> None:
+    def exchange(self, record: ExchangeRecord) -> None:
         """Log a closed record, which nobody may change from here on."""
         if record.outcome in self._shown:
             self._writer.put(record)

@@ -16,7 +16,7 @@ from gateway.telemetry.record import ANONYMOUS, UNKNOWN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.record import ExchangeRecord
 
 LOGGED_A_SECOND: Final = 100
 _NOT_REFUSED: Final = "none"
@@ -25,13 +25,13 @@ _NOT_REFUSED: Final = "none"
 class RefusalSampler:
     """Passes closed records on to `emit`, less what is too much of strangers; one for each worker."""
 
-    def __init__(self, emit: Callable[[Exchanged], None]) -> None:
+    def __init__(self, emit: Callable[[ExchangeRecord], None]) -> None:
         self._emit = emit
         self._second = 0
         self._logged = 0  # in that second
         self._unlogged: dict[str, int] = {}  # since the last summary, by error type
 
-    def emit(self, record: Exchanged) -> None:
+    def emit(self, record: ExchangeRecord) -> None:
         """Take a closed record."""
         if record.key == UNKNOWN or (record.key == ANONYMOUS and record.outcome == "refused"):
             second = int(record.timestamp)

@@ -15,7 +15,7 @@ import orjson
 import structlog
 
 from gateway.http.traceparent import read_traceparent
-from gateway.telemetry.record import Exchanged
+from gateway.telemetry.record import ExchangeRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ _ENDLESS_SECONDS: Final = 1e9
 _FRACTIONS: Final = tuple(f".{milliseconds:03d}Z" for milliseconds in range(_MILLISECONDS))
 
 
-def exchange_event(record: Exchanged) -> Event:
+def exchange_event(record: ExchangeRecord) -> Event:
     """Return the fields of the `exchange` event in the order of docs/logs.md; unknown ones are None.
 
     Behind them `trace_id` and `span_id`, where the request is part of a trace: the gateway's own span, or the caller's
@@ -98,12 +98,12 @@ def _milliseconds(seconds: float | None) -> float | None:
     return int(seconds * _MICROSECONDS + 0.5) / _MILLISECONDS
 
 
-def json_renderer() -> Callable[[Exchanged | Event], bytes]:
+def json_renderer() -> Callable[[ExchangeRecord | Event], bytes]:
     """Return a function that renders an entry as a JSON line."""
     clock = IsoClock().write
     encode = structlog.processors.JSONRenderer(serializer=orjson.dumps, default=str)
 
-    def render(entry: Exchanged | Event) -> bytes:
+    def render(entry: ExchangeRecord | Event) -> bytes:
         event = _ordered(entry, clock)
         try:
             line = encode(None, "", event)
@@ -114,21 +114,21 @@ def json_renderer() -> Callable[[Exchanged | Event], bytes]:
     return render
 
 
-def console_renderer(*, colours: bool) -> Callable[[Exchanged | Event], bytes]:
+def console_renderer(*, colours: bool) -> Callable[[ExchangeRecord | Event], bytes]:
     """Return a function that renders an entry for a person at a terminal, without the fields that say nothing."""
     clock = IsoClock().write
     encode = structlog.dev.ConsoleRenderer(colors=colours, sort_keys=False)
 
-    def render(entry: Exchanged | Event) -> bytes:
+    def render(entry: ExchangeRecord | Event) -> bytes:
         event = {name: _visible(name, value) for name, value in _ordered(entry, clock).items() if value is not None}
         return encode(None, "", event).encode("utf-8", "replace") + b"\n"
 
     return render
 
 
-def _ordered(entry: Exchanged | Event, clock: Callable[[float], str]) -> Event:
+def _ordered(entry: ExchangeRecord | Event, clock: Callable[[float], str]) -> Event:
     """Return an event with timestamp, level and name in front, and its time as ISO 8601 in UTC."""
-    if isinstance(entry, Exchanged):
+    if isinstance(entry, ExchangeRecord):
         event = exchange_event(entry)
     else:
         front = {"timestamp": entry["timestamp"], "level": entry["level"], "event": entry["event"]}

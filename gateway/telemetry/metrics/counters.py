@@ -1,14 +1,14 @@
 """The counter memory of one process: int64 cells, and a directory that says which series each cell belongs to.
 
 The decision: a region is anonymous shared memory made before the fork, written by one process (the one that holds
-the seat, see `board`) and read by the ops process at a scrape. An increment is a load and a store of an aligned
+the slot, see `scoreboard`) and read by the ops process at a scrape. An increment is a load and a store of an aligned
 int64, 60 ns against 8 us for a straightforward prometheus_client call, and it needs no lock because
 nobody else writes. A worker that is killed loses no count: its successor reads the directory and counts on.
 
 Exemplars of what is counted have a memory of their own (`exemplars`).
 
-Layout, all of it here: one int64 (bytes of the directory in use), the directory (a `Roll`), the cells. The memory is
-committed by the kernel page by page as it is touched, so generous bounds cost nothing until they are used.
+Layout, all of it here: one int64 (bytes of the directory in use), the directory (an `AppendLog`), the cells. The memory
+is committed by the kernel page by page as it is touched, so generous bounds cost nothing until they are used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from gateway.platform.append_log import Roll
+from gateway.platform.append_log import AppendLog
 from gateway.telemetry.metrics.exemplars import Exemplars
 
 CELLS: Final = 65_536
@@ -57,7 +57,7 @@ class Region:
         self._memory = mmap.mmap(-1, behind_directory + cells * _CELL_BYTES)
         self._whole = memoryview(self._memory)
         self.cells = self._whole[behind_directory:].cast("q")
-        self._roll = Roll(self._whole[:_CELL_BYTES].cast("q"), self._whole[_CELL_BYTES:behind_directory])
+        self._roll = AppendLog(self._whole[:_CELL_BYTES].cast("q"), self._whole[_CELL_BYTES:behind_directory])
         self.exemplars: Final = Exemplars()
         self._series: list[Series] = []
         self._firsts: dict[tuple[str, Labels], int] = {}
@@ -65,7 +65,7 @@ class Region:
         self._next = 0
 
     def attach(self) -> None:
-        """Become the region's writer: learn every series that this seat's earlier processes left."""
+        """Become the region's writer: learn every series that this slot's earlier processes left."""
         self.series()
 
     def claim(self, family: str, labels: Labels, *, width: int = 1) -> int | None:

@@ -14,7 +14,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from gateway.platform.append_log import HEAD, Roll
+from gateway.platform.append_log import HEAD, AppendLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ class EndpointLabels:
         self._limit = limit
         self._memory = mmap.mmap(-1, _COUNT_BYTES + limit * (HEAD.size + NAME_BYTES))
         self._whole = memoryview(self._memory)
-        self._roll = Roll(self._whole[:_COUNT_BYTES].cast("q"), self._whole[_COUNT_BYTES:])
+        self._roll = AppendLog(self._whole[:_COUNT_BYTES].cast("q"), self._whole[_COUNT_BYTES:])
         self._lock = os.memfd_create("endpoint-labels")
         self._seen: list[str] = []
         self._offset = 0

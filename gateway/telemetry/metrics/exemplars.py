@@ -18,7 +18,7 @@ from gateway.http.traceparent import read_traceparent
 from gateway.telemetry.metrics.families import CLASSES, DURATION_BUCKETS, FIRST_BYTE, REQUEST_DURATION
 
 if TYPE_CHECKING:
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.record import ExchangeRecord
 
 SLOTS_OF_A_CLASS: Final = len(DURATION_BUCKETS) + 1
 SLOTS_OF_A_FAMILY: Final = SLOTS_OF_A_CLASS * len(CLASSES)
@@ -41,7 +41,7 @@ class Exemplar(NamedTuple):
     id: str
 
 
-def exemplar_of(record: Exchanged, seconds: float) -> Exemplar:
+def exemplar_of(record: ExchangeRecord, seconds: float) -> Exemplar:
     """Return an observation of a closed record, under its trace where it has one."""
     trace_id = record.trace.trace_id if record.trace is not None else None
     if trace_id is None and record.traceparent is not None:

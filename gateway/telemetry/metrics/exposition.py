@@ -1,4 +1,4 @@
-"""The numbers of all processes as one Prometheus page: sums of the cells, and what the board says of the processes.
+"""The numbers of all processes as one Prometheus page: sums of the cells, and what is on the scoreboard.
 
 The decision: only the ops process runs this, at a scrape, by reading memory that the others go on writing; nobody is
 asked and nobody waits. A page may therefore be a request apart between two families, never between two scrapes of a
@@ -22,7 +22,7 @@ from gateway.telemetry.metrics import families as metrics
 from gateway.telemetry.metrics.counters import VOID, Labels, Region
 from gateway.telemetry.metrics.exemplars import FIRST_SLOT, SLOTS_OF_A_CLASS
 from gateway.telemetry.metrics.families import CLASSES, PREFIX, Family
-from gateway.telemetry.metrics.scoreboard import Board, State
+from gateway.telemetry.metrics.scoreboard import Scoreboard, State
 from gateway.version import VERSION
 
 if TYPE_CHECKING:
@@ -37,30 +37,32 @@ Reading = tuple[Family, Sums]
 """A family, and its series as somebody else has found them."""
 
 
-class BoardCollector(Collector):
-    """Reads a board whole at each `collect`."""
+class ScoreboardCollector(Collector):
+    """Reads a scoreboard whole at each `collect`."""
 
-    def __init__(self, board: Board, readings: Iterable[Reading] = (), *, has_exemplars: bool = False) -> None:
-        """Collect from the seats of `board`, and show `readings` beside; exemplars where the format has them."""
-        self._board = board
+    def __init__(
+        self, scoreboard: Scoreboard, readings: Iterable[Reading] = (), *, has_exemplars: bool = False
+    ) -> None:
+        """Collect from the slots of `scoreboard`, and show `readings` beside; exemplars where the format has them."""
+        self._scoreboard = scoreboard
         self._readings = readings
         self._has_exemplars = has_exemplars
 
     def collect(self) -> Iterator[Metric]:
         """Yield every declared family, those without a series as well."""
-        sums = sum_series(seat.region for seat in self._board.seats)
+        sums = sum_series(slot.region for slot in self._scoreboard.slots)
         for family in metrics.COUNTED:
             if family.kind == "histogram":
                 yield _histogram(family, sums[family.name], self._exemplars(family))
             else:
                 yield _METRIC_OF[family.kind](family, sums[family.name])
-        workers: Sums = {(state.name.lower(),): [self._board.count(state)] for state in State}
+        workers: Sums = {(state.name.lower(),): [self._scoreboard.count(state)] for state in State}
         yield _gauge(metrics.WORKERS, workers)
-        yield _gauge(metrics.STATE_STORE_UP, {(): [int(self._board.has_store())]})
-        yield _gauge(metrics.REPLICAS, {(): [self._board.replicas()]})
-        yield _gauge(metrics.POLICY_GENERATION, {(): [self._board.generation()]})
+        yield _gauge(metrics.STATE_STORE_UP, {(): [int(self._scoreboard.has_store())]})
+        yield _gauge(metrics.REPLICAS, {(): [self._scoreboard.replicas()]})
+        yield _gauge(metrics.POLICY_GENERATION, {(): [self._scoreboard.generation()]})
         yield _gauge(metrics.BUILD_INFO, {(VERSION,): [1]})
-        yield _gauge(metrics.INFLIGHT_LIMIT, {(): [self._board.inflight_limit()]})
+        yield _gauge(metrics.INFLIGHT_LIMIT, {(): [self._scoreboard.inflight_limit()]})
         for family, read in self._readings:
             yield _METRIC_OF[family.kind](family, read)
 
@@ -71,12 +73,12 @@ class BoardCollector(Collector):
             return {}
         slots_of = {billing: first + place * SLOTS_OF_A_CLASS for place, billing in enumerate(CLASSES)}
         return {
-            (billing,): [self._exemplar(slot) for slot in range(begin, begin + SLOTS_OF_A_CLASS)]
+            (billing,): [self._exemplar(place) for place in range(begin, begin + SLOTS_OF_A_CLASS)]
             for billing, begin in slots_of.items()
         }
 
-    def _exemplar(self, slot: int) -> Shown | None:
-        kept = filter(None, (seat.region.exemplars.read(slot) for seat in self._board.workers))
+    def _exemplar(self, place: int) -> Shown | None:
+        kept = filter(None, (slot.region.exemplars.read(place) for slot in self._scoreboard.workers))
         newest = max(kept, default=None)
         if newest is None:
             return None
@@ -95,11 +97,11 @@ def sum_series(regions: Iterable[Region]) -> dict[str, Sums]:
     return sums
 
 
-def expose(board: Board, accept: str, readings: Iterable[Reading] = ()) -> tuple[bytes, str]:
+def expose(scoreboard: Scoreboard, accept: str, readings: Iterable[Reading] = ()) -> tuple[bytes, str]:
     """Return the page and its content type: OpenMetrics where the Accept field asks for it, else Prometheus text."""
     encode, content_type = _encoder(accept)
     has_exemplars = content_type.startswith("application/openmetrics-text")
-    return encode(BoardCollector(board, readings, has_exemplars=has_exemplars)), content_type
+    return encode(ScoreboardCollector(scoreboard, readings, has_exemplars=has_exemplars)), content_type
 
 
 def _bucket(name: str, count: int, shown: Shown | None) -> tuple[str, float] | tuple[str, float, Shown]:

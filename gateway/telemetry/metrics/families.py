@@ -267,7 +267,7 @@ READ_AT_A_SCRAPE: Final = (
     RESIDENT_MEMORY,
     CPU_SECONDS,
 )
-"""Families without cells: what the board and the kernel say."""
+"""Families without cells: what the scoreboard and the kernel say."""
 
 FAMILIES: Final = (*COUNTED, *READ_AT_A_SCRAPE)
 """Every family that `/metrics` shows."""

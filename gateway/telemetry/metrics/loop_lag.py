@@ -25,11 +25,11 @@ _SUM_CELL: Final = EVENT_LOOP_LAG.width - 1
 _MICROSECONDS: Final = 1_000_000
 
 
-class Pulse:
+class LoopLag:
     """Begun in the loop that it watches; `stop` is harmless when done twice."""
 
     def __init__(self, region: Region, *, callers: Callable[[], int], origins: Callable[[], int]) -> None:
-        """Take the region of the worker's seat, and what counts open connections on either side."""
+        """Take the region of the worker's slot, and what counts open connections on either side."""
         self._cells = region.cells
         self._lag = region.claim_spare(EVENT_LOOP_LAG.name, (), width=EVENT_LOOP_LAG.width)
         self._callers, self._origins = callers, origins

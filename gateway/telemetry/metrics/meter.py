@@ -17,7 +17,7 @@ from gateway.telemetry.metrics import families as metrics
 from gateway.telemetry.metrics.endpoint_labels import OTHER, EndpointLabels
 from gateway.telemetry.metrics.exemplars import SLOTS, SLOTS_OF_A_CLASS, SLOTS_OF_A_FAMILY, exemplar_of
 from gateway.telemetry.metrics.families import CLASSES, DURATION_BUCKETS, HISTOGRAM_CELLS, ORIGIN_ERRORS, Family
-from gateway.telemetry.metrics.purchase_counter import Account, clamped
+from gateway.telemetry.metrics.purchase_counter import PurchaseCounter, clamped
 from gateway.telemetry.metrics.unreadable_units import UnreadableUnits
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from gateway.ledger.entry import Entry
     from gateway.telemetry.metrics.counters import Labels, Region
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.record import ExchangeRecord
 
 _STATUS_LABELS: Final = MappingProxyType({status: str(status) for status in range(100, 600)})
 _SUM_CELL: Final = HISTOGRAM_CELLS - 1
@@ -34,14 +34,14 @@ _EXEMPLAR_SECONDS: Final = 1.0
 
 
 class Meter:
-    """The counting side of one process, over the region of its seat."""
+    """The counting side of one process, over the region of its slot."""
 
     def __init__(
         self,
         region: Region,
         endpoints: EndpointLabels,
         *,
-        emit: Callable[[Exchanged], None],
+        emit: Callable[[ExchangeRecord], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take the region over from whoever counted there before; `emit` takes each closed record to the log.
@@ -73,12 +73,12 @@ class Meter:
         for family in metrics.OF_A_LIFE:
             region.zero(family.name)
 
-    def open(self, record: Exchanged) -> None:
+    def open(self, record: ExchangeRecord) -> None:
         """Count an exchange as in flight, in the class that its record names; not needed before a refusal."""
         cell = record.inflight_cell = self._inflight[record.billing]
         self._cells[cell] += 1
 
-    def close(self, record: Exchanged) -> None:
+    def close(self, record: ExchangeRecord) -> None:
         """Count a finished exchange and log it; a second call does nothing. The record is the log's from here on."""
         if record.closed:
             return
@@ -91,13 +91,13 @@ class Meter:
             self._count_gone(record)
         self._emit(record)
 
-    def log(self, record: Exchanged) -> None:
+    def log(self, record: ExchangeRecord) -> None:
         """Log a request that is none of the proxy's, and so not counted. The record is the log's from here on."""
         record.closed = True
         record.timestamp = self._clock()
         self._emit(record)
 
-    def _count(self, record: Exchanged) -> None:
+    def _count(self, record: ExchangeRecord) -> None:
         cells = self._cells
         label = self._endpoints.label(record.endpoint)
         labels = (record.team, record.key, label, record.billing, record.status)
@@ -119,18 +119,18 @@ class Meter:
         if record.inflight_cell >= 0:
             cells[record.inflight_cell] -= 1
 
-    def _keep(self, slot: int, record: Exchanged, *, seconds: float) -> None:
+    def _keep(self, slot: int, record: ExchangeRecord, *, seconds: float) -> None:
         """Make a request its bucket's exemplar."""
         self._kept_at[slot] = record.timestamp
         self._exemplars.keep(slot, exemplar_of(record, seconds))
 
-    def _count_error(self, record: Exchanged, error_type: str) -> None:
+    def _count_error(self, record: ExchangeRecord, error_type: str) -> None:
         if record.outcome == "refused":
             self._cells[self._cell(metrics.REFUSALS, (record.team, record.key, error_type))] += 1
         elif error_type in self._failures:
             self._cells[self._failures[error_type]] += 1
 
-    def _count_gone(self, record: Exchanged) -> None:
+    def _count_gone(self, record: ExchangeRecord) -> None:
         """Count a client that has left, and what it leaves unused; a job's result can be fetched again."""
         self._cells[self._gone] += 1
         if record.billing == "paid" and record.cost_usd is not None:
@@ -166,16 +166,16 @@ class Meter:
         """Count a call that was judged without the shared store."""
         self._cells[self._degraded] += 1
 
-    def account(self, team: str, key: str, endpoint: str, unit: str | None) -> Account:
+    def account(self, team: str, key: str, endpoint: str, unit: str | None) -> PurchaseCounter:
         """Return the account of what a key buys at an endpoint."""
-        return Account(self._cells, self._cell, (team, key, self._endpoints.label(endpoint)), unit=unit)
+        return PurchaseCounter(self._cells, self._cell, (team, key, self._endpoints.label(endpoint)), unit=unit)
 
     def count_cost(self, entry: Entry) -> None:
         """Count a row of the ledger that has come to its cost, or to none that is known."""
         units = Decimal(entry.units) if entry.units is not None else None
         self.account(entry.team, entry.key, entry.endpoint, entry.unit).count(units, entry.cost_ns, entry.source)
 
-    def note_unreadable_units(self, record: Exchanged) -> None:
+    def note_unreadable_units(self, record: ExchangeRecord) -> None:
         """Take note of a request whose units, as fal names them, are no quantity."""
         self._unreadable.note(record)
 

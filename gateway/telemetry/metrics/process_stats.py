@@ -1,8 +1,8 @@
 """What the kernel says of the gateway's processes: descriptors, memory and CPU time, out of /proc at a scrape.
 
 The decision: read by the ops process, so that a worker that hangs still shows, and nothing is asked of it. CPU time of
-processes that are gone stands on the board (the supervisor is told it as it reaps them), or a killed worker would make
-the counter fall, which Prometheus takes for a restart of everything.
+processes that are gone stands on the scoreboard (the supervisor is told it as it reaps them), or a killed worker would
+make the counter fall, which Prometheus takes for a restart of everything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway.telemetry.metrics import families as metrics
 
 if TYPE_CHECKING:
     from gateway.telemetry.metrics.exposition import Reading
-    from gateway.telemetry.metrics.scoreboard import Board, Seat
+    from gateway.telemetry.metrics.scoreboard import ProcessSlot, Scoreboard
 
 _PROC: Final = Path("/proc")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -35,16 +35,16 @@ class Usage(NamedTuple):
 
 
 class ProcessTable:
-    """Looks at every seat of a board."""
+    """Looks at every slot of a scoreboard."""
 
-    def __init__(self, board: Board) -> None:
-        """Take the board that says which processes there are."""
-        self._seats: dict[str, tuple[Seat, ...]] = {
-            "worker": board.workers,
-            "ledger": (board.ledger,),
-            "ops": (board.ops,),
-            "policy": (board.policy,),
-            "supervisor": (board.supervisor,),
+    def __init__(self, scoreboard: Scoreboard) -> None:
+        """Take the scoreboard that says which processes there are."""
+        self._slots: dict[str, tuple[ProcessSlot, ...]] = {
+            "worker": scoreboard.workers,
+            "ledger": (scoreboard.ledger,),
+            "ops": (scoreboard.ops,),
+            "policy": (scoreboard.policy,),
+            "supervisor": (scoreboard.supervisor,),
         }
         self._cpu_us = dict.fromkeys(metrics.PROCESSES, 0)
 
@@ -58,10 +58,10 @@ class ProcessTable:
         ]
 
     def _sum(self, process: str) -> Usage:
-        seats = self._seats[process]
-        cpu_us = sum(seat.past_cpu_us for seat in seats)  # first: who dies meanwhile is counted by neither, not by both
-        open_fds, max_fds, memory_bytes, living_us = map(sum, zip(*(usage_of(seat.pid) for seat in seats), strict=True))
-        # One that dies just now is on the board a moment later: the counter must not fall meanwhile.
+        slots = self._slots[process]
+        cpu_us = sum(slot.past_cpu_us for slot in slots)  # first: who dies meanwhile is counted by neither, not by both
+        open_fds, max_fds, memory_bytes, living_us = map(sum, zip(*(usage_of(slot.pid) for slot in slots), strict=True))
+        # One that dies just now is on the scoreboard a moment later: the counter must not fall meanwhile.
         self._cpu_us[process] = max(self._cpu_us[process], cpu_us + living_us)
         return Usage(open_fds, max_fds, memory_bytes, self._cpu_us[process])
 

@@ -22,7 +22,7 @@ _QUANTITIES_KEPT: Final = 256
 _LAST: Final = 2**63 - 1  # what a cell can hold
 
 
-class Account:
+class PurchaseCounter:
     """Counts the purchases of one key at one endpoint, in one unit."""
 
     __slots__ = ("_cells", "_costs", "_find", "_names", "_parts", "_unit", "_units", "_unpriced")

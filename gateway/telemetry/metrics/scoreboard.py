@@ -1,8 +1,8 @@
-"""Everything the processes of one gateway share: a seat for each, with its counts and its state, and endpoint labels.
+"""Everything the processes of one gateway share: a slot for each, with its counts and its state, and endpoint labels.
 
-The decision: the supervisor makes the board before the first fork and never talks to its children about it; each
-process writes its own seat, and the ops process reads all of them. So readiness and metrics need no pipe, no lock
-and no answer from a busy worker, and outlive the death of any of them. Each cell has one writer at a time: a seat is
+The decision: the supervisor makes the scoreboard before the first fork and never talks to its children about it; each
+process writes its own slot, and the ops process reads all of them. So readiness and metrics need no pipe, no lock
+and no answer from a busy worker, and outlive the death of any of them. Each cell has one writer at a time: a slot is
 written by the process that took it, and by the supervisor only before and after that process.
 """
 
@@ -19,9 +19,9 @@ from gateway.telemetry.metrics.families import OF_A_LIFE
 
 _PID, _STATE, _GENERATION, _STORE_AWAY, _REPLICAS, _INFLIGHT_LIMIT, _CPU_US, _LEDGER, _MARK = *range(8), 11
 _SEAT_CELLS: Final = _MARK + 3
-"""Layout of a seat's status: one int64 for each, four for the ledger's health and three for the mark."""
+"""Layout of a slot's status: one int64 for each, four for the ledger's health and three for the mark."""
 
-_OTHERS: Final = 4  # seats before the workers'
+_OTHERS: Final = 4  # slots before the workers'
 
 
 class State(enum.IntEnum):
@@ -43,11 +43,11 @@ class Readiness:
     workers_total: int
 
 
-class Seat:
+class ProcessSlot:
     """The place of one process: its region of counters, its pid, its state, its policy generation."""
 
     def __init__(self, region: Region, status: memoryview) -> None:
-        """Lay the seat over its region and its `_SEAT_CELLS` cells of status."""
+        """Lay the slot over its region and its `_SEAT_CELLS` cells of status."""
         self.region: Final = region
         self._status = status
 
@@ -142,21 +142,21 @@ class Seat:
         self.region.close()
 
 
-class Board:
-    """The seats of all processes of a gateway, and the endpoint labels that they share."""
+class Scoreboard:
+    """The slots of all processes of a gateway, and the endpoint labels that they share."""
 
     def __init__(self, *, workers: int) -> None:
         """Make the shared memory for `workers` workers; before the first fork."""
         self._memory = mmap.mmap(-1, (workers + _OTHERS) * _SEAT_CELLS * 8)
         self._status = memoryview(self._memory).cast("q")
-        self.seats: Final = tuple(self._seat(number) for number in range(workers + _OTHERS))
-        self.supervisor, self.ops, self.ledger, self.policy, *_ = self.seats
-        self.workers: Final = self.seats[_OTHERS:]
+        self.slots: Final = tuple(self._slot(number) for number in range(workers + _OTHERS))
+        self.supervisor, self.ops, self.ledger, self.policy, *_ = self.slots
+        self.workers: Final = self.slots[_OTHERS:]
         self.endpoints: Final = EndpointLabels()
 
-    def _seat(self, number: int) -> Seat:
+    def _slot(self, number: int) -> ProcessSlot:
         first = number * _SEAT_CELLS
-        return Seat(Region(), self._status[first : first + _SEAT_CELLS])
+        return ProcessSlot(Region(), self._status[first : first + _SEAT_CELLS])
 
     def generation(self) -> int:
         """Return the policy generation that every ready worker has reached; 0 where none is ready.
@@ -164,26 +164,26 @@ class Board:
         While all drain, what they go by still: a roll-out takes no policy away.
         """
         for state in (State.READY, State.DRAINING):
-            reached = [seat.generation for seat in self.workers if seat.state is state]
+            reached = [slot.generation for slot in self.workers if slot.state is state]
             if reached:
                 return min(reached)
         return 0
 
     def has_store(self) -> bool:
         """Return whether every ready worker has the state of limits."""
-        return not any(seat.is_store_away for seat in self.workers if seat.state is State.READY)
+        return not any(slot.is_store_away for slot in self.workers if slot.state is State.READY)
 
     def replicas(self) -> int:
         """Return how many gateways share the state of limits, as far as workers have heard."""
-        return max((seat.replicas for seat in self.workers if seat.state is State.READY), default=0) or 1
+        return max((slot.replicas for slot in self.workers if slot.state is State.READY), default=0) or 1
 
     def inflight_limit(self) -> int:
         """Return how many exchanges the ready workers may have open at once, all together."""
-        return sum(seat.inflight_limit for seat in self.workers if seat.state is State.READY)
+        return sum(slot.inflight_limit for slot in self.workers if slot.state is State.READY)
 
     def count(self, state: State) -> int:
         """Return how many workers are in a state."""
-        return sum(seat.state is state for seat in self.workers)
+        return sum(slot.state is state for slot in self.workers)
 
     def readiness(self) -> Readiness:
         """Return whether requests should be sent here now; the supervisor's draining speaks for all."""
@@ -199,8 +199,8 @@ class Board:
 
     def close(self) -> None:
         """Give this process's mappings back; nothing here may be used afterwards."""
-        for seat in self.seats:
-            seat.close()
+        for slot in self.slots:
+            slot.close()
         self._status.release()
         self._memory.close()
         self.endpoints.close()

@@ -14,7 +14,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.record import ExchangeRecord
 
 EVERY_SECONDS: Final = 10.0
 
@@ -27,7 +27,7 @@ class UnreadableUnits:
         self._count = 0
         self._due_at = 0.0
 
-    def note(self, record: Exchanged) -> None:
+    def note(self, record: ExchangeRecord) -> None:
         """Count a request, and log it where it is time to."""
         self._count += 1
         now = self._clock()

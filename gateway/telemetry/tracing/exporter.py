@@ -26,7 +26,7 @@ from gateway.telemetry.tracing.spans import export_of, resource_of, span_count, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.record import ExchangeRecord
     from gateway.telemetry.tracing.settings import TraceSettings
 
 TRY_SECONDS: Final = 60.0
@@ -65,8 +65,8 @@ class Exporter:
         self._transport = Transport(
             ca_file=settings.ca_file or ca_file, connect_seconds=seconds, answer_seconds=seconds
         )
-        self._queue: deque[Exchanged] = deque()
-        self._in_hand: list[Exchanged] = []  # out of the queue, neither taken nor dropped
+        self._queue: deque[ExchangeRecord] = deque()
+        self._in_hand: list[ExchangeRecord] = []  # out of the queue, neither taken nor dropped
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._count_lock = threading.Lock()
@@ -74,7 +74,7 @@ class Exporter:
         self._runner = threading.Thread(target=self._run, name="trace-exporter", daemon=True)
         self._runner.start()
 
-    def put(self, record: Exchanged) -> None:
+    def put(self, record: ExchangeRecord) -> None:
         """Take a closed record, which nobody may change from here on; drop and count it where the queue is full."""
         queue = self._queue
         waiting = len(queue)
@@ -112,7 +112,7 @@ class Exporter:
             if not taken:
                 self._drop(batch)
 
-    def _render(self, batch: list[Exchanged]) -> bytes:
+    def _render(self, batch: list[ExchangeRecord]) -> bytes:
         spans: list[bytes] = []
         for number, record in enumerate(batch, 1):
             spans += spans_of(record)
@@ -161,7 +161,7 @@ class Exporter:
             structlog.get_logger().info("trace_export_recovered", host=self._host)
         self._is_failing = False
 
-    def _drop(self, records: Sequence[Exchanged]) -> None:
+    def _drop(self, records: Sequence[ExchangeRecord]) -> None:
         with self._count_lock:  # the event loop drops, and so does the thread
             self.count_dropped(sum(map(span_count, records)))
 

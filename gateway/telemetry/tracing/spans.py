@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.telemetry.log.rendering import IDENTIFIER_CHARS, METHOD_CHARS, NAME_CHARS
-from gateway.telemetry.record import CLIENT_GONE_STATUS, Exchanged
+from gateway.telemetry.record import CLIENT_GONE_STATUS, ExchangeRecord
 from gateway.telemetry.tracing.protobuf import chunk, double, fixed32, fixed64, unsigned
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ def _attribute(name: str, value: bytes) -> bytes:
     return chunk(_ATTRIBUTES, chunk(_KEY, name.encode()) + chunk(_VALUE, value))
 
 
-def span_count(record: Exchanged) -> int:
+def span_count(record: ExchangeRecord) -> int:
     """Return how many spans a recorded exchange makes."""
     return 1 if record.sent_seconds is None else 2
 
 
-def spans_of(record: Exchanged) -> list[bytes]:
+def spans_of(record: ExchangeRecord) -> list[bytes]:
     """Return the spans of a closed record, each a `Span` message; none where its trace is not recorded."""
     trace = record.trace
     if trace is None or not trace.is_sampled:
@@ -97,7 +97,7 @@ def spans_of(record: Exchanged) -> list[bytes]:
     return spans
 
 
-def _server_span(record: Exchanged, trace: Trace, *, start_ns: int, end_ns: int) -> bytes:
+def _server_span(record: ExchangeRecord, trace: Trace, *, start_ns: int, end_ns: int) -> bytes:
     method = record.method if record.method in _METHODS else ""
     parent = chunk(_PARENT_SPAN_ID, bytes.fromhex(trace.parent_id)) if trace.parent_id else b""
     was_answered = not (record.outcome == "client_gone" and record.status == CLIENT_GONE_STATUS)
@@ -136,7 +136,7 @@ def _server_span(record: Exchanged, trace: Trace, *, start_ns: int, end_ns: int)
     )
 
 
-def _client_span(record: Exchanged, trace: Trace, *, start_ns: int, end_ns: int) -> bytes:
+def _client_span(record: ExchangeRecord, trace: Trace, *, start_ns: int, end_ns: int) -> bytes:
     answered = record.first_byte_seconds is not None and record.outcome in ("ok", "cut", "client_gone")
     status = record.status if answered and record.status != CLIENT_GONE_STATUS else 0
     error = record.error_type or (str(status) if status >= _CLIENT_FAULT else None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.http.message import RequestHead
-    from gateway.telemetry.record import Exchanged
+    from gateway.telemetry.record import ExchangeRecord
     from gateway.telemetry.tracing.settings import TraceSettings
 
 _SPAN_DIGITS: Final = 16
@@ -34,7 +34,7 @@ class Tracer:
         self._sampler: Final = sampler
         self._new_id: Final = new_id
 
-    def begin(self, record: Exchanged, head: RequestHead | None) -> None:
+    def begin(self, record: ExchangeRecord, head: RequestHead | None) -> None:
         """Give a request its place in its caller's trace, or else begin one under the request's own id.
 
         The head gets the field that the origin is to see.
@@ -58,7 +58,7 @@ class Tracer:
         if head is not None:
             head.fields = retraced(head.fields, trace)
 
-    def finish(self, record: Exchanged) -> None:
+    def finish(self, record: ExchangeRecord) -> None:
         """Take a closed record; where its trace is recorded, its spans are exported."""
         trace = record.trace
         if trace is not None and trace.is_sampled:
@@ -73,13 +73,13 @@ class Tracer:
         self._exporter.close(_CLOSE_SECONDS)
 
 
-def finishing(emit: Callable[[Exchanged], None], tracer: Tracer | None) -> Callable[[Exchanged], None]:
+def finishing(emit: Callable[[ExchangeRecord], None], tracer: Tracer | None) -> Callable[[ExchangeRecord], None]:
     """Return what takes closed records to `emit`, and then to the tracer where there is one."""
     if tracer is None:
         return emit
     finish = tracer.finish
 
-    def both(record: Exchanged) -> None:
+    def both(record: ExchangeRecord) -> None:
         emit(record)
         finish(record)
 
