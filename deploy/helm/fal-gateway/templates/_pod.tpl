@@ -55,7 +55,7 @@ topologySpreadConstraints:
 {{- define "fal-gateway.container" -}}
 image: {{ include "fal-gateway.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-command: [fal-gateway]
+command: [tini, --, fal-gateway]
 args: [serve]
 # A relative path of the ledger's, and the journals that wait for PostgreSQL, lie in the working directory.
 workingDir: /var/lib/fal-gateway
@@ -126,7 +126,7 @@ name: emulator
 image: {{ include "fal-gateway.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 restartPolicy: Always
-command: [fal-gateway]
+command: [tini, --, fal-gateway]
 args: [emulator, --host, 127.0.0.1, --port, {{ .Values.emulator.port | int | quote }}]
 workingDir: /tmp
 resources:
