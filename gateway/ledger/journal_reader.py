@@ -52,9 +52,11 @@ class Piece(NamedTuple):
 class JournalReader:
     """One journal being read: the one of that `name` in that `folder`."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, reads_along: bool = False) -> None:
+        """`reads_along`: another ledger process applies it, too, so nothing is written beside it or deleted."""
         self.name = name
         self.folder = folder
+        self.reads_along: Final = reads_along
         self._position = Position(0, 0)
         self._open: dict[str, Entry] = {}  # holds without a request id of fal's: as many as are in flight
         self._is_noted = True
@@ -106,7 +108,7 @@ class JournalReader:
         moved_on = piece.behind.segment != self._position.segment
         self._position = piece.behind
         self._is_noted = False
-        if moved_on:
+        if moved_on and not self.reads_along:
             self.note()
             for number in self._numbers():
                 if number < self._position.segment:
@@ -119,7 +121,7 @@ class JournalReader:
         checkpoint is left rather than an old one: its holds have ended meanwhile. If the reader dies now as well, the
         holds that are open here are found by their age.
         """
-        if self._is_noted:
+        if self._is_noted or self.reads_along:
             return
         content = orjson.dumps([*self._position, [entry.to_line().decode() for entry in self._open.values()]])
         draft = self.folder / f".{self.name}.checkpoint"

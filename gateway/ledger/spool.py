@@ -4,6 +4,10 @@ The decision: everything that is open in a journal when its writer is dead is fi
 its request may have been sent, so it is charged as estimated, and marked. A queue job is not: it lives at fal under its
 request id, and whoever fetches its result settles it. A dead gateway's folder is adopted by whoever gets its lock
 (spool_folder.py), read to the end, and deleted.
+
+A gateway that was stopped, or whose supervisor was killed, still writes while its last calls end. Where one gateway
+alone may serve over a ledger, the next one reads along in that folder until it can adopt it, or its budgets would not
+know what those calls come to. The lines come twice then, which the ledger does not mind.
 """
 
 from __future__ import annotations
@@ -63,8 +67,17 @@ class Batch(NamedTuple):
 class Spool:
     """The folders and their journals. `read` shows what is next, `applied` moves on; nothing is lost in between."""
 
-    def __init__(self, root: Path, own: Path, *, is_awaited: Callable[[str], bool] = lambda _name: False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        own: Path,
+        *,
+        is_awaited: Callable[[str], bool] = lambda _name: False,
+        reads_along: bool = False,
+    ) -> None:
         """Read the folder `own`, which this gateway has claimed, and below `root` what is left by others.
+
+        `reads_along`: also in folders of others that live, which are gateways before this one.
 
         `is_awaited` tells of a journal in `own` whether its writer, which may be dead, was not settled with yet: until
         then nothing of a dead one's is read, since its end may still be cut (`seal` in journal.py), or deleted.
@@ -72,7 +85,9 @@ class Spool:
         self._root = root
         self._own = own
         self._is_awaited = is_awaited
+        self._reads_along = reads_along
         self._adopted: dict[Path, SpoolFolder] = {}
+        self._shared: set[Path] = set()  # folders of others that live
         self._ended: deque[str] = deque(maxlen=MOST_ENDED)
         self._trails: dict[Path, JournalReader] = {}  # by their lock files, in the order in which they were found
         self._unreadable: dict[Path, str] = {}  # what the last attempt at a journal came to, by its lock file
@@ -95,10 +110,18 @@ class Spool:
             folder = None if path == self._own or path in self._adopted else take_folder(path)
             if folder is not None:
                 self._adopted[path] = folder
+                self._leave(path)
                 taken.append(path)
+            elif self._reads_along and path != self._own and path not in self._adopted:
+                self._shared.add(path)
         self._find_trails()
         self._discard_empty()
         return taken
+
+    def _leave(self, folder: Path) -> None:
+        """Read along there no more: it is adopted, and read from where its own ledger process has come to."""
+        self._shared.discard(folder)
+        self._trails = {path: trail for path, trail in self._trails.items() if trail.folder != folder}
 
     @property
     def unreadable(self) -> str:
@@ -142,7 +165,7 @@ class Spool:
                 batch = batch._replace(skipped=batch.skipped + piece.skipped)
                 batch.pieces.append((trail, piece))
                 batch.entries.extend(piece.entries)
-            elif is_dead:
+            elif is_dead and not trail.reads_along:
                 batch = batch._replace(skipped=batch.skipped + trail.torn())
                 batch.ended.append(trail)
                 batch.finished.extend(trail.orphans(time.time_ns() // 1_000))
@@ -216,15 +239,17 @@ class Spool:
     def _find_trails(self) -> None:
         there = [
             (folder / f"{name}.lock", folder, name)
-            for folder in (self._own, *self._adopted)
+            for folder in (self._own, *self._adopted, *self._shared)
             for name in journals_in(folder)
         ]
-        known = {path for path, _, _ in there}.union(self._trails)
+        found = {path for path, _, _ in there}
+        self._trails = {path: trail for path, trail in self._trails.items() if not trail.reads_along or path in found}
+        known = found.union(self._trails)
         self._unreadable = {path: reason for path, reason in self._unreadable.items() if path in known}
         for path, folder, name in there:
             if path not in self._trails:
                 try:
-                    self._trails[path] = JournalReader(folder, name)
+                    self._trails[path] = JournalReader(folder, name, reads_along=folder in self._shared)
                 except OSError as fault:  # its checkpoint: without it, lines that are applied would not be known
                     self._unreadable[path] = _reason(fault)
 

@@ -51,8 +51,10 @@ class Shared:
         self.job_channel: Final = JobChannel(workers=settings.workers)
         self.quotas: Final = Quotas(slots=settings.workers)
         self.spool_root: Final = spool_root(settings.database_url.get_secret_value())
-        is_alone = settings.redis_url is None and parse_database_url(settings.database_url.get_secret_value()).file
-        self._claim = LedgerClaim(self.spool_root) if is_alone else None
+        file = parse_database_url(settings.database_url.get_secret_value()).file
+        self.is_alone: Final = settings.redis_url is None and file is not None
+        """Whether no other gateway may serve over its ledger."""
+        self._claim = LedgerClaim(self.spool_root) if self.is_alone else None
         self.spool: Final[SpoolFolder] = claim_folder(self.spool_root, self.replica)
 
     def keep_ledger(self) -> None:

@@ -308,6 +308,48 @@ def test_of_two_gateways_one_adopts(spool_folder: Path, own: SpoolFolder, spool:
     assert names(spool_folder) == [own.path.name]
 
 
+def test_the_next_gateway_reads_along_until_it_adopts(spool_folder: Path, own: SpoolFolder) -> None:
+    """What orphans write is known at once. Until their folder is free nothing in it is changed; then all is read again.
+
+    The old gateway's own ledger process may be there, or gone.
+    """
+    old = claim_folder(spool_folder, ONE)
+    journal = Journal(old.path, name="w")
+    write(journal, held(1), settled(2))
+    files = names(old.path)
+    spool = Spool(spool_folder, own.path, reads_along=True)
+    assert spool.adopt() == []
+    assert drain(spool) == ([held(1), settled(2)], [], 0)
+    write(journal, bound(3))
+    assert drain(spool) == ([bound(3)], [], 0)
+    spool.note()
+    assert names(old.path) == files
+    journal.close()
+    assert drain(spool) == ([], [], 0)  # dead, and still nobody's to end
+    old.close()
+    assert spool.adopt() == [old.path]
+    entries, finished, _ = drain(spool)
+    assert (entries, [entry.id for entry in finished]) == ([held(1), settled(2), bound(3)], [held(1).id])
+    assert names(spool_folder) == ["own"]
+
+
+def test_a_folder_that_goes_away_is_read_along_no_more(spool_folder: Path, own: SpoolFolder) -> None:
+    """Its own ledger process has applied all of it, and took it away when the last of its gateway ended."""
+    old = claim_folder(spool_folder, ONE)
+    journal = Journal(old.path, name="w")
+    write(journal, held(1))
+    spool = Spool(spool_folder, own.path, reads_along=True)
+    spool.adopt()
+    assert drain(spool) == ([held(1)], [], 0)
+    write(journal, settled(1))
+    journal.close()
+    assert drain(Spool(spool_folder, old.path))[0] == [settled(1)]
+    old.close()
+    assert drain(spool) == ([], [], 0)
+    assert spool.unapplied_bytes() == 0
+    assert spool.adopt() == []
+
+
 def test_a_gateway_that_comes_back_takes_its_folder_over(spool_folder: Path) -> None:
     """One that always has the same id finds what its last life left."""
     first = claim_folder(spool_folder, "same")
