@@ -8,6 +8,7 @@ change that says why.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -317,6 +318,22 @@ def test_rooms_are_in_no_circle() -> None:
 def test_imports_go_down_only() -> None:
     """A module imports only what its row allows."""
     assert not (found := climbs(dict(MODULES))), "\n".join(found)
+
+
+def test_the_page_of_the_architecture_names_what_is_there() -> None:
+    """Each module that docs/architecture.md names exists, by its path below `gateway` or beside the one before it."""
+    page = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folder, missing = ROOT, []
+    for path in re.findall(r"`((?:\w+/)*\w+\.py)`", page):
+        if path.startswith("tests/"):
+            found = ROOT.parent / path
+        else:
+            found = ROOT / path if "/" in path else folder / path
+            folder = found.parent
+        missing += [] if found.is_file() else [path]
+    assert missing == []
+    rooms = {path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()}
+    assert rooms <= set(re.findall(r"`(\w+)/`", page))
 
 
 def test_foreign_packages_stay_in_their_rooms() -> None:
