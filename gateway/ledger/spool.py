@@ -24,7 +24,7 @@ from gateway.ledger.journal_reader import JournalReader, Piece
 from gateway.ledger.spool_folder import SpoolFolder, folders_below, journals_in, take_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from gateway.ledger.entry import Entry
 
@@ -73,11 +73,12 @@ class Spool:
         own: Path,
         *,
         is_awaited: Callable[[str], bool] = lambda _name: False,
-        reads_along: bool = False,
+        predecessors: Collection[Path] = (),
     ) -> None:
         """Read the folder `own`, which this gateway has claimed, and below `root` what is left by others.
 
-        `reads_along`: also in folders of others that live, which are gateways before this one.
+        `predecessors` are folders of gateways before this one, which are read also while those live: never that of a
+        gateway behind this one, whose ledger process alone says when a line is in the ledger.
 
         `is_awaited` tells of a journal in `own` whether its writer, which may be dead, was not settled with yet: until
         then nothing of a dead one's is read, since its end may still be cut (`seal` in journal.py), or deleted.
@@ -85,9 +86,8 @@ class Spool:
         self._root = root
         self._own = own
         self._is_awaited = is_awaited
-        self._reads_along = reads_along
+        self._predecessors = set(predecessors)
         self._adopted: dict[Path, SpoolFolder] = {}
-        self._shared: set[Path] = set()  # folders of others that live
         self._ended: deque[str] = deque(maxlen=MOST_ENDED)
         self._trails: dict[Path, JournalReader] = {}  # by their lock files, in the order in which they were found
         self._unreadable: dict[Path, str] = {}  # what the last attempt at a journal came to, by its lock file
@@ -106,21 +106,21 @@ class Spool:
     def adopt(self) -> list[Path]:
         """Take over the folders of gateways that are gone; return them."""
         taken = []
-        for path in folders_below(self._root):
-            folder = None if path == self._own or path in self._adopted else take_folder(path)
+        there = set(folders_below(self._root))
+        for path in sorted(there - {self._own, *self._adopted}):
+            folder = take_folder(path)
             if folder is not None:
                 self._adopted[path] = folder
                 self._leave(path)
                 taken.append(path)
-            elif self._reads_along and path != self._own and path not in self._adopted:
-                self._shared.add(path)
+        self._predecessors &= there
         self._find_trails()
         self._discard_empty()
         return taken
 
     def _leave(self, folder: Path) -> None:
         """Read along there no more: it is adopted, and read from where its own ledger process has come to."""
-        self._shared.discard(folder)
+        self._predecessors.discard(folder)
         self._trails = {path: trail for path, trail in self._trails.items() if trail.folder != folder}
 
     @property
@@ -239,7 +239,7 @@ class Spool:
     def _find_trails(self) -> None:
         there = [
             (folder / f"{name}.lock", folder, name)
-            for folder in (self._own, *self._adopted, *self._shared)
+            for folder in (self._own, *self._adopted, *self._predecessors)
             for name in journals_in(folder)
         ]
         found = {path for path, _, _ in there}
@@ -249,7 +249,7 @@ class Spool:
         for path, folder, name in there:
             if path not in self._trails:
                 try:
-                    self._trails[path] = JournalReader(folder, name, reads_along=folder in self._shared)
+                    self._trails[path] = JournalReader(folder, name, reads_along=folder in self._predecessors)
                 except OSError as fault:  # its checkpoint: without it, lines that are applied would not be known
                     self._unreadable[path] = _reason(fault)
 

@@ -7,13 +7,13 @@ The decisions it carries:
 * It also says until when that list is whole. A gateway that had shown its life when the look before the last one began
   is in one of the two behind it, wherever between them the store was emptied (once). One that began later may be in
   none.
-* A store that is away can forget nobody, so the list stays whole meanwhile. What cannot be known: a gateway that began
-  in an outage of the store, or within the last look before it.
+* A store that is unavailable can forget nobody, so the list stays whole up to the last look that failed. One that is
+  found again has to be looked at as often as one that was emptied. What cannot be known: a gateway that began in the
+  outage, or within the last look before it.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -47,7 +47,7 @@ class LifeSigns:
         known_until = self._looks[-_LOOKS_TO_KNOW][0] if len(self._looks) >= _LOOKS_TO_KNOW else 0.0
         self.living = Living(names, known_until)
 
-    def missed(self) -> None:
-        """Take that the store was away."""
-        if self._looks:
-            self.living = self.living._replace(known_until=math.inf)
+    def missed(self, *, begun_at: float) -> None:
+        """Take that a look which began at `begun_at` found no store."""
+        if len(self._looks) >= _LOOKS_TO_KNOW:
+            self.living = self.living._replace(known_until=begun_at)

@@ -107,6 +107,7 @@ class RedisBudgetSync:
         """Look after the purses, when it is time; LedgerAwayError."""
         if monotonic() < self._look_at:
             return
+        begun_at = monotonic()
         was_up, self.is_up = self.is_up, False
         try:
             if not was_up:
@@ -115,7 +116,7 @@ class RedisBudgetSync:
             self.is_up = True
         except StoreUnavailableError as fault:  # said by the workers
             self._events.debug("state_store_away", reason=str(fault))
-            self.life_signs.missed()
+            self.life_signs.missed(begun_at=begun_at)
         finally:
             self._look_at = monotonic() + LOOK_SECONDS  # it may have taken a second to find out
 

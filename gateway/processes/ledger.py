@@ -66,7 +66,7 @@ def run_ledger(shared: Shared, slot: ProcessSlot, meter: Meter) -> int:
 
 def _carry(shared: Shared, slot: ProcessSlot, meter: Meter) -> None:
     ledger = Ledger(shared.settings.database_url.get_secret_value())
-    spool = Spool(shared.spool_root, shared.spool.path, is_awaited=shared.is_seated, reads_along=shared.is_alone)
+    spool = Spool(shared.spool_root, shared.spool.path, is_awaited=shared.is_seated, predecessors=shared.predecessors)
 
     def ready() -> None:
         slot.state = State.READY

@@ -10,7 +10,7 @@ from uuid import uuid4
 from gateway.ledger.address import parse_database_url
 from gateway.ledger.journal import Journal
 from gateway.ledger.segments import WAITING, seal, segments_bytes
-from gateway.ledger.spool_folder import LedgerClaim, SpoolFolder, claim_folder
+from gateway.ledger.spool_folder import LedgerClaim, SpoolFolder, claim_folder, folders_below
 from gateway.platform.published import Published
 from gateway.state.job_channel import JobChannel
 from gateway.state.memory.job_closings import JobClosings
@@ -55,6 +55,8 @@ class Shared:
         self.is_alone: Final = settings.redis_url is None and file is not None
         """Whether no other gateway may serve over its ledger."""
         self._claim = LedgerClaim(self.spool_root) if self.is_alone else None
+        self.predecessors: Final = frozenset(folders_below(self.spool_root) if self.is_alone else ())
+        """Folders of journals of gateways before this one, which may still drain, where they had the same ledger."""
         self.spool: Final[SpoolFolder] = claim_folder(self.spool_root, self.replica)
 
     def keep_ledger(self) -> None:

@@ -317,7 +317,7 @@ def test_the_next_gateway_reads_along_until_it_adopts(spool_folder: Path, own: S
     journal = Journal(old.path, name="w")
     write(journal, held(1), settled(2))
     files = names(old.path)
-    spool = Spool(spool_folder, own.path, reads_along=True)
+    spool = Spool(spool_folder, own.path, predecessors=[old.path])
     assert spool.adopt() == []
     assert drain(spool) == ([held(1), settled(2)], [], 0)
     write(journal, bound(3))
@@ -333,12 +333,26 @@ def test_the_next_gateway_reads_along_until_it_adopts(spool_folder: Path, own: S
     assert names(spool_folder) == ["own"]
 
 
+def test_a_draining_gateway_reads_nothing_of_the_next_one(spool_folder: Path, own: SpoolFolder) -> None:
+    """Its successor compares budgets at cuts through its own journals, and alone says what of them is in the ledger."""
+    spool = Spool(spool_folder, own.path, predecessors=[spool_folder / TWO])
+    successor = claim_folder(spool_folder, ONE)
+    journal = Journal(successor.path, name="w")
+    write(journal, held(1), settled(2))
+    assert spool.adopt() == []
+    assert drain(spool) == ([], [], 0)
+    assert spool.unapplied_bytes() == 0
+    journal.close()
+    successor.close()
+    assert spool.adopt() == [successor.path]
+
+
 def test_a_folder_that_goes_away_is_read_along_no_more(spool_folder: Path, own: SpoolFolder) -> None:
     """Its own ledger process has applied all of it, and took it away when the last of its gateway ended."""
     old = claim_folder(spool_folder, ONE)
     journal = Journal(old.path, name="w")
     write(journal, held(1))
-    spool = Spool(spool_folder, own.path, reads_along=True)
+    spool = Spool(spool_folder, own.path, predecessors=[old.path])
     spool.adopt()
     assert drain(spool) == ([held(1)], [], 0)
     write(journal, settled(1))

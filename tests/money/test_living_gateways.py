@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from typing import TYPE_CHECKING, Final
 
@@ -38,15 +37,16 @@ def test_the_list_is_whole_only_up_to_the_look_before_the_last_one() -> None:
     assert whole == [0.0, 0.0, 10.0, 11.0]
 
 
-def test_a_store_that_is_away_forgets_nobody() -> None:
-    """No gateway can have begun that the others see; when it is back, all have to show their life again."""
+def test_a_store_that_is_unavailable_forgets_no_gateway() -> None:
+    """It has lost none up to the last look that failed; when it is back, all have to show their life again."""
     signs = LifeSigns("one")
-    signs.missed()
-    assert signs.living.known_until == 0.0  # nothing was ever seen
     for begun_at in (10.0, 11.0, 12.0):
+        signs.missed(begun_at=begun_at - 0.5)
+        assert signs.living.known_until == 0.0  # too little was seen to know of all
         signs.saw(["two"], begun_at=begun_at)
-    signs.missed()
-    assert signs.living == (frozenset({"one", "two"}), math.inf)
+    for begun_at in (13.0, 15.0):
+        signs.missed(begun_at=begun_at)
+        assert signs.living == (frozenset({"one", "two"}), begun_at)
     signs.saw([], begun_at=60.0)
     assert signs.living == (frozenset({"one", "two"}), 11.0)
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.state.redis.store import RedisStore
+    from tests.harness.fault_proxy import Mode
 
 JOB = Job("design", "web", "fal-ai/flux/dev")
 BUDGET = Budget("team/design", "month", 100, tag="design")
@@ -160,18 +161,20 @@ def test_tls_with_an_authority_of_its_own(
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("mode", ["late", "frozen"])
 def test_a_connection_within_tls_has_ended_when_the_store_is_closed(
-    start_redis: Callable[..., RedisServer], certificate: tuple[Path, Path]
+    start_redis: Callable[..., RedisServer], certificate: tuple[Path, Path], mode: Mode
 ) -> None:
-    """Its last record has to be answered, which takes a while; a transport that is left open makes a warning."""
+    """Its last record has to be answered, late or never; a transport that is left open makes a warning."""
     server = start_redis(tls=certificate)
     with FaultProxy(server.port) as way:
-        way.mode, way.delay_seconds = "late", LATE_SECONDS
+        way.delay_seconds = LATE_SECONDS
 
         async def scenario() -> None:
             url = f"rediss://{LOOPBACK}:{way.port}/0?ssl_ca_certs={certificate[0]}"
             async with watched(url, patience_seconds=PATIENT_SECONDS) as stage:
                 await stage.up()
+                way.mode = mode
 
         asyncio.run(scenario())
         gc.collect()

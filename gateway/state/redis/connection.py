@@ -120,11 +120,14 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection and wait until it is, for a second at the most; `run` has ended, or was cancelled."""
+        writer: asyncio.StreamWriter | None = self._connection._writer  # noqa: SLF001 (the library aborts none)
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):  # within TLS the store has to answer
                 await self._connection.disconnect()
         except (TimeoutError, *_FAULTS):
-            return  # closed all the same
+            if writer is not None:
+                writer.transport.abort()
+                await asyncio.sleep(0)  # for the loop to close it
 
     def _ended_by(self, task: asyncio.Task[None]) -> None:
         """Let a bug in one of the tasks out through `run`."""
