@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Rules:
-    """The rules in force, as of the newest edition; `name_endpoints` is told which endpoints those name."""
+    """The active rules, of the newest policy; `name_endpoints` is called with the endpoints that they name."""
 
     def __init__(self, published: Published, *, name_endpoints: Callable[[Iterable[str]], None]) -> None:
         self._published = published

@@ -1,6 +1,6 @@
 """Carries transfers over libcurl's multi handle: each turn's work on it, and one easy handle for each transfer.
 
-Tornado's client runs 60 microseconds of Python a request and registers each socket with the IOLoop anew; here easy
+Tornado's client runs 60 microseconds of Python a request and registers each socket with the IOLoop again; here easy
 handles are kept, libcurl's sockets live in a private epoll set of which the IOLoop watches one descriptor, and after
 each batch of socket events every changed transfer is told once. Only what was never sent, or is a free GET, is tried
 once more, by us, in the open.
@@ -44,7 +44,7 @@ class CurlCarrier(Carrier):
     ) -> None:
         """Take what watches sockets, the options, and what makes a `pycurl.CurlMulti`, the first one too.
 
-        `alarm` is told when libcurl had to be set up anew; `before` is called ahead of whatever may send something.
+        `alarm` is told when libcurl had to be set up again; `before` is called ahead of whatever may send something.
         """
         self._options = options
         self._make_multi = make_multi

@@ -28,7 +28,7 @@ class CurlRelay(CurlAsyncHTTPClient):
     def initialize(  # type: ignore[override]
         self, poller: Poller, options: CurlOptions, alarm: Callable[[str], None], before: Callable[[], object]
     ) -> None:
-        """Take what watches sockets, the options, and whom to tell when libcurl had to be set up anew.
+        """Take what watches sockets, the options, and whom to tell when libcurl had to be set up again.
 
         `before` is called ahead of whatever may send something.
         """

@@ -1,4 +1,4 @@
-"""What the real client does when an origin dies in a paid call: never does it buy a second time (PROTOCOL 3)."""
+"""What the real client does when an origin dies in a paid call: never does it buy a second time."""
 
 from __future__ import annotations
 

@@ -325,7 +325,7 @@ def test_the_next_gateway_reads_along_until_it_adopts(spool_folder: Path, own: S
     spool.note()
     assert names(old.path) == files
     journal.close()
-    assert drain(spool) == ([], [], 0)  # dead, and still nobody's to end
+    assert drain(spool) == ([], [], 0)  # its writer is dead, and the folder is not free yet
     old.close()
     assert spool.adopt() == [old.path]
     entries, finished, _ = drain(spool)

@@ -1,4 +1,4 @@
-"""Every way in which an exchange can end (RELIABILITY 2), as what its caller and its origin do.
+"""Every way in which an exchange can end, as what its caller and its origin do.
 
 Each ending sends one request and ends it, for better or worse; a slot that one of them keeps shows in the next request.
 The origin does what the field `x-fal-play` asks it for, so that endings can be mixed over one gateway.

@@ -31,7 +31,7 @@ NARROW_KEY: Final = GatewayKey(id="narrow", team="narrow", entry={**NARROW, "lim
 TOKENS_KEY: Final = GatewayKey(id="tokens", team="tokens", entry={**NARROW, "limits": list(ROWS)})
 CROWDED: Final = limited("crowded", requests("calls", quota=1, window=LONG))
 OPEN: Final = GatewayKey(id="open", team="open")
-GUESSES: Final = 20  # a minute (CONTRACT 8)
+GUESSES: Final = 20  # a minute, by an address (docs/policy.md, Limits)
 
 
 @pytest.fixture(scope="module")

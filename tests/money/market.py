@@ -47,7 +47,7 @@ PRICES: Final = {
 NS: Final = 10**9
 COMMAND_SECONDS: Final = 30.0
 LEDGER_SECONDS: Final = 15.0
-"""Within which a settled request is to be seen in the ledger (CONTRACT 8)."""
+"""Within which a settled request is to be seen in the ledger."""
 
 Row = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Budgets: hard for all calls at once, over all workers, and through the death of any process (CONTRACT 8, Money)."""
+"""Budgets: hard for all calls at once, over all workers, and through the death of any process (docs/budgets.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request costs whose way was broken (RELIABILITY 2, column "money"): nothing, its units, or its estimate.
+"""What a request costs whose way was broken (docs/reliability.md, column "money"): nothing, its units, or its estimate.
 
 The decision it carries: what was not sent is released, what was answered goes by its units, and what was sent and not
 answered may have been executed, so it is charged as estimated and marked `unknown`.
@@ -247,7 +247,7 @@ def test_fals_own_refusals_pass_once_and_cost_nothing(stall: Stall, status: int,
 
 
 def test_the_real_client_buys_once_where_the_origin_is_lost(stall: Stall) -> None:
-    """One attempt, one execution, one row, marked as unknown (PROTOCOL 3)."""
+    """One attempt, one execution, one row, marked as unknown."""
     stall.slot.play(saying(b"", then="reset"))
     client = NodeClient(KEY.secret, proxy=stall.market.gateway.url)
     outcome = client.call("run", FLUX, options={"input": {"prompt": "a cat"}})

@@ -112,7 +112,7 @@ def test_a_cancel_that_came_too_late_releases_nothing(market: Market) -> None:
 
 
 def test_a_result_after_the_cancel_settles_all_the_same(market: Market) -> None:
-    """Fal took the wish, but the job was running and came to its end: its units are billed (CONTRACT 8)."""
+    """Fal took the wish, but the job was running and came to its end: its units are billed."""
     submitted = market.submit(SUBMITTER, emulate="queued=0,running=1500,units=2")
     job_id = request_id_of(submitted)
     until(
@@ -138,7 +138,7 @@ def test_a_result_after_the_cancel_settles_all_the_same(market: Market) -> None:
 def test_a_failed_job_costs_the_units_of_its_result(
     market: Market, emulate: str, fate: tuple[str, str | None, int]
 ) -> None:
-    """422 settles its units; no units, or 0 of them, release (CONTRACT 8)."""
+    """422 settles its units; no units, or 0 of them, release."""
     submitted = market.submit(SUBMITTER, emulate=f"{READY},{emulate}")
     held(market, submitted)
     market.job(SUBMITTER, request_id_of(submitted))

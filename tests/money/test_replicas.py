@@ -1,4 +1,4 @@
-"""Three gateways over one Redis and one PostgreSQL, as replicas run: one budget, one ledger, one sum (RELIABILITY 2).
+"""Three gateways over one Redis and one PostgreSQL, as replicas run: one budget, one ledger, one sum.
 
 The decision it carries: one set of gateways serves the module, and each rule has a key of its own. They have no folder
 in common: what a killed one had not told yet waits in its own journals for its next start.

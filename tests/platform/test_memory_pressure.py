@@ -31,7 +31,7 @@ def group(folder: Path, *, used: int, inactive: int = 0, limit: str = str(LIMIT)
 def test_large_uploads_are_refused_first_and_then_everything(
     tmp_path: Path, used: int, *, large: bool, refused: bool
 ) -> None:
-    """Above 85 % of the limit large uploads are refused, above 95 % everything (RELIABILITY 2)."""
+    """Above 85 % of the limit large uploads are refused, above 95 % everything (docs/image.md, Memory)."""
     assert group(tmp_path, used=used).refuses(large=large) is refused
 
 

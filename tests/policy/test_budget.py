@@ -56,7 +56,7 @@ def test_a_calendar_remembers_nothing_wrong(moments: list[float]) -> None:
 
 
 def test_a_refusal_names_the_budget_and_when_it_starts_anew() -> None:
-    """CONTRACT 4: 402, which budget, how much, when."""
+    """402: which budget, how much, and when there is more."""
     budget = Budget("key/web-prod", "month", 50 * 10**9)
     start = period_start("month", at("2026-11-22"))
     problem = budget_exhausted(budget, start=start, used_ns=49_990_000_000, estimate_ns=25_000_000)

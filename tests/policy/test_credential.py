@@ -130,7 +130,7 @@ def test_a_wrong_credential_is_invalid_whoever_may_come(fields: list[tuple[bytes
 
 @pytest.mark.parametrize("scheme", [b"Key ", b"Bearer "])
 def test_a_credential_of_fals_beside_a_key_is_none_of_ours(scheme: bytes) -> None:
-    """PROTOCOL 2: some clients overwrite `Authorization` with it, so their key comes in the other field."""
+    """Some clients of fal overwrite `Authorization` with it, so their key comes in the other field."""
     theirs = (b"authorization", scheme + b"7c1e5a30-0000-4000-8000-0123456789ab:secret")
     assert caller_of((b"x-gateway-key", TRIAL_KEY), theirs) is TRIAL
     assert caller_of(theirs, (b"x-gateway-key", TRIAL_KEY)) is TRIAL

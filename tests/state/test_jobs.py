@@ -118,7 +118,7 @@ def test_isolation_says_who_may_ask_for_a_job(isolation: str, team: str, key: st
 
 
 def test_a_job_that_did_not_come_through_here_is_anybodys() -> None:
-    """Any request id that did not come through here may be polled by any key (CONTRACT 8)."""
+    """Any request id that did not come through here may be polled by any key (docs/policy.md, Queue jobs)."""
     assert admit_job(None, Principal("a", "b", None, None, None), isolation="key") is None
 
 

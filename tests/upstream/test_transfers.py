@@ -51,7 +51,7 @@ def test_a_small_answer_is_told_in_one_call(engine: Engine, listener: Listener) 
 def test_before_anything_was_sent_the_failure_says_so(
     engine: Engine, listener: Listener, *, code: int, error_type: str
 ) -> None:
-    """The types of CONTRACT 4 for "nothing sent", whatever libcurl calls it."""
+    """The error types for "nothing sent", whatever libcurl calls it."""
     transfer = engine.open(request(), listener)
     while not listener.failures:  # some are tried once more
         failed(engine, transfer, code)

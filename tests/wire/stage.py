@@ -122,7 +122,7 @@ class Script:
 
 
 def assert_problem(response: Response, status: int, error_type: str) -> None:
-    """Check an answer of the gateway's own against CONTRACT 4, to the letter."""
+    """Check an answer of the gateway's own to the letter: status, type, fields, body."""
     assert (response.status, response.field("x-fal-error-type")) == (status, error_type), response
     problem = response.json()
     assert problem.keys() == PROBLEM_NAMES

@@ -108,7 +108,7 @@ def test_a_refused_upload_reads_its_answer(
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_a_slow_refused_upload_reads_its_answer(stage: Stage, framing: str) -> None:
-    """A client that still sends a second after it was refused is not reset either (RELIABILITY 2: two seconds)."""
+    """A client that still sends a second after it was refused is not reset either: it has two seconds."""
     field = length(UPLOAD_BYTES) if framing == "length" else IN_CHUNKS
     with stage.untouched(), RawClient(stage.gateway.port) as client:
         client.send(proxy_head(fields=[field]))

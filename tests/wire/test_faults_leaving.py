@@ -39,7 +39,7 @@ LEAVE: Final = {
     "extra byte": lambda client: (client.send(b"G"), client.close()),
     "next request": lambda client: (client.send(NEXT), client.close()),
 }
-"""The ways to leave; what waits to be read hides the end of the connection (RELIABILITY 1, row 6)."""
+"""The ways to leave; what waits to be read hides the end of the connection."""
 
 leaving = pytest.mark.parametrize("leave", LEAVE.values(), ids=list(LEAVE))
 

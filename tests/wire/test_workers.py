@@ -202,7 +202,7 @@ def ended(folder: Path, **env: str) -> tuple[int, str]:
 
 
 def test_broken_settings_exit_78_and_name_every_error(tmp_path: Path) -> None:
-    """Nothing is started, and one run tells all that is wrong, of settings and policy (RELIABILITY 2)."""
+    """Nothing is started, and one run tells all that is wrong, of settings and policy."""
     policy = tmp_path / "policy.yaml"
     policy.write_text("teams: [{id: a}]\nkeys: [{id: b, team: nobody, digests: []}]\nkeyz: []\n")
     code, said = ended(
