@@ -18,7 +18,7 @@ from __future__ import annotations
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.money.budget_log import log_correction
+from gateway.money.comparison import AUDIT_SECONDS, log_correction
 from gateway.policy.budget import period_start
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from gateway.state.memory.budgets import BudgetTotals, Cut
     from gateway.state.memory.store import Quotas
 
-AUDIT_SECONDS: Final = 15.0
 _RETRY_SECONDS: Final = 1.0
 _MOST_RETRIES: Final = 10
 _MOST_CUTS: Final = 5

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
-from gateway.money.budget_log import log_correction
+from gateway.money.comparison import AUDIT_SECONDS, log_correction
 from gateway.state.redis.admin import CUT_SECONDS
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from gateway.state.redis.admin import RedisBudgetAdmin
     from gateway.state.redis.budget_totals import RedisBudgetTotals, Statement
 
-AUDIT_SECONDS: Final = 15.0
 CUT_AGE_SECONDS: Final = 0.9
 """How old a cut is at least when it is compared: journals are read five times a second, statements made each second."""
 

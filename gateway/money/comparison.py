@@ -1,13 +1,16 @@
-"""The log event of a budget that did not equal the ledger, whether its sums are in memory or in Redis."""
+"""What the two comparisons of budgets with the ledger share: how often they run, and the log event of a difference."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 if TYPE_CHECKING:
     from gateway.policy.budget import Budget
+
+AUDIT_SECONDS: Final = 15.0
+"""Between two comparisons of budgets in memory or in Redis."""
 
 
 def log_correction(budget: Budget, *, spent_ns: int, held_ns: int) -> None:
